@@ -1,0 +1,1 @@
+"""The interpreter of plans and its thin, typed wrappers, one per system call."""
