@@ -1,0 +1,173 @@
+"""The help texts: one paragraph and one line per flag for each verb, in the shape of runc's help."""
+
+from __future__ import annotations
+
+from ocirt.cli import options
+
+_BUNDLE = "path to the root of the bundle directory, defaults to the current directory"
+_CONSOLE = "path to an AF_UNIX socket which will receive a descriptor of the console's master end"
+_ID = 'Where "<container-id>" is the name of the container.'
+_NEW_ID = 'Where "<container-id>" is your name for the container; it must be unique below the state root.'
+_FORMAT = 'select one of: table or json (default: "table")'
+
+# Flags that mean the same wherever they stand: name -> text
+_COMMON = {
+    "config": "name of the configuration file inside the bundle (default: config.json)",
+    "console-socket": _CONSOLE,
+    "detach": "detach from the container's process",
+    "no-new-keyring": "do not make a new session keyring: the container gets the caller's",
+    "no-pivot": "do not use pivot_root; for a root file system in a ramdisk",
+    "no-subreaper": "do not become a subreaper of what the container leaves behind",
+    "pid-file": "file to write the process id to",
+    "preserve-fds": "pass N more descriptors to the container: stdio + LISTEN_FDS + N (default: 0)",
+}
+_CREATE = _COMMON | {
+    "bundle": _BUNDLE,
+    "pidfd-socket": "path to an AF_UNIX socket which will receive a descriptor of the init process",
+}
+
+# verb -> (summary, arguments, description, texts of the flags)
+_VERBS: dict[str, tuple[str, str, str, dict[str, str]]] = {
+    "bundle": (
+        "make a bundle for a root file system that is there",
+        "<rootfs> <directory> [command...]",
+        "Write <directory>/config.json, which runs the command (sh if none is given) in <rootfs>. The root file system is\n"
+        "not copied: the bundle points to it. Then: run <directory>/",
+        {
+            "rootless": "for a user who is not root (the default for one who is not)",
+            "tty": "with a terminal (the default for sh, when standard input and output are one)",
+            "writable": "let the container write to the root file system",
+        },
+    ),
+    "create": (
+        "create a container",
+        "<container-id>",
+        _NEW_ID + "\n\nEverything is set up as the bundle's config.json has it; the process waits for start.",
+        _CREATE,
+    ),
+    "delete": (
+        "delete any resources held by a container",
+        "<container-id>",
+        _ID + "\n\nA container that runs is not deleted, unless by --force. A created one is killed first.",
+        {"force": "kill the container (SIGKILL) if it still runs; no error if there is none"},
+    ),
+    "exec": (
+        "execute a new process inside the container",
+        "<container-id> <command> [arguments...]  || -p process.json <container-id>",
+        _ID,
+        _COMMON
+        | {
+            "additional-gids": "additional gids",
+            "apparmor": "AppArmor profile of the process",
+            "cap": "add a capability to those of the process",
+            "cgroup": "run the process in an existing sub-cgroup: [<controller>:]<path>",
+            "cwd": "working directory in the container",
+            "env": "set environment variables",
+            "ignore-paused": "allow exec in a paused container",
+            "no-new-privs": "set no_new_privs for the process",
+            "pidfd-socket": "path to an AF_UNIX socket which will receive a descriptor of the process",
+            "process": "path to a process.json",
+            "process-label": "SELinux label of the process",
+            "tty": "allocate a pseudo-terminal",
+            "user": "UID (format: <uid>[:<gid>])",
+        },
+    ),
+    "features": (
+        "show the enabled features",
+        "",
+        "The output is JSON as the runtime specification has it (features.md).",
+        {},
+    ),
+    "kill": (
+        "send a signal (default: SIGTERM) to the container's init process",
+        "<container-id> [signal]",
+        _ID + ' "[signal]" is a number or a name, with or without SIG.',
+        {"all": "succeed if the container is not running (obsolete)"},
+    ),
+    "list": (
+        "list the containers below the state root",
+        "",
+        "",
+        {"format": _FORMAT, "quiet": "show only container IDs"},
+    ),
+    "pause": ("suspend all processes inside the container", "<container-id>", _ID, {}),
+    "plan": (
+        "show what would be done to run a bundle, without doing it",
+        "[bundle]",
+        "Each line is one step: the side that runs it, the kernel operation, and the part of config.json that it comes from.",
+        {"bundle": _BUNDLE, "config": _COMMON["config"], "json": "print the plan as JSON"},
+    ),
+    "ps": (
+        "show the processes inside the container",
+        "<container-id> [ps options]",
+        _ID + " The options are those of ps(1) (default: -ef).",
+        {"format": _FORMAT},
+    ),
+    "resume": ("resume all processes that were paused", "<container-id>", _ID, {}),
+    "run": (
+        "create and run a container",
+        "<container-id>  || <bundle>/",
+        _NEW_ID + "\nAn argument with a slash in it is a bundle directory instead, and the ID is made up.",
+        _CREATE
+        | {
+            "keep": "do not delete the container after it exits",
+            "trace": "write the time of every step to this file (Chrome trace format)",
+        },
+    ),
+    "spec": (
+        "make a new config.json",
+        "",
+        "The file is a start to be edited: it runs sh in the bundle's rootfs/. One that exists is never overwritten.",
+        {"bundle": "path to the root of the bundle directory", "rootless": "for a user who is not root"},
+    ),
+    "start": ("execute the user-defined process in a created container", "<container-id>", _ID, {}),
+    "state": ("output the state of a container", "<container-id>", _ID, {}),
+}
+
+_GLOBAL = {
+    "cgroup-manager": 'how cgroups are made: cgroupfs, systemd or disabled (default: "cgroupfs")',
+    "debug": "enable debug logging",
+    "help": "show help",
+    "log": "file to write the log to (default: standard error)",
+    "log-format": "text or json (default: \"text\")",
+    "log-level": "error, warning, info or debug (the last is --debug)",
+    "root": "directory of the containers' state (default: /run/ocirt/runtime, or below XDG_RUNTIME_DIR)",
+    "rootless": 'ignore cgroup permission errors: true, false or auto (default: "auto")',
+    "systemd-cgroup": 'make cgroups by systemd; cgroupsPath is then of the form "slice:prefix:name"',
+    "version": "print the version",
+}
+
+
+def text(verb: str, name: str) -> str:
+    """The help of a verb, or of the whole command for "". `name` is what the program was called by."""
+    if not verb:
+        width = max(len(each) for each in _VERBS)
+        lines = [
+            f"NAME:\n   {name} - run containers from OCI bundles\n",
+            f"USAGE:\n   {name} [global options] command [command options] [arguments...]\n",
+            "COMMANDS:",
+            *(f"   {each.ljust(width)}  {entry[0]}" for each, entry in _VERBS.items()),
+            f"   {'help, h'.ljust(width)}  show this, or the help of a command",
+            "\nGLOBAL OPTIONS:",
+            *_flags(options.GLOBAL, _GLOBAL),
+        ]
+        return "\n".join(lines) + "\n"
+    summary, arguments, description, texts = _VERBS[verb]
+    flag_line = options.VERBS[verb][2]
+    usage = " ".join(part for part in (name, verb, "[command options]" if flag_line else "", arguments) if part)
+    lines = [f"NAME:\n   {name} {verb} - {summary}\n", f"USAGE:\n   {usage}"]
+    if description:
+        lines += ["\n" + description]
+    if flag_line:
+        lines += ["\nOPTIONS:", *_flags(flag_line, texts)]
+    return "\n".join(lines) + "\n"
+
+
+def _flags(line: str, texts: dict[str, str]) -> list[str]:
+    left = []
+    for word in line.split():
+        name, alias, kind = options.split_word(word)
+        value = " value" if kind else ""
+        left.append((name, f"--{name}{value}" + (f", -{alias}{value}" if alias else "")))
+    width = max(len(shown) for _, shown in left)
+    return [f"   {shown.ljust(width)}  {texts[name]}" for name, shown in left]
