@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from ocirt.cli import options
+from ocirt.cli import log, options, out
 
 _BUNDLE = "path to the root of the bundle directory, defaults to the current directory"
 _CONSOLE = "path to an AF_UNIX socket which will receive a descriptor of the console's master end"
 _ID = 'Where "<container-id>" is the name of the container.'
 _NEW_ID = 'Where "<container-id>" is your name for the container; it must be unique below the state root.'
 _FORMAT = 'select one of: table or json (default: "table")'
+
+# runc has them, ocirt does not yet.
+_NOT_YET = ("checkpoint", "events", "restore", "update")
 
 # Flags that mean the same wherever they stand: name -> text
 _COMMON = {
@@ -136,6 +139,26 @@ _GLOBAL = {
     "systemd-cgroup": 'make cgroups by systemd; cgroupsPath is then of the form "slice:prefix:name"',
     "version": "print the version",
 }
+
+
+def show(verb: str, name: str, head: str = "") -> int:
+    """Print `head` and the help of a verb (of the whole command for ""). Returns 0, the exit status."""
+    out(head + text(verb, name))
+    return 0
+
+
+def other(given: options.Options, rest: list[str]) -> int:
+    """Answer what stands in a verb's place and is none: `help`, what is not there yet, a mistake. Returns the exit status."""
+    verb = rest[0]
+    if verb in ("help", "h"):
+        verb = rest[1] if len(rest) > 1 else ""
+        if not verb or verb in options.VERBS:
+            return show(verb, given.name)
+    if verb in _NOT_YET:
+        log.error(given, f"{verb}: not supported yet")
+        return 1
+    log.error(given, f"No help topic for '{verb}'")
+    return 3
 
 
 def text(verb: str, name: str) -> str:

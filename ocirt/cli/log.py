@@ -10,6 +10,7 @@ import posix
 import time
 
 from ocirt.cli import out
+from ocirt.errors import Error
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -80,6 +81,37 @@ def error(options: Options, message: str) -> None:
         _to_stderr(message + "\n")
 
 
+def failure(options: Options, err: Exception) -> int:
+    """Report what a verb raised, in runc's words for that verb, and return the exit status: 1, or 255 for exec."""
+    if isinstance(err, (Error, OSError)):
+        text = describe(err)
+    else:
+        trace = err.__traceback__
+        while trace is not None and trace.tb_next is not None:
+            trace = trace.tb_next
+        where = f" at {trace.tb_frame.f_code.co_filename}:{trace.tb_lineno}" if trace else ""
+        text = f"internal error: {describe(err)}{where} (this is a bug in ocirt)"
+    if options.verb in ("create", "run"):
+        text = f"{options.name} {options.verb} failed: {text}"
+    elif options.verb == "exec":
+        error(options, f"exec failed: {text}")
+        return 255
+    error(options, text)
+    return 1
+
+
+def begin(options: Options) -> None:
+    """Make the log file, as runc does: a bad --log fails before anything is done, and a reader finds a file.
+
+    It is closed again, so that its descriptor is never one of those that --preserve-fds counts. Raises Error("usage").
+    """
+    try:
+        posix.close(open_file(options.log))
+    except OSError as err:
+        options.log = ""
+        raise Error("usage", f"open {describe(err)}") from None
+
+
 def debug(options: Options, message: str) -> None:
     """Write a line if --debug was given."""
     if options.debug:
@@ -96,8 +128,10 @@ def describe(err: BaseException) -> str:
 
     The kernel's error texts begin with a small letter, as callers search for them.
     """
+    if isinstance(err, Error):
+        return str(err)
     if not isinstance(err, OSError) or err.errno is None:
-        return str(err) or type(err).__name__
+        return f"{type(err).__name__}: {err}"
     text = posix.strerror(err.errno)
     text = text[:1].lower() + text[1:]
     call = getattr(err, "call", "")

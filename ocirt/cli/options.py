@@ -135,13 +135,9 @@ class Options:
             raise Error("unsupported", f"log {log}: not supported yet", hint="give a file")
         log = log.removeprefix("file:")
         if log:
-            from ocirt import paths  # noqa: PLC0415
-
-            self.log = paths.absolute(log)
+            self.log = _absolute(log)
         if values.get("root"):
-            from ocirt import paths  # noqa: PLC0415
-
-            self._root = paths.absolute(values["root"])
+            self._root = _absolute(values["root"])
             self.root_given = True
             if self._root == "/":
                 raise Error("usage", "Option --root argument should not be set to /")
@@ -229,6 +225,15 @@ def parse(flags: str, args: list[str], *, reorder: bool) -> tuple[dict[str, Any]
 def reorders(verb: str) -> bool:
     """Whether the verb's flags may stand behind its positional arguments."""
     return verb not in _NO_REORDER
+
+
+def _absolute(path: str) -> str:
+    """`paths.absolute`, without loading that module for a path that is absolute and clean, as callers' paths are."""
+    if path.startswith("/") and "//" not in path and "/." not in path and not path.endswith("/"):
+        return path
+    from ocirt import paths  # noqa: PLC0415
+
+    return paths.absolute(path)
 
 
 def _integer(flag: str, value: str) -> int:
