@@ -1,0 +1,117 @@
+"""The place where system tests run.
+
+The process of the tests moves into mount, network, UTS and IPC namespaces of its own: nobody else's mounts, links, firewall
+rules and host names are seen there, so everything that changes was changed by a test. Process ids, users and the cgroup tree stay
+the host's. It becomes the subreaper of all that the tests start, as every caller of a runtime is; so what a test leaves running
+is among its descendants, whatever it was detached from.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import fcntl
+import os
+import secrets
+import socket
+import struct
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+CLONE_NEWNS, CLONE_NEWUTS, CLONE_NEWIPC, CLONE_NEWNET = 0x00020000, 0x04000000, 0x08000000, 0x40000000
+MS_REC, MS_PRIVATE = 0x4000, 1 << 18
+PR_SET_CHILD_SUBREAPER = 36
+SIOCGIFFLAGS, SIOCSIFFLAGS, IFF_UP = 0x8913, 0x8914, 1
+
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+def _check(result: int, what: str) -> None:
+    if result < 0:
+        number = ctypes.get_errno()
+        raise OSError(number, f"{what}: {os.strerror(number)}")
+
+
+def unshare(flags: int) -> None:
+    """unshare(2). Raises OSError."""
+    _check(_libc.unshare(flags), "unshare")
+
+
+def setns(fd: int, kind: int = 0) -> None:
+    """setns(2). Raises OSError."""
+    _check(_libc.setns(fd, kind), "setns")
+
+
+def mount(source: str, target: str, kind: str, flags: int, data: str = "") -> None:
+    """mount(2). Raises OSError."""
+    arguments = [text.encode() for text in (source, target, kind)]
+    _check(_libc.mount(*arguments, ctypes.c_ulong(flags), data.encode() or None), f"mount {target}")
+
+
+def umount(target: str, flags: int = 2) -> None:
+    """umount2(2), with MNT_DETACH unless told otherwise. Raises OSError."""
+    _check(_libc.umount2(os.fsencode(target), flags), f"umount {target}")
+
+
+def become_subreaper() -> None:
+    """Adopt the orphans among the descendants of this process."""
+    _check(_libc.prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0), "prctl")
+
+
+def loopback_up() -> None:
+    """Bring `lo` up."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as control:
+        request = bytearray(struct.pack("16sH22x", b"lo", 0))
+        fcntl.ioctl(control, SIOCGIFFLAGS, request)
+        flags = struct.unpack_from("H", request, 16)[0]
+        fcntl.ioctl(control, SIOCSIFFLAGS, struct.pack("16sH22x", b"lo", flags | IFF_UP))
+
+
+def cgroup_mounts() -> list[Path]:
+    """The mount point of each cgroup hierarchy, from /proc/self/mountinfo."""
+    found: dict[str, Path] = {}
+    for line in Path("/proc/self/mountinfo").read_text().splitlines():
+        fields = line.split()
+        if fields[fields.index("-") + 1] in ("cgroup", "cgroup2"):
+            target = fields[4].encode().decode("unicode_escape")
+            if os.path.ismount(target):
+                found.setdefault(fields[2], Path(target))
+    return sorted(found.values())
+
+
+class Isolation:
+    """The namespaces and cgroups of one session of tests."""
+
+    def __init__(self, view: str = "") -> None:
+        """Enter it. `view`: "v2" shows cgroup2 alone at /sys/fs/cgroup (on a v1 host without its controllers)."""
+        self.token = f"t{secrets.token_hex(4)}"
+        self.host_network = os.open("/proc/self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
+        become_subreaper()
+        unshare(CLONE_NEWNS | CLONE_NEWUTS | CLONE_NEWIPC | CLONE_NEWNET)
+        mount("none", "/", "none", MS_REC | MS_PRIVATE)
+        self.own_network = os.open("/proc/self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
+        loopback_up()
+        if view == "v2":
+            mount("cgroup2", "/sys/fs/cgroup", "cgroup2", 0)
+        # Below this name in every hierarchy lives what the tests make. Made here, as a runtime would otherwise leave it.
+        self.cgroup_parent = f"/ocirt-test-{self.token}"
+        self._cgroups = [mount_point / self.cgroup_parent[1:] for mount_point in cgroup_mounts()]
+        for path in self._cgroups:
+            path.mkdir()
+            for name in ("cpuset.cpus", "cpuset.mems"):
+                if (path / name).exists() and (path.parent / "cgroup.sane_behavior").exists():
+                    (path / name).write_text((path.parent / name).read_text())
+
+    @contextmanager
+    def on_host_network(self) -> Iterator[None]:
+        """The machine's own network, for as long as the context lasts."""
+        setns(self.host_network, CLONE_NEWNET)
+        try:
+            yield
+        finally:
+            setns(self.own_network, CLONE_NEWNET)
+
+    def leave(self) -> None:
+        """Remove the cgroups. The namespaces go with the process."""
+        for path in self._cgroups:
+            path.rmdir()

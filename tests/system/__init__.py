@@ -1,0 +1,1 @@
+"""Tests on a real kernel, as root. Each leaves the host as it was."""

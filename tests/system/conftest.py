@@ -1,0 +1,138 @@
+"""The fixtures of the system tests: `bundle`, `runtime`, and the search for leaks around every test.
+
+Variables: OCIRT_TEST_RUNTIME (a command; default `build/ocirt`), OCIRT_TEST_VIEW=v2 (cgroup2 alone, where a v1 host has it),
+OCIRT_TEST_ALONE=1 (nobody else makes cgroups on this machine, so every new one counts).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.support.bundle import Bundle, make_bundle
+from tests.support.isolation import Isolation
+from tests.support.leaks import Leaks, repair
+from tests.support.runtime import Runtime, default_command, lines
+
+MakeBundle = Callable[..., Bundle]
+
+_isolation: list[Isolation] = []
+_key = pytest.StashKey[contextlib.ExitStack]()
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Say what the markers mean."""
+    config.addinivalue_line("markers", "host_network: runs in the machine's own network namespace")
+    config.addinivalue_line("markers", "ocirt_only(reason): ocirt is meant to differ from its peers here")
+    config.addinivalue_line("markers", "leaks(reason): looks at the machine as it is; not searched for leaks")
+
+
+def _is_system_test(item: pytest.Item) -> bool:
+    return "no_leaks" in getattr(item, "fixturenames", ())
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Skip all of it without root, and what only ocirt does with another runtime."""
+    ours = "ocirt" in Path(default_command()[0]).name
+    for item in items:
+        if not _is_system_test(item):
+            continue
+        if os.geteuid() != 0:
+            item.add_marker(pytest.mark.skip(reason="needs root"))
+        marker = item.get_closest_marker("ocirt_only")
+        if marker is not None and not ours:
+            item.add_marker(pytest.mark.skip(reason=f"ocirt differs: {marker.args[0]}"))
+
+
+def entered() -> Isolation:
+    """The session's isolation, entered at the first call."""
+    if not _isolation:
+        _isolation.append(Isolation(os.environ.get("OCIRT_TEST_VIEW", "")))
+    return _isolation[0]
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Choose the network before any fixture of the test, whatever its scope, is made."""
+    if not _is_system_test(item) or os.geteuid() != 0:
+        return
+    isolation = entered()
+    stack = contextlib.ExitStack()
+    if item.get_closest_marker("host_network") is not None:
+        stack.enter_context(isolation.on_host_network())
+    item.stash[_key] = stack
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_runtest_teardown(item: pytest.Item) -> None:
+    """Back to the session's network, after the test's fixtures are gone."""
+    if _key in item.stash:
+        item.stash[_key].close()
+
+
+def pytest_sessionfinish() -> None:
+    """Remove the session's cgroups."""
+    while _isolation:
+        _isolation.pop().leave()
+
+
+@pytest.fixture(scope="session")
+def isolation() -> Isolation:
+    """The session's namespaces, token and cgroup parent."""
+    return entered()
+
+
+@pytest.fixture(scope="session")
+def leaks(isolation: Isolation) -> Leaks:
+    """Takes and compares snapshots of the host."""
+    return Leaks(isolation.token, everything=os.environ.get("OCIRT_TEST_ALONE") == "1")
+
+
+@pytest.fixture(autouse=True)
+def no_leaks(request: pytest.FixtureRequest, isolation: Isolation, leaks: Leaks) -> Iterator[None]:
+    """Fail a test that leaves anything on the host, and name it."""
+    if request.node.get_closest_marker("leaks") is not None:
+        yield
+        return
+    before = leaks.snapshot()
+    yield
+    found = leaks.compare(before)
+    if found:
+        repair(found, isolation.token)
+        pytest.fail(f"the test leaves the host changed:{lines(found)}", pytrace=False)
+
+
+@pytest.fixture
+def runtime(no_leaks: None, isolation: Isolation, tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Runtime]:
+    """The runtime under test with a state root of its own; what it still holds at the end is removed by force."""
+    command = default_command()
+    if "/" in command[0] and not os.access(command[0], os.X_OK):
+        pytest.fail(f"{command[0]} is not there: run `make` first", pytrace=False)
+    # Unique in the session, so that a container's id and cgroup are too.
+    _numbers.append(request.node.nodeid)
+    work = tmp_path / "runtime"
+    work.mkdir()
+    runtime = Runtime(command, work, f"{isolation.token}-{len(_numbers)}", isolation.cgroup_parent)
+    yield runtime
+    complaints = runtime.clean_up()
+    if complaints:
+        pytest.fail(f"cleaning up failed:{lines(complaints)}", pytrace=False)
+
+
+_numbers: list[str] = []
+
+
+@pytest.fixture
+def bundle(tmp_path: Path) -> MakeBundle:
+    """Make bundles: `bundle(args=[...], env=[...], ...)`, see `tests.support.bundle.edited`."""
+    count = iter(range(1000))
+
+    def make(**edits: Any) -> Bundle:
+        return make_bundle(tmp_path / f"bundle{next(count)}", **edits)
+
+    return make

@@ -1,0 +1,1 @@
+"""Quick tests: no root, no network."""
