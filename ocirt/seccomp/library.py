@@ -15,7 +15,6 @@ if TYPE_CHECKING:
 
 # enum scmp_filter_attr
 ATTR_CTL_OPTIMIZE = 8
-ATTR_API_SYSRAWRC = 9
 
 
 class _Int(_ctypes._SimpleCData):  # type: ignore[type-arg]
@@ -32,6 +31,7 @@ class Library:
     __slots__ = (
         "arch_add",
         "arch_native",
+        "arch_remove",
         "attr_set",
         "export_bpf",
         "init",
@@ -50,6 +50,7 @@ class Library:
 
         self.arch_add = function("arch_add", 2)
         self.arch_native = function("arch_native", 0, _Unsigned)
+        self.arch_remove = function("arch_remove", 2)
         self.attr_set = function("attr_set", 3)
         self.export_bpf = function("export_bpf", 2)
         self.init = function("init", 1, Word)
