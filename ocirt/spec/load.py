@@ -1,0 +1,70 @@
+"""Read config.json, process.json and resources, and refuse what cannot be run."""
+
+from __future__ import annotations
+
+from ocirt import paths
+from ocirt.errors import Error
+from ocirt.jsonlite import loads
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from ocirt.spec.shape import Finding
+
+LIMIT = 32 << 20  # bytes; the largest config.json seen in the wild is a few hundred KiB
+
+
+def read_spec(bundle: str, *, rootless: bool = False) -> dict[str, Any]:
+    """The validated contents of `<bundle>/config.json`. Members that are null are left out, as Go's decoder has it.
+
+    `rootless`: the runtime runs without root, so that a user namespace is needed and some settings cannot be had.
+    Raises Error: "invalid" or "unsupported" with the JSON pointer as subject, for the first finding that is an error.
+    """
+    from ocirt.spec.check import check  # noqa: PLC0415  (process.json and resources don't need it)
+
+    spec = loads(_read(paths.join(bundle, "config.json"), "JSON specification file config.json"), "config.json")
+    refuse(check(spec, rootless), "config.json")
+    out: dict[str, Any] = spec
+    return out
+
+
+def read_process(path: str) -> dict[str, Any]:
+    """The validated contents of a process.json (`exec --process`): what config.json has in `process`. Raises Error as `read_spec`."""
+    from ocirt.spec.process import check_process_document  # noqa: PLC0415
+
+    process = loads(_read(path, f"JSON process file {path}"), "process.json")
+    refuse(check_process_document(process), "process.json")
+    out: dict[str, Any] = process
+    return out
+
+
+def read_resources(data: bytes) -> dict[str, Any]:
+    """The validated resources of `update --resources`: what config.json has in `linux.resources`. Raises Error as `read_spec`."""
+    from ocirt.spec.resources import check_resources_document  # noqa: PLC0415
+
+    resources = loads(data, "resources")
+    refuse(check_resources_document(resources), "resources")
+    out: dict[str, Any] = resources
+    return out
+
+
+def refuse(findings: list[Finding], document: str) -> None:
+    """Raise the first finding that is an error. `document` is the subject where the pointer is that of the whole document."""
+    for pointer, message, hint, severity in findings:
+        if severity == "error":
+            code = "unsupported" if message.startswith("not supported") else "invalid"
+            raise Error(code, message, subject=pointer or document, hint=hint)
+
+
+def _read(path: str, what: str) -> bytes:
+    try:
+        # Devices and pipes are refused by not being of any size: a config.json is a regular file.
+        data = paths.read_bytes(path, LIMIT + 1)
+    except FileNotFoundError:
+        raise Error("invalid", f"{what} not found", hint="`ocirt spec` writes one, --bundle names its directory") from None
+    except OSError as err:
+        raise Error("invalid", f"{what} cannot be read", cause=err.strerror or str(err)) from None
+    if len(data) > LIMIT:
+        raise Error("invalid", f"{what} is larger than {LIMIT >> 20} MiB")
+    return data
