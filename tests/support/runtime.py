@@ -13,13 +13,14 @@ import shlex
 import signal
 import subprocess
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
 from tests.support.build import ROOT
 from tests.support.bundle import Bundle
+from tests.support.leaks import descendants
 
 T = TypeVar("T")
 
@@ -71,7 +72,7 @@ class Runtime:
         self.cgroup_parent = cgroup_parent
         self.env: dict[str, str] | None = None
         self._count = 0
-        self._made: list[str] = []
+        self._spawned: list[subprocess.Popen[bytes]] = []
 
     @property
     def is_ocirt(self) -> bool:
@@ -79,11 +80,9 @@ class Runtime:
         return "ocirt" in self.name
 
     def new_id(self) -> str:
-        """An id that no other container has; it is removed by `clean_up`."""
+        """An id that no other container has; `clean_up` knows it."""
         self._count += 1
-        container = f"{self.token}-{self._count}"
-        self._made.append(container)
-        return container
+        return f"{self.token}-{self._count}"
 
     def _prepare(self, bundle: Bundle, container: str) -> None:
         linux = bundle.config.get("linux")
@@ -173,6 +172,25 @@ class Runtime:
         self._prepare(bundle, container)
         return self.detached("create", "--bundle", bundle.path, *flags, container, out=self.output_of(container), **options)
 
+    def try_create_named(self, bundle: Bundle, name: str) -> Result:
+        """`create` under a name that ought to be refused."""
+        self._prepare(bundle, self.new_id())
+        return self.detached("create", "--bundle", bundle.path, name, out=self.work / "refused")
+
+    def spawn_run(self, bundle: Bundle, *flags: str | Path, container: str) -> subprocess.Popen[bytes]:
+        """`run`, attached, in the background, with pipes for all three streams; `clean_up` closes it."""
+        self._prepare(bundle, container)
+        argv = self.argv("run", "--bundle", bundle.path, *flags, container)
+        process = subprocess.Popen(
+            argv,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            env=self.env,
+        )
+        self._spawned.append(process)
+        return process
+
     def create(self, bundle: Bundle, *flags: str | Path, **options: Any) -> str:
         """`create`, which has to succeed; returns the container's id."""
         container: str = options.pop("container", None) or self.new_id()
@@ -239,16 +257,37 @@ class Runtime:
         wait_for(lambda: text in path.read_text(), f"{text!r} in {container}'s output", seconds)
         return path.read_text()
 
+    def _delete_and_reap(self, container: str) -> list[str]:
+        # A process that joined the container is a child of ours, and its zombie keeps the pid namespace, with init, from ending.
+        argv = self.argv("delete", "--force", container)
+        with subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env=self.env) as process:
+            try:
+                while process.poll() is None:
+                    reap_orphans({process.pid})
+                    with contextlib.suppress(subprocess.TimeoutExpired):
+                        process.wait(0.01)
+            finally:
+                process.kill()
+            assert process.stdout is not None
+            output = _text(process.stdout.read())
+        return [f"delete --force {container}: exit code {process.returncode}: {output}"] if process.returncode else []
+
     def clean_up(self) -> list[str]:
         """Remove by force every container that still has state; returns complaints of a runtime that could not."""
         complaints = []
+        for process in self._spawned:
+            if process.poll() is None:
+                process.kill()
+            for stream in (process.stdin, process.stdout, process.stderr):
+                if stream is not None:
+                    with contextlib.suppress(BrokenPipeError):
+                        stream.close()
+            process.wait()
         left = sorted(entry.name for entry in self.root.iterdir()) if self.root.is_dir() else []
         for container in left:
             if not container.startswith(self.token):
                 continue
-            result = self.delete(container, "--force")
-            if result.rc:
-                complaints.append(f"delete --force {container}: exit code {result.rc}: {result.err}")
+            complaints += self._delete_and_reap(container)
         if self.root.is_dir():
             # A name that can't be an id (a cache, a lock) may stay.
             complaints += [f"left in the state root: {entry}" for entry in self.root.iterdir() if entry.name[0].isalnum()]
@@ -279,6 +318,14 @@ def process_state(pid: int) -> str | None:
     with contextlib.suppress(FileNotFoundError, ProcessLookupError):
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
     return None
+
+
+def reap_orphans(keep: Collection[int] = ()) -> None:
+    """Wait for every dead child of this process but those in `keep`."""
+    for pid, said in descendants().items():
+        if said.startswith("Z") and pid not in keep:
+            with contextlib.suppress(ChildProcessError):
+                os.waitpid(pid, os.WNOHANG)
 
 
 def signal_number(name: str) -> int:
