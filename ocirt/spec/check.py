@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-from ocirt.spec.linux import check_linux, namespaces
 from ocirt.spec.process import check_process
 from ocirt.spec.shape import SPEC, walk
 
@@ -16,6 +15,7 @@ if TYPE_CHECKING:
     from ocirt.spec.shape import Finding
 
 _HOST_NAME_MAX = 64  # bytes, sethostname(2)
+_UNSUPPORTED = ("netDevices", "intelRdt", "memoryPolicy", "personality", "timeOffsets", "mountLabel")
 
 
 def check(spec: Any, rootless: bool = False) -> list[Finding]:
@@ -43,7 +43,7 @@ def check(spec: Any, rootless: bool = False) -> list[Finding]:
     if not spec["root"]["path"]:
         findings.append(("/root/path", "is empty", 'a directory, absolute or relative to the bundle, such as "rootfs"', "error"))
     check_process(spec["process"], "/process", findings)
-    types = namespaces(spec["linux"], findings)
+    types = _namespaces(spec["linux"], findings)
     for name in ("hostname", "domainname"):
         if value := spec.get(name):
             if "uts" not in types:
@@ -51,7 +51,7 @@ def check(spec: Any, rootless: bool = False) -> list[Finding]:
                 findings.append(("/" + name, message, 'add {"type": "uts"} to /linux/namespaces', "error"))
             elif len(value.encode()) > _HOST_NAME_MAX:
                 findings.append(("/" + name, f"has {len(value.encode())} bytes", f"at most {_HOST_NAME_MAX} bytes", "error"))
-    check_linux(spec, types, rootless, findings)
+    _linux(spec, types, rootless, findings)
     if spec.get("mounts"):
         from ocirt.spec.mounts import check_mounts  # noqa: PLC0415
 
@@ -70,6 +70,89 @@ def _version(version: str, findings: list[Finding]) -> None:
     else:
         message = f'"{version}" is not a version of the specification'
     findings.append(("/ociVersion", message, '"1.0.0" to "1.3.0"', "error"))
+
+
+def _namespaces(linux: dict[str, Any], findings: list[Finding]) -> dict[str, dict[str, Any]]:
+    """The entries of `linux.namespaces` by type; appends the findings on them."""
+    out: dict[str, dict[str, Any]] = {}
+    for index, entry in enumerate(linux.get("namespaces", ())):
+        kind = entry["type"]
+        if kind in out:
+            message = f'a second namespace of the type "{kind}"'
+            findings.append((f"/linux/namespaces/{index}", message, "one entry a type: take one of them out", "error"))
+            continue
+        out[kind] = entry
+        path = entry.get("path")
+        if path and path[0] != "/":
+            hint = f'an absolute path on the host, such as "/proc/PID/ns/{kind}", or no path for a new namespace'
+            findings.append((f"/linux/namespaces/{index}/path", f'"{path}" is not an absolute path', hint, "error"))
+    if "mount" not in out:
+        message = "there is no mount namespace: the container's mounts would be made on the host"
+        findings.append(("/linux/namespaces", message, 'add {"type": "mount"}', "error"))
+    return out
+
+
+def _linux(spec: dict[str, Any], types: dict[str, dict[str, Any]], rootless: bool, findings: list[Finding]) -> None:
+    """Append the findings on `spec["linux"]`; `types` are its namespaces by type."""
+    linux = spec["linux"]
+    user = types.get("user")
+    if user or "uidMappings" in linux or "gidMappings" in linux:
+        from ocirt.spec.mappings import check_user_namespace  # noqa: PLC0415  (only if there is one)
+
+        check_user_namespace(spec, user, rootless, findings)
+    elif rootless:
+        message = "a container of a user who is not root needs a user namespace"
+        hint = 'add {"type": "user"} here and "uidMappings" and "gidMappings" in /linux, as `ocirt spec --rootless` does'
+        findings.append(("/linux/namespaces", message, hint, "error"))
+    for name in ("maskedPaths", "readonlyPaths"):
+        for index, path in enumerate(linux.get(name, ())):
+            if path[:1] != "/":
+                message = f'"{path}" is not an absolute path'
+                findings.append((f"/linux/{name}/{index}", message, f'seen from the container: "/{path}"', "error"))
+    if sysctl := linux.get("sysctl"):
+        from ocirt.spec.sysctl import check_sysctl  # noqa: PLC0415  (only if the section is there)
+
+        check_sysctl(sysctl, types, findings)
+    if devices := linux.get("devices"):
+        from ocirt.spec.devices import check_devices  # noqa: PLC0415
+
+        check_devices(devices, findings)
+    if resources := linux.get("resources"):
+        # Callers send rules for devices in every spec; the rest has a module of its own.
+        for index, rule in enumerate(resources.get("devices", ())):
+            access = rule.get("access", "")
+            if not access or access.strip("rwm") or rule.get("type", "a") not in ("a", "b", "c") or "major" in rule or "minor" in rule:
+                from ocirt.spec.devices import check_rule  # noqa: PLC0415
+
+                check_rule(rule, f"/linux/resources/devices/{index}", findings)
+        if len(resources) > ("devices" in resources):
+            from ocirt.spec.resources import check_resources  # noqa: PLC0415
+
+            check_resources(resources, "/linux/resources", findings)
+    if seccomp := linux.get("seccomp"):
+        from ocirt.spec.seccomp import check_seccomp  # noqa: PLC0415
+
+        check_seccomp(seccomp, "/linux/seccomp", findings)
+    for name in _UNSUPPORTED:
+        if name in linux:
+            _unsupported(linux, name, types, findings)
+
+
+def _unsupported(linux: dict[str, Any], name: str, types: dict[str, dict[str, Any]], findings: list[Finding]) -> None:
+    pointer = "/linux/" + name
+    section = linux[name]
+    if name == "timeOffsets":
+        if section and "time" not in types:
+            hint = 'add {"type": "time"} to /linux/namespaces'
+            findings.append((pointer, "offsets without a time namespace", hint, "error"))
+            return
+        section = any(value for clock in section.values() for value in clock.values())
+    elif name in ("intelRdt", "memoryPolicy", "personality"):
+        section = True  # an empty one asks for something too
+    if section:
+        from ocirt.spec.unsupported import refuse  # noqa: PLC0415  (only if the section is there)
+
+        refuse(name, pointer, findings)
 
 
 def _hooks(hooks: dict[str, list[dict[str, Any]]], findings: list[Finding]) -> None:

@@ -78,7 +78,7 @@ def _owners(data: list[str], linux: dict[str, Any], pointer: str, findings: list
     for option in data:
         name, _, value = option.partition("=")
         if name in ("uid", "gid") and value.isascii() and value.isdecimal() and len(value) < 11:
-            from ocirt.spec.linux import mapped  # noqa: PLC0415  (few mounts have it)
+            from ocirt.spec.mappings import mapped  # noqa: PLC0415  (few mounts have it)
 
             mappings = linux.get(name + "Mappings", ())
             if not mapped(mappings, int(value)):
