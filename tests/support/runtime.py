@@ -84,7 +84,8 @@ class Runtime:
         self._count += 1
         return f"{self.token}-{self._count}"
 
-    def _prepare(self, bundle: Bundle, container: str) -> None:
+    def prepare(self, bundle: Bundle, container: str) -> None:
+        """Write config.json for this container, with a cgroupsPath of its own unless the bundle names one."""
         linux = bundle.config.get("linux")
         if linux is not None and "cgroupsPath" not in linux and self.cgroup_parent:
             # Written for this container, not kept in `bundle.config`: a second container gets a cgroup of its own.
@@ -155,7 +156,7 @@ class Runtime:
     def run(self, bundle: Bundle, *flags: str | Path, container: str | None = None, **options: Any) -> Result:
         """`run`, attached; options as for `call`. The container's id is new unless given."""
         container = container or self.new_id()
-        self._prepare(bundle, container)
+        self.prepare(bundle, container)
         return self.call("run", "--bundle", bundle.path, *flags, container, **options)
 
     def probe(self, bundle: Bundle, **edits: Any) -> Any:
@@ -169,17 +170,17 @@ class Runtime:
     def try_create(self, bundle: Bundle, *flags: str | Path, container: str | None = None, **options: Any) -> Result:
         """`create` and what came of it; options as for `detached`."""
         container = container or self.new_id()
-        self._prepare(bundle, container)
+        self.prepare(bundle, container)
         return self.detached("create", "--bundle", bundle.path, *flags, container, out=self.output_of(container), **options)
 
     def try_create_named(self, bundle: Bundle, name: str) -> Result:
         """`create` under a name that ought to be refused."""
-        self._prepare(bundle, self.new_id())
+        self.prepare(bundle, self.new_id())
         return self.detached("create", "--bundle", bundle.path, name, out=self.work / "refused")
 
     def spawn_run(self, bundle: Bundle, *flags: str | Path, container: str) -> subprocess.Popen[bytes]:
         """`run`, attached, in the background, with pipes for all three streams; `clean_up` closes it."""
-        self._prepare(bundle, container)
+        self.prepare(bundle, container)
         argv = self.argv("run", "--bundle", bundle.path, *flags, container)
         process = subprocess.Popen(
             argv,
@@ -200,7 +201,7 @@ class Runtime:
     def run_detached(self, bundle: Bundle, *flags: str | Path, **options: Any) -> str:
         """`run --detach`, which has to succeed; returns the container's id."""
         container: str = options.pop("container", None) or self.new_id()
-        self._prepare(bundle, container)
+        self.prepare(bundle, container)
         args = ("run", "--detach", "--bundle", bundle.path, *flags, container)
         self.detached(*args, out=self.output_of(container), **options).ok()
         return container
