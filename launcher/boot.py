@@ -1,15 +1,14 @@
 """What the launcher has Python run (`-c`): find the folder that holds `ocirt`, and hand over to the command line.
 
-The arguments are: descriptors that the caller left open, the launcher's directory, the folder that holds `ocirt` or nothing,
-the name the launcher was called by, and its arguments. This text is compiled at every start, so it is kept short; build.py
-takes its comments out.
+The arguments are: the launcher's directory with a slash, the folder that holds `ocirt` or nothing, the name that the launcher
+was called by, and its arguments. This text is compiled at every start, so it is kept short; build.py takes its comments out.
 """
 
 import sys
 from posix import stat
 
-_, _, here, home, name, *args = sys.argv
-up = here.rpartition("/")[0]
+_, here, home, name, *args = sys.argv
+up = here.rsplit("/", 2)[0]
 lib = "/lib/python%d.%d/" % sys.version_info[:2]
 homes = [home] if home else [up + lib + "site-packages", up + lib + "dist-packages", up]
 for home in homes:

@@ -1,199 +1,196 @@
-/*
- * ocirt: starts ocirt's Python code isolated, from a copy of the interpreter that no container can write to.
- *
- * docs/launcher.md tells why each step is there. What is started: PYTHON -I -S -B -X utf8 -c BOOT FDS DIR ROOT NAME ARGS...
- */
+/* ocirt: starts ocirt's Python code isolated, from a file of the interpreter that no container can write to (docs/launcher.md).
+   It does without a C library, whose own start costs 0.3 ms on a virtual machine: it asks the processor for its features, which
+   traps. What it executes: PYTHON -I -S -B -X utf8 -c BOOT DIRECTORY/ HOME NAME ARGUMENTS... */
 #define _GNU_SOURCE
-#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
 #include <link.h>
+#include <stddef.h>
 #include <stdint.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
 #include <sys/mman.h>
-#include <sys/sendfile.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
-#include <unistd.h>
-
 #include "boot.h" /* BOOT, made from boot.py */
 
-/* Kernel interface: include/uapi/linux/mount.h and memfd.h; older C libraries lack them. */
-#define NR_OPEN_TREE 428
-#define NR_MOUNT_SETATTR 442
-#define OPEN_TREE_CLONE_ 1
-#define ATTR_RDONLY 1
-#define MFD_EXEC_ 0x10
+enum { NR_OPEN_TREE = 428, NR_MOUNT_SETATTR = 442, TREE_CLONE = 1, ATTR_RDONLY = 1, EMPTY_PATH = 0x1000 }; /* linux/mount.h */
+enum { CLOSE_ON_EXEC = 1, MAY_SEAL = 2, MAY_EXEC = 16, ADD_SEALS = 1033, ALL_SEALS = 15, TMPFILE = 020000000 | O_DIRECTORY };
 
-static _Noreturn void fail(const char *what, const char *path, const char *hint)
+#if defined __x86_64__
+__asm__(".globl _start\n_start: mov %rsp, %rdi\n and $-16, %rsp\n call start");
+static long call6(long n, long a, long b, long c, long d, long e, long f)
 {
-    dprintf(2, "ocirt: %s%s%s: %s%s%s%s\n", what, *path ? " " : "", path, strerror(errno), *hint ? " (" : "", hint,
-            *hint ? ")" : "");
-    _exit(1);
+    register long r10 __asm__("r10") = d, r8 __asm__("r8") = e, r9 __asm__("r9") = f;
+    __asm__ volatile("syscall" : "+a"(n) : "D"(a), "S"(b), "d"(c), "r"(r10), "r"(r8), "r"(r9) : "rcx", "r11", "memory");
+    return n;
+}
+#elif defined __aarch64__
+__asm__(".globl _start\n_start: mov x0, sp\n bl start");
+static long call6(long n, long a, long b, long c, long d, long e, long f)
+{
+    register long x0 __asm__("x0") = a, x1 __asm__("x1") = b, x2 __asm__("x2") = c, x3 __asm__("x3") = d, x4 __asm__("x4") = e;
+    register long x5 __asm__("x5") = f, x8 __asm__("x8") = n;
+    __asm__ volatile("svc 0" : "+r"(x0) : "r"(x8), "r"(x1), "r"(x2), "r"(x3), "r"(x4), "r"(x5) : "memory");
+    return x0;
+}
+#endif
+
+/* A system call; what it returns is what the kernel returns, -errno if it failed. */
+#define call(...) CALL_(__VA_ARGS__, 0, 0, 0, 0, 0, 0, 0)
+#define CALL_(n, a, b, c, d, e, f, ...) call6((long)(n), (long)(a), (long)(b), (long)(c), (long)(d), (long)(e), (long)(f))
+
+#define open_file(path, flags) call(SYS_openat, AT_FDCWD, path, (flags) | O_CLOEXEC, 0500)
+
+/* Put the texts together, cut off before `end`, and return where the next would go. A path that is cut off fails when used. */
+static char *join(char *to, const char *end, const char *first, const char *second, const char *third)
+{
+    for (const char *texts[] = {first, second, third}, **text = texts; text < texts + 3; text++)
+        for (const char *from = *text; *from && to < end - 1; *to = 0)
+            *to++ = *from++;
+    return to;
 }
 
-static void put_path(char *out, const char *head, const char *middle, const char *tail)
+/* What follows `mark` at the start of `text`, or with `anywhere` further on, up to `stop`; NULL if `mark` is not there. */
+static char *after(char *text, const char *mark, int anywhere, char stop)
 {
-    if (snprintf(out, PATH_MAX, "%s%s%s", head, middle, tail) >= PATH_MAX)
-        errno = ENAMETOOLONG, fail("cannot use", head, "");
+    size_t same = 0;
+    while (mark[same] && text[same] == mark[same])
+        same++;
+    if (mark[same])
+        return anywhere && *text ? after(text + 1, mark, 1, stop) : NULL;
+    for (char *at = text + same; stop && *at; at++)
+        if (*at == stop)
+            *at = 0;
+    return text + same;
 }
 
-/* Make descriptors 0 to 2 exist, so that no file opened later is taken for a standard stream. */
-static void fill_standard_streams(void)
+static _Noreturn void fail(const char *what, const char *path, long error, const char *hint)
 {
-    for (int fd = 0; fd < 3; fd++)
-        if (fcntl(fd, F_GETFD) < 0 && open("/dev/null", O_RDWR) != fd)
-            _exit(1);
+    static char text[2 * PATH_MAX];
+    const char *end = text + sizeof text;
+    const char *name = error == -ENOENT ? "ENOENT" : error == -EACCES ? "EACCES" : error == -EPERM ? "EPERM" : "failed";
+    call(SYS_write, 2, text, join(join(text, end, "ocirt: ", what, path), end, ": ", name, hint) - text);
+    for (;;)
+        call(SYS_exit_group, 1);
 }
 
-/* The descriptors from 3 on that the caller left open, as "3,7": Python must not mistake its own for them. */
-static void list_descriptors(char *out, size_t size)
+/* The link of an open descriptor, for calls that take a path. */
+static const char *descriptor(long fd)
 {
-    size_t used = 0;
-    DIR *listing = opendir("/proc/self/fd");
-    out[0] = 0;
-    if (!listing)
-        fail("cannot open", "/proc/self/fd", "is /proc mounted?");
-    for (struct dirent *entry; (entry = readdir(listing)) && used + 12 < size;) {
-        int fd = atoi(entry->d_name);
-        if (fd > 2 && fd != dirfd(listing))
-            used += (size_t)sprintf(out + used, used ? ",%d" : "%d", fd);
-    }
-    closedir(listing);
+    static char path[32];
+    char digits[12] = "", *digit = digits + sizeof digits - 1;
+    for (*--digit = (char)('0' + fd % 10); fd /= 10;)
+        *--digit = (char)('0' + fd % 10);
+    join(path, path + sizeof path, "/proc/self/fd/", digit, "");
+    return path;
 }
 
-/*
- * Read DIR/ocirt-python, whose first line the installer made name its own interpreter, into `python`; a line "# root: PATH"
- * (editable installs) goes to `root`. uv writes a name that is long, has a space or is relative as a line of shell:
- * '''exec' [...]'PYTHON' "$0" "$@".
- */
-static void read_companion(const char *dir, char *python, char *root)
+/* Read DIRECTORY/ocirt-python. In its first line the installer named its own interpreter (uv: in a line of shell, if the path is
+   long, relative or has a space); the real path goes to `python`. A line "# home: PATH" gives `home` (editable installs). */
+static void read_companion(const char *directory, char *python, char *home)
 {
-    char text[2 * PATH_MAX] = "#!python3", path[PATH_MAX], *name = text + 2, *line;
-    put_path(path, dir, "/ocirt-python", "");
-    int fd = open(path, O_RDONLY | O_CLOEXEC);
-    ssize_t got = fd < 0 ? -1 : read(fd, text, sizeof text - 1);
-    if (fd >= 0)
-        close(fd);
-    else if (errno != ENOENT)
-        fail("cannot open", path, "");
-    if (got >= 0)
-        text[got] = 0;
-    if ((line = strstr(text, "\n# root: "))) {
-        line[9 + strcspn(line + 9, "\n")] = 0;
-        put_path(root, line + 9, "", "");
-    }
-    if (!strncmp(text, "#!/bin/sh\n'''exec' ", 19) && (name = strchr(text + 19, '\'')))
-        *strchrnul(++name, '\'') = 0;
-    if (!name || strncmp(text, "#!", 2))
-        errno = ENOEXEC, fail("cannot read", path, "its first line must name a Python; install ocirt again");
-    name[strcspn(name, "\r\n")] = 0;
-    put_path(path, *name == '/' ? "" : dir, *name == '/' ? "" : "/", name);
-    if (!realpath(path, python))
-        fail("cannot find its Python", path, "install ocirt again with a Python that is there");
+    static char text[2 * PATH_MAX] = "#!python3", path[2 * PATH_MAX];
+    join(path, path + sizeof path, directory, "ocirt-python", "");
+    long fd = open_file(path, O_RDONLY), got = fd < 0 ? fd : call(SYS_read, fd, text, sizeof text - 1);
+    if (got < 0 && got != -ENOENT)
+        fail("cannot read ", path, got, "\n");
+    char *line = after(text, "\n# home: ", 1, '\n'), *name = after(text, "#!/bin/sh\n'''exec' ", 0, 0);
+    if (line)
+        join(home, home + 2 * PATH_MAX, line, "", "");
+    name = name ? after(name, "'", 1, '\'') : after(text, "#!", 0, '\n');
+    if (!name || !*name)
+        fail("cannot read ", path, -ENOEXEC, " (its first line must name a Python: install ocirt again)\n");
+    join(path, path + sizeof path, *name == '/' ? "" : directory, name, "");
+    fd = open_file(path, O_PATH);
+    got = fd < 0 ? fd : call(SYS_readlinkat, AT_FDCWD, descriptor(fd), python, PATH_MAX - 1);
+    if (got < 0)
+        fail("cannot use its Python, ", path, got, " (install ocirt again, with a Python that is there)\n");
 }
 
-/* The dynamic loader that `path` asks for, if a search path of it begins with $ORIGIN; else "". */
-static void origin_loader(const char *path, char *loader)
+/* The dynamic loader that `path` asks for, if a library search path in it has $ORIGIN; else "". */
+static void find_origin_loader(const char *path, char *loader)
 {
-    struct stat st;
-    int fd = open(path, O_RDONLY | O_CLOEXEC);
-    loader[0] = 0;
-    if (fd < 0 || fstat(fd, &st))
-        fail("cannot open", path, "");
-    const char *file = mmap(NULL, (size_t)st.st_size, PROT_READ, MAP_PRIVATE, fd, 0);
-    const ElfW(Ehdr) *head = (const void *)file;
-    close(fd);
-    if (file == MAP_FAILED || (size_t)st.st_size < sizeof *head || memcmp(file, ELFMAG, SELFMAG))
-        errno = ENOEXEC, fail("cannot run", path, "not a Python executable");
-    const ElfW(Phdr) *part = (const void *)(file + head->e_phoff), *end = part + head->e_phnum, *interp = NULL, *dyn = NULL;
-    for (const ElfW(Phdr) *p = part; p < end; p++) {
-        interp = p->p_type == PT_INTERP ? p : interp;
-        dyn = p->p_type == PT_DYNAMIC ? p : dyn;
-    }
-    if (!interp || !dyn)
-        return;
-    const ElfW(Dyn) *first = (const void *)(file + dyn->p_offset);
-    for (const ElfW(Dyn) *search = first; search->d_tag != DT_NULL; search++) {
-        if (search->d_tag != DT_RPATH && search->d_tag != DT_RUNPATH)
-            continue;
-        for (const ElfW(Dyn) *table = first; table->d_tag != DT_NULL; table++)
-            for (const ElfW(Phdr) *p = part; table->d_tag == DT_STRTAB && p < end; p++)
-                if (p->p_type == PT_LOAD && table->d_un.d_ptr - p->p_vaddr < p->p_filesz) {
-                    const char *names = file + p->p_offset + (table->d_un.d_ptr - p->p_vaddr);
-                    if (strstr(names + search->d_un.d_val, "ORIGIN"))
-                        put_path(loader, file + interp->p_offset, "", "");
-                }
-    }
+    static struct stat status;
+    long fd = open_file(path, O_RDONLY), error = fd < 0 ? fd : call(SYS_fstat, fd, &status);
+    char *file = (char *)call(SYS_mmap, 0, status.st_size, PROT_READ, MAP_PRIVATE, fd, 0);
+    if (error || (long)file < 0 || status.st_size < 4096 || !after(file, ELFMAG, 0, 0))
+        fail("cannot execute ", path, error ? error : -ENOEXEC, "\n");
+    const ElfW(Ehdr) *head = (void *)file;
+    const ElfW(Phdr) *part = (void *)(file + head->e_phoff), *end = part + head->e_phnum, *interpreter = NULL;
+    uintptr_t strings = 0, search = 0;
+    for (const ElfW(Phdr) *p = part; p < end; interpreter = p->p_type == PT_INTERP ? p : interpreter, p++)
+        for (ElfW(Dyn) *entry = (void *)(file + p->p_offset); p->p_type == PT_DYNAMIC && entry->d_tag != DT_NULL; entry++)
+            if (entry->d_tag == DT_STRTAB || entry->d_tag == DT_RPATH || entry->d_tag == DT_RUNPATH)
+                *(entry->d_tag == DT_STRTAB ? &strings : &search) = entry->d_un.d_ptr;
+    for (const ElfW(Phdr) *p = part; interpreter && search && p < end; p++)
+        if (p->p_type == PT_LOAD && strings - p->p_vaddr < p->p_filesz
+            && after(file + p->p_offset + (strings - p->p_vaddr) + search, "ORIGIN", 1, 0))
+            join(loader, loader + 2 * PATH_MAX, file + interpreter->p_offset, "", "");
 }
 
 /* A private copy of `path`: a sealed memfd, or where vm.memfd_noexec=2 forbids that, a file without a name. */
-static int copy_file(const char *path)
+static long copy_file(const char *path)
 {
-    static const char *const places[] = {"/tmp", "/var/tmp", "/dev/shm"};
-    char name[64];
-    int from = open(path, O_RDONLY | O_CLOEXEC), to = memfd_create("ocirt", MFD_CLOEXEC | MFD_ALLOW_SEALING | MFD_EXEC_);
-    if (to < 0 && errno == EINVAL) /* before Linux 6.3 */
-        to = memfd_create("ocirt", MFD_CLOEXEC | MFD_ALLOW_SEALING);
-    for (size_t i = 0; to < 0 && i < sizeof places / sizeof *places; i++)
-        to = open(places[i], O_TMPFILE | O_EXCL | O_RDWR | O_CLOEXEC, 0500);
-    ssize_t copied = to < 0 ? -1 : 1;
-    while (copied > 0)
-        copied = sendfile(to, from, NULL, 1 << 30);
-    if (copied < 0)
-        fail("cannot copy", path, "needs memfd_create or a writable /tmp");
-    close(from);
-    if (!fcntl(to, F_ADD_SEALS, F_SEAL_SEAL | F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_WRITE))
+    long from = open_file(path, O_RDONLY), copied = 1, to = call(SYS_memfd_create, "ocirt", CLOSE_ON_EXEC | MAY_SEAL | MAY_EXEC);
+    if (to == -EINVAL) /* before Linux 6.3 */
+        to = call(SYS_memfd_create, "ocirt", CLOSE_ON_EXEC | MAY_SEAL);
+    for (const char *places[] = {"/tmp", "/var/tmp", "/dev/shm"}, **place = places; to < 0 && place < places + 3; place++)
+        if ((to = open_file(*place, TMPFILE | O_EXCL | O_RDWR)) >= 0 && call(SYS_faccessat, AT_FDCWD, descriptor(to), 1))
+            to = -EACCES; /* mounted noexec */
+    while (to >= 0 && copied > 0)
+        copied = call(SYS_sendfile, to, from, 0, 1 << 30);
+    if (to < 0 || copied < 0)
+        fail("cannot copy ", path, to < 0 ? to : copied, " (that needs memfd_create, or a /tmp to write to)\n");
+    if (!call(SYS_fcntl, to, ADD_SEALS, ALL_SEALS))
         return to;
-    snprintf(name, sizeof name, "/proc/self/fd/%d", to); /* a file that is open for writing cannot be executed */
-    from = open(name, O_RDONLY | O_CLOEXEC);
-    close(to);
+    from = open_file(descriptor(to), O_RDONLY);
+    call(SYS_close, to); /* what is open for writing cannot be executed */
     return from;
 }
 
 /* Execute `path` so that nobody can write to the file through /proc/PID/exe (CVE-2019-5736). */
-static _Noreturn void execute(const char *path, char **argv)
+static _Noreturn void execute(const char *path, char **argv, char **environment)
 {
-    uint64_t attributes[4] = {ATTR_RDONLY, 0, 0, 0}; /* struct mount_attr: attr_set first */
-    struct stat st;
-    int fd = (int)syscall(NR_OPEN_TREE, AT_FDCWD, path, OPEN_TREE_CLONE_ | O_CLOEXEC);
-    if (fd < 0 || syscall(NR_MOUNT_SETATTR, fd, "", AT_EMPTY_PATH, attributes, sizeof attributes)) {
-        if (errno != EPERM && errno != ENOSYS && errno != EINVAL)
-            fail("cannot clone", path, "");
-        /* Rootless: root's file stays out of reach, as only our own uid and subordinate ones go into a container. */
-        if (geteuid() && !stat(path, &st) && !st.st_uid && !(st.st_mode & 022)) {
-            execve(path, argv, environ);
-            fail("cannot execute", path, "");
-        }
+    uint64_t attributes[4] = {ATTR_RDONLY, 0, 0, 0}; /* struct mount_attr, which begins with attr_set */
+    static struct stat status = {.st_mode = 022}; /* not known to be safe */
+    long fd = call(NR_OPEN_TREE, AT_FDCWD, path, TREE_CLONE | O_CLOEXEC);
+    long error = fd < 0 ? fd : call(NR_MOUNT_SETATTR, fd, "", EMPTY_PATH, attributes, sizeof attributes);
+    if (error < 0 && error != -EPERM && error != -ENOSYS && error != -EINVAL)
+        fail("cannot clone ", path, error, "\n");
+    /* Rootless: a file of root's is out of reach, as only our own uid and subordinate ones go into a container. */
+    if (error < 0 && call(SYS_geteuid))
+        call(SYS_newfstatat, AT_FDCWD, path, &status, 0);
+    if (!status.st_uid && !(status.st_mode & 022))
+        fail("cannot execute ", path, call(SYS_execve, path, argv, environment), "\n");
+    if (error < 0)
         fd = copy_file(path);
-    }
-    syscall(SYS_execveat, fd, "", argv, environ, AT_EMPTY_PATH);
-    fail("cannot execute", path, "");
+    fail("cannot execute ", path, call(SYS_execveat, fd, "", argv, environment, EMPTY_PATH), "\n");
 }
 
-int main(int argc, char **argv)
+/* `stack` is what the kernel lays out: argc, the arguments, NULL, the environment, NULL. */
+__attribute__((used)) static _Noreturn void start(char **stack)
 {
-    static char dir[PATH_MAX], python[PATH_MAX], loader[PATH_MAX], root[PATH_MAX], descriptors[8192];
-    char *next[argc + 24], **out = next, *slash;
-    fill_standard_streams();
-    list_descriptors(descriptors, sizeof descriptors);
-    if (readlink("/proc/self/exe", dir, sizeof dir - 1) < 0 || !(slash = strrchr(dir, '/')))
-        fail("cannot find itself by", "/proc/self/exe", "is /proc mounted?");
-    *slash = 0;
-    read_companion(dir, python, root);
-    origin_loader(python, loader);
-    if (*loader) /* $ORIGIN is read from /proc/self/exe, unless the loader is told the program's name */
-        for (char *const *word = (char *const[]){loader, "--argv0", python, NULL}; *word; word++)
-            *out++ = *word;
-    for (char *const *word = (char *const[]){python, "-I", "-S", "-B", "-X", "utf8", "-c", BOOT, NULL}; *word; word++)
+    static char directory[PATH_MAX], python[PATH_MAX], loader[2 * PATH_MAX], home[2 * PATH_MAX];
+    char **argv = stack + 1, *name = "ocirt";
+    for (int fd = 0; fd < 3; fd++) /* so that no file opened later is taken for a standard stream */
+        if (call(SYS_fcntl, fd, F_GETFD) < 0 && call(SYS_openat, AT_FDCWD, "/dev/null", O_RDWR) != fd)
+            call(SYS_exit_group, 1);
+    long argc = (long)stack[0], got = call(SYS_readlinkat, AT_FDCWD, "/proc/self/exe", directory, PATH_MAX - 1);
+    if (got < 0)
+        fail("cannot find itself by ", "/proc/self/exe", got, " (is /proc mounted?)\n");
+    while (directory[--got] != '/')
+        directory[got] = 0;
+    for (char *at = argc ? name = argv[0] : ""; *at; at++)
+        name = *at == '/' ? at + 1 : name;
+    read_companion(directory, python, home);
+    find_origin_loader(python, loader);
+    /* The loader, told the program's name, does not look at /proc/self/exe for $ORIGIN. */
+    static char *const fixed[] = {loader, "--argv0", python, python, "-I", "-S", "-B", "-X", "utf8", "-c", BOOT, directory, home};
+    char *next[sizeof fixed / sizeof *fixed + (size_t)argc + 2], **out = next;
+    for (char *const *word = fixed + (*loader ? 0 : 3); word < fixed + sizeof fixed / sizeof *fixed; word++)
         *out++ = *word;
-    *out++ = descriptors, *out++ = dir, *out++ = root;
-    *out++ = argc ? basename(argv[0]) : "ocirt";
-    for (int i = 1; i < argc; i++)
-        *out++ = argv[i];
-    *out = NULL;
-    execute(*loader ? loader : python, next);
+    *out++ = name;
+    for (long i = argc > 0; i <= argc; i++)
+        *out++ = argv[i]; /* with the NULL at the end */
+    execute(next[0], next, argv + argc + 1);
 }
