@@ -35,6 +35,7 @@ _FIELDS: tuple[tuple[str, type], ...] = (
     ("created", str),
     ("annotations", dict),
     ("cgroup", dict),
+    ("namespaces", dict),
 )
 
 
@@ -126,6 +127,8 @@ def load(root: str, container_id: str) -> Record:
     for key, kind in _FIELDS:
         if type(record.get(key)) is not kind:
             raise Error("state", f"{key}: a value of type {kind.__name__} is expected", subject=path)
+    if type(record["cgroup"].get("paths")) is not dict:
+        raise Error("state", "cgroup.paths: a value of type dict is expected", subject=path)
     record["directory"] = where
     return record
 
@@ -190,7 +193,7 @@ def status(record: Record) -> str:
         return "creating" if _alive(record, creator.get("pid"), creator.get("start_time")) else "stopped"
     if not init_alive(record):
         return "stopped"
-    if _paused(record["cgroup"]):
+    if paused(record):
         return "paused"
     return "created" if phase(record) == 0 else "running"
 
@@ -205,7 +208,22 @@ def _alive(record: Record, pid: int | None, start_time: int | None) -> bool:
     return bool(pid and start_time) and process_start_time(pid or 0) == start_time and boot_id() == record["boot_id"]
 
 
-def _paused(cgroup: dict[str, Any]) -> bool:
+def paused(record: Record) -> bool:
+    """Whether the container's cgroup is frozen, or about to be."""
+    cgroup = record["cgroup"]
+    # One look at one file answers for nearly every container, and the module of all that can be done to a cgroup stays unloaded.
+    paths = cgroup["paths"]
+    if "freezer" in paths:
+        file, thawed = paths["freezer"] + "/freezer.state", b"THAWED\n"
+    elif "" in paths:
+        file, thawed = paths[""] + "/cgroup.freeze", b"0\n"
+    else:
+        return False
+    try:
+        if _read(file, 64) == thawed:
+            return False
+    except OSError:
+        return False  # the cgroup is gone, or not ours to look at
     from ocirt.cgroups import control  # noqa: PLC0415
 
     return bool(control.frozen(cgroup))

@@ -16,8 +16,8 @@ if TYPE_CHECKING:
 def run(options: Options, args: list[str]) -> int:
     """Write args[1]/config.json, for the root file system args[0] and the command args[2:] (`--` before it is skipped).
 
-    Without a command it is `sh`, which gets a terminal if standard input and output are one now; a command gets one by --tty only.
-    Raises Error("invalid") if the root file system is no directory, Error("exists") if there is a config.json, OSError.
+    Without a command it is `sh`, which gets a terminal if standard input and output are one now; a command gets one by --tty
+    only. Raises Error("invalid") if the root file system is no directory, Error("exists") if there is a config.json, OSError.
     """
     root, bundle, *command = args
     if command[:1] == ["--"]:

@@ -34,8 +34,10 @@ _VERBS: dict[str, tuple[str, str, str, dict[str, str]]] = {
     "bundle": (
         "make a bundle for a root file system that is there",
         "<rootfs> <directory> [command...]",
-        "Write <directory>/config.json, which runs the command (sh if none is given) in <rootfs>. The root file system is\n"
-        "not copied: the bundle points to it. Then: run <directory>/",
+        (
+            "Write <directory>/config.json, which runs the command (sh if none is given) in <rootfs>. The root file system is\n"
+            "not copied: the bundle points to it. Then: run <directory>/"
+        ),
         {
             "rootless": "for a user who is not root (the default for one who is not)",
             "tty": "with a terminal (the default for sh, when standard input and output are one)",

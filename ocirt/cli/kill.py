@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import posix
-
 import _signal  # type: ignore[import-not-found]  # (typeshed has none; `signal` loads enum)
+import posix
 
 from ocirt import state
 from ocirt.errors import Error
@@ -30,6 +29,8 @@ def run(options: Options, args: list[str]) -> int:
             # No pid namespace of its own: the death of init does not end the others.
             from ocirt.cgroups import control  # noqa: PLC0415
 
+            if not state.init_alive(record) and not control.processes(record["cgroup"]):
+                raise Error("state", "container not running")
             control.kill(record["cgroup"], _SIGKILL)
         else:
             _signal_init(record, number)
@@ -56,7 +57,7 @@ def _number(text: str) -> int:
 
 
 def _has_cgroup(record: Record) -> bool:
-    return record["cgroup"].get("mode", "none") != "none"
+    return bool(record["cgroup"]["paths"])
 
 
 def _signal_init(record: Record, number: int) -> None:
@@ -76,9 +77,8 @@ def _signal_init(record: Record, number: int) -> None:
         raise Error("kernel", "unable to signal init: invalid argument") from None
     except OSError as err:
         raise Error("kernel", "unable to signal init: " + posix.strerror(err.errno or 0).lower()) from None
-    if number == _SIGKILL and "freezer" in record["cgroup"].get("paths", ()):
+    if number == _SIGKILL and "freezer" in record["cgroup"]["paths"] and state.paused(record):
         # The v1 freezer holds back even SIGKILL until it thaws.
         from ocirt.cgroups import control  # noqa: PLC0415
 
-        if control.frozen(record["cgroup"]):
-            control.thaw(record["cgroup"])
+        control.thaw(record["cgroup"])

@@ -12,13 +12,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-GLOBAL = (
-    "debug log= log-format= log-level= root= systemd-cgroup rootless= cgroup-manager= "
-    "help,h version,v"
-)
-_CREATE = (
-    "bundle,b= config,f= console-socket= pidfd-socket= pid-file= no-pivot no-new-keyring preserve-fds# no-subreaper"
-)
+GLOBAL = "debug log= log-format= log-level= root= systemd-cgroup rootless= cgroup-manager= help,h version,v"
+_CREATE = "bundle,b= config,f= console-socket= pidfd-socket= pid-file= no-pivot no-new-keyring preserve-fds# no-subreaper"
 
 # Each verb's module is ocirt.cli.<verb>. (fewest positional arguments, most or -1, flags)
 VERBS: dict[str, tuple[int, int, str]] = {
@@ -28,8 +23,10 @@ VERBS: dict[str, tuple[int, int, str]] = {
     "exec": (
         1,
         -1,
-        "console-socket= pidfd-socket= cwd= env,e* tty,t user,u= additional-gids,g* process,p= detach,d pid-file= "
-        "process-label= apparmor= no-new-privs cap,c* preserve-fds# cgroup* ignore-paused",
+        (
+            "console-socket= pidfd-socket= cwd= env,e* tty,t user,u= additional-gids,g* process,p= detach,d pid-file= "
+            "process-label= apparmor= no-new-privs cap,c* preserve-fds# cgroup* ignore-paused"
+        ),
     ),
     "features": (0, 0, ""),
     "kill": (1, 2, "all,a"),

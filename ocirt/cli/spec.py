@@ -68,7 +68,7 @@ def _mount(destination: str, kind: str, source: str, *options: str) -> dict[str,
 
 
 def default() -> dict[str, Any]:
-    """A shell in `rootfs/`, for root: few capabilities, new namespaces of all kinds but user and cgroup, no device but the usual."""
+    """A shell in `rootfs/`, for root: few capabilities, new namespaces but user and cgroup, no device but the usual."""
     return {
         "ociVersion": SPEC_VERSION,
         "process": {
