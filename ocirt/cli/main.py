@@ -28,6 +28,15 @@ def main(name: str, args: list[str]) -> NoReturn:
 def command(options: flags.Options, args: list[str]) -> int:
     """Run one command line and return the exit status, with every failure reported."""
     try:
+        return _command(options, args)
+    except Exception as err:  # noqa: BLE001  (whatever it is, one line goes out)
+        from ocirt.cli import log  # noqa: PLC0415
+
+        return log.failure(options, err)
+
+
+def _command(options: flags.Options, args: list[str]) -> int:
+    try:
         values, rest = flags.parse(flags.GLOBAL, args, reorder=False)
     except Error as err:
         return _usage(options, f"Incorrect Usage. {err}", str(err))
@@ -37,56 +46,43 @@ def command(options: flags.Options, args: list[str]) -> int:
         return version.run(options)
     if values.get("help") or not rest:
         return _help(options)
-    verb = rest[0]
-    try:
-        options.set_globals(values)
-        if options.log:
-            from ocirt.cli import log  # noqa: PLC0415
+    options.set_globals(values)
+    if options.log:
+        from ocirt.cli import log  # noqa: PLC0415
 
-            log.begin(options)
-        fewest, most, line = flags.VERBS[verb]
-    except Error as err:
-        return _fail(options, err)
-    except KeyError:
+        log.begin(options)
+    verb = rest[0]
+    if verb not in flags.VERBS:
         from ocirt.cli import help as texts  # noqa: PLC0415
 
         return texts.other(options, rest)
-    options.verb = verb
+    fewest, most, line = flags.VERBS[verb]
     try:
         values, rest = flags.parse(line, rest[1:], reorder=flags.reorders(verb))
     except Error as err:
-        return _usage(options, f"Incorrect Usage: {err}", str(err))
+        return _usage(options, f"Incorrect Usage: {err}", str(err), verb)
     if values.get("help"):
-        return _help(options)
+        return _help(options, verb)
     if len(rest) < fewest or len(rest) > most >= 0:
         word = "exactly" if fewest == most else "a minimum of" if len(rest) < fewest else "a maximum of"
         number = fewest if len(rest) < fewest else most
-        return _usage(options, "Incorrect Usage.", f'{options.name}: "{verb}" requires {word} {number} argument(s)')
-    options.set_flags(line, values)
-    try:
-        status: int = __import__("ocirt.cli." + verb, None, None, ("run",)).run(options, rest)
-    except Exception as err:  # noqa: BLE001  (whatever it is, one line goes out)
-        return _fail(options, err)
+        return _usage(options, "Incorrect Usage.", f'{options.name}: "{verb}" requires {word} {number} argument(s)', verb)
+    options.set_verb(verb, line, values)
+    status: int = __import__("ocirt.cli." + verb, None, None, ("run",)).run(options, rest)
     return status
 
 
-def _help(options: flags.Options) -> int:
+def _help(options: flags.Options, verb: str = "") -> int:
     from ocirt.cli import help as texts  # noqa: PLC0415
 
-    return texts.show(options.verb, options.name)
+    return texts.show(verb, options.name)
 
 
-def _usage(options: flags.Options, head: str, message: str) -> int:
+def _usage(options: flags.Options, head: str, message: str, verb: str = "") -> int:
     """The verb's help after `head`, and the failure."""
     from ocirt.cli import help as texts  # noqa: PLC0415
     from ocirt.cli import log  # noqa: PLC0415
 
-    texts.show(options.verb, options.name, head + "\n\n")
+    texts.show(verb, options.name, head + "\n\n")
     log.error(options, message)
     return 1
-
-
-def _fail(options: flags.Options, err: Exception) -> int:
-    from ocirt.cli import log  # noqa: PLC0415
-
-    return log.failure(options, err)

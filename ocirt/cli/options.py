@@ -52,6 +52,7 @@ class Options:
 
     name: what the program was called by (`ocirt`, `runc`)
     log: absolute path of the log file, or "" for standard error; log_format: "text" or "json"
+    verb: the verb, once its own flags were read
     cgroup_manager: "cgroupfs", "systemd" or "disabled"
     rootless: True, False, or None for `auto`
     root_given: whether --root was given; `root` is the state directory in either case
@@ -71,9 +72,9 @@ class Options:
         "verb",
     )
 
-    def __init__(self, name: str = "ocirt", verb: str = "") -> None:
+    def __init__(self, name: str = "ocirt") -> None:
         self.name = name
-        self.verb = verb
+        self.verb = ""
         self.debug = False
         self.log = ""
         self.log_format = "text"
@@ -149,8 +150,9 @@ class Options:
                 raise Error("usage", f"invalid rootless: {rootless}", hint="true, false or auto")
             self.rootless = rootless in _TRUE
 
-    def set_flags(self, flags: str, values: dict[str, Any]) -> None:
-        """Take over the values that `parse` found for the verb's flag line."""
+    def set_verb(self, verb: str, flags: str, values: dict[str, Any]) -> None:
+        """Take over the verb, its line of flags, and the values that `parse` found for them."""
+        self.verb = verb
         self._flags = flags
         self._values = values
 

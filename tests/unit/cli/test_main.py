@@ -135,6 +135,25 @@ main.main("ocirt", sys.argv[1:])
     return subprocess.run(command, capture_output=True, text=True, env=os.environ | environment, timeout=30, check=False)
 
 
+@pytest.mark.parametrize("args", [["--help"], ["--version"], ["state", "--help"], ["features"], ["state"]])
+def test_a_full_disk_is_one_line(args: list[str]) -> None:
+    code = f"import sys; sys.path.append({str(ROOT)!r}); from ocirt.cli import main; main.main('ocirt', sys.argv[1:])"
+    command = [sys.executable, "-I", "-S", "-B", "-c", code, *args]
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, timeout=30, check=False)
+    assert (done.returncode, done.stderr.count("\n")) == (1, 1)
+    assert 'level=error msg="no space left on device"' in done.stderr
+
+
+def test_a_reader_that_left_ends_the_command_silently() -> None:
+    code = f"import sys; sys.path.append({str(ROOT)!r}); from ocirt.cli import main; main.main('ocirt', ['--help'])"
+    reader, writer = os.pipe()
+    os.close(reader)
+    done = subprocess.run([sys.executable, "-I", "-S", "-B", "-c", code], stdout=writer, stderr=subprocess.PIPE, timeout=30, check=False)
+    os.close(writer)
+    assert (done.returncode, done.stderr) == (141, b"")
+
+
 HEAVY = {
     "os",
     "re",

@@ -189,8 +189,8 @@ def test_what_stands_behind_the_argument_of_exec_is_untouched(tail: list[str]) -
 
 def made(verb: str, *args: str) -> options.Options:
     flags = options.VERBS[verb][2]
-    result = options.Options("ocirt", verb)
-    result.set_flags(flags, options.parse(flags, list(args), reorder=options.reorders(verb))[0])
+    result = options.Options()
+    result.set_verb(verb, flags, options.parse(flags, list(args), reorder=options.reorders(verb))[0])
     return result
 
 

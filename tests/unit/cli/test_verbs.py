@@ -203,6 +203,23 @@ def test_ps_keeps_the_lines_of_the_container() -> None:
         ps.select("COMMAND\nsh\n", [1])
 
 
+def test_ps(cli: Cli, make: MakeRecord, monkeypatch: pytest.MonkeyPatch, sleeper: subprocess.Popen[bytes], tmp_path: Path) -> None:
+    monkeypatch.setattr("ocirt.cgroups.control.processes", lambda _: [sleeper.pid])
+    make("c1")
+    status, out, err = cli("ps", "c1", "-o", "pid,args")
+    assert (status, err) == (0, "")
+    assert [line.split() for line in out.splitlines()] == [["PID", "COMMAND"], [str(sleeper.pid), "sleep", "60"]]
+    assert cli("ps", "--format", "json", "c1") == (0, f"[{sleeper.pid}]\n", "")
+    status, out, err = cli("ps", "c1", "--bogus")
+    assert (status, out) == (1, "")
+    assert 'msg="exit status 1: ' in err
+    assert "invalid format option" in cli("ps", "-f", "yaml", "c1")[2]
+    monkeypatch.setattr("ocirt.cgroups.control.processes", lambda _: [])
+    assert cli("ps", "-f", "json", "c1") == (0, "null\n", "")
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert "no such file or directory (--format json needs no ps)" in cli("ps", "c1")[2]
+
+
 def spec(cli: Cli, directory: Path, *args: str) -> Any:
     assert cli.bare("spec", "-b", str(directory), *args) == (0, "", "")
     return json.loads((directory / "config.json").read_text())
@@ -278,16 +295,16 @@ def test_the_terminal_of_a_bundle(
     terminal: bool,
 ) -> None:
     monkeypatch.setattr("posix.isatty", lambda _: tty)
-    given = flags.Options("ocirt", "bundle")
-    given.set_flags(flags.VERBS["bundle"][2], {})
+    given = flags.Options()
+    given.set_verb("bundle", flags.VERBS["bundle"][2], {})
     assert bundle.run(given, [str(tmp_path), str(tmp_path / "b"), *command]) == 0
     assert json.loads((tmp_path / "b/config.json").read_text())["process"]["terminal"] is terminal
 
 
 def chosen(verb: str, *args: str) -> tuple[str, str]:
-    given = flags.Options("ocirt", verb)
+    given = flags.Options()
     values, rest = flags.parse(flags.VERBS[verb][2], list(args), reorder=True)
-    given.set_flags(flags.VERBS[verb][2], values)
+    given.set_verb(verb, flags.VERBS[verb][2], values)
     return target.target(given, rest)
 
 
