@@ -134,7 +134,7 @@ _GLOBAL = {
     "debug": "enable debug logging",
     "help": "show help",
     "log": "file to write the log to (default: standard error)",
-    "log-format": "text or json (default: \"text\")",
+    "log-format": 'text or json (default: "text")',
     "log-level": "error, warning, info or debug (the last is --debug)",
     "root": "directory of the containers' state (default: /run/ocirt/runtime, or below XDG_RUNTIME_DIR)",
     "rootless": 'ignore cgroup permission errors: true, false or auto (default: "auto")',

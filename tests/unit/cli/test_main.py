@@ -149,7 +149,9 @@ def test_a_reader_that_left_ends_the_command_silently() -> None:
     code = f"import sys; sys.path.append({str(ROOT)!r}); from ocirt.cli import main; main.main('ocirt', ['--help'])"
     reader, writer = os.pipe()
     os.close(reader)
-    done = subprocess.run([sys.executable, "-I", "-S", "-B", "-c", code], stdout=writer, stderr=subprocess.PIPE, timeout=30, check=False)
+    done = subprocess.run(
+        [sys.executable, "-I", "-S", "-B", "-c", code], stdout=writer, stderr=subprocess.PIPE, timeout=30, check=False
+    )
     os.close(writer)
     assert (done.returncode, done.stderr) == (141, b"")
 

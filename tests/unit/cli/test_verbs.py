@@ -203,7 +203,9 @@ def test_ps_keeps_the_lines_of_the_container() -> None:
         ps.select("COMMAND\nsh\n", [1])
 
 
-def test_ps(cli: Cli, make: MakeRecord, monkeypatch: pytest.MonkeyPatch, sleeper: subprocess.Popen[bytes], tmp_path: Path) -> None:
+def test_ps(
+    cli: Cli, make: MakeRecord, monkeypatch: pytest.MonkeyPatch, sleeper: subprocess.Popen[bytes], tmp_path: Path
+) -> None:
     monkeypatch.setattr("ocirt.cgroups.control.processes", lambda _: [sleeper.pid])
     make("c1")
     status, out, err = cli("ps", "c1", "-o", "pid,args")
