@@ -17,7 +17,7 @@ from pathlib import Path
 HERE = Path(__file__).resolve().parent
 FLAGS = (
     *("-std=gnu11", "-O2", "-Wall", "-Wextra", "-ffreestanding", "-fno-stack-protector", "-fno-pie", "-fcf-protection=none"),
-    *("-fno-asynchronous-unwind-tables", "-nostdlib", "-static", "-no-pie", "-s", "-Wl,--build-id=none", "-Wl,-z,noexecstack"),
+    *("-fno-asynchronous-unwind-tables", "-nostdlib", "-static", "-s", "-Wl,--build-id=none", "-Wl,-z,noexecstack"),
 )
 COMPANION = '''\
 #!{python}
@@ -29,12 +29,21 @@ print(sys.executable)
 '''
 
 
-def boot_header() -> str:
-    """boot.py as a C string, without comments and docstring."""
+def boot_text() -> str:
+    """boot.py without comments and docstring."""
     tree = ast.parse((HERE / "boot.py").read_text())
-    text = ast.unparse(ast.Module(tree.body[1:], []))
-    quoted = "".join('    "' + line.replace("\\", "\\\\").replace('"', '\\"') + '\\n"\n' for line in text.splitlines())
-    return f"#define BOOT \\\n{quoted.replace(chr(10), ' ' + chr(92) + chr(10)).rstrip(chr(92) + chr(10) + ' ')}\n"
+    return ast.unparse(ast.Module(tree.body[1:], [])) + "\n"
+
+
+def boot_header() -> str:
+    """boot.py as a C header."""
+    escaped = boot_text().replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
+    return f'#define BOOT "{escaped}"\n'
+
+
+def shell_launcher() -> str:
+    """The command for an installation without a compiler."""
+    return (HERE / "launcher.sh").read_text().replace("'BOOT'", shlex.quote(boot_text()))
 
 
 def companion(python: str = "python", home: str = "") -> str:

@@ -4,8 +4,8 @@
 #define _GNU_SOURCE
 #include <errno.h>
 #include <fcntl.h>
-#include <limits.h>
 #include <link.h>
+#include <linux/limits.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <sys/mman.h>

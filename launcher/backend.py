@@ -1,0 +1,135 @@
+"""The packaging backend (PEP 517, 660): setuptools makes the wheel, and this puts the launcher and byte code into it.
+
+setuptools knows no executables among a wheel's scripts. What is added:
+- `ocirt`, the launcher, and with it the tag of the platform; where nothing compiles it, a shell script that does the same
+  without the protection of the interpreter's file, in a wheel for any platform;
+- `ocirt-python`, in whose first line the installer names its interpreter, so that the launcher need not guess;
+- byte code for the interpreter that builds, for installers that compile nothing. It is never checked against its source (the
+  time that an installer gives the source is not known here), and an installer that compiles replaces it.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import importlib.util
+import os
+import py_compile
+import shutil
+import sys
+import tempfile
+import zipfile
+from pathlib import Path
+from typing import Any
+
+HERE = Path(__file__).resolve().parent
+sys.path.insert(0, str(HERE))
+
+import build as launcher  # noqa: E402
+from setuptools import build_meta  # type: ignore[import-untyped]  # noqa: E402
+
+Settings = dict[str, Any] | None
+
+SCRATCH = HERE.parent / "build" / "setuptools"
+
+
+def _fresh(hook: Any) -> Any:
+    """A hook of setuptools that begins with an empty directory for its scratch files."""
+
+    def run(*args: Any, **names: Any) -> Any:
+        shutil.rmtree(SCRATCH, ignore_errors=True)
+        SCRATCH.mkdir(parents=True)
+        return hook(*args, **names)
+
+    return run
+
+
+get_requires_for_build_editable = _fresh(build_meta.get_requires_for_build_editable)
+get_requires_for_build_sdist = _fresh(build_meta.get_requires_for_build_sdist)
+get_requires_for_build_wheel = _fresh(build_meta.get_requires_for_build_wheel)
+prepare_metadata_for_build_editable = _fresh(build_meta.prepare_metadata_for_build_editable)
+prepare_metadata_for_build_wheel = _fresh(build_meta.prepare_metadata_for_build_wheel)
+build_sdist = _fresh(build_meta.build_sdist)
+
+
+def build_wheel(wheel_directory: str, config_settings: Settings = None, metadata_directory: str | None = None) -> str:
+    """Build the wheel for this platform. `-C pure=1` leaves the compiler out."""
+    name = _fresh(build_meta.build_wheel)(wheel_directory, config_settings, metadata_directory)
+    return _complete(Path(wheel_directory, name), pure=_asks_pure(config_settings), home="")
+
+
+def build_editable(wheel_directory: str, config_settings: Settings = None, metadata_directory: str | None = None) -> str:
+    """Build a wheel that leads to this source tree: so does its launcher."""
+    name = _fresh(build_meta.build_editable)(wheel_directory, config_settings, metadata_directory)
+    return _complete(Path(wheel_directory, name), pure=_asks_pure(config_settings), home=str(HERE.parent))
+
+
+def _asks_pure(config_settings: Settings) -> bool:
+    return bool((config_settings or {}).get("pure"))
+
+
+def _complete(wheel: Path, *, pure: bool, home: str) -> str:
+    """Rewrite `wheel` with what setuptools did not put into it. Returns its new name."""
+    distribution, version, *_ = wheel.name.split("-")
+    scripts = f"{distribution}-{version}.data/scripts"
+    info = f"{distribution}-{version}.dist-info"
+    made, tags = _launcher(wheel.parent, pure=pure)
+    added = {f"{scripts}/ocirt": made, f"{scripts}/ocirt-python": launcher.companion(home=home).encode()}
+    tag = "py3-none-" + ".".join(tags)
+    target = wheel.with_name(f"{distribution}-{version}-{tag}.whl")
+    scratch = wheel.with_suffix(".new")
+    record = []
+    with zipfile.ZipFile(wheel) as old, zipfile.ZipFile(scratch, "w", zipfile.ZIP_DEFLATED) as new:
+
+        def put(name: str, data: bytes, mode: int = 0o644) -> None:
+            entry = zipfile.ZipInfo(name, date_time=(1980, 1, 1, 0, 0, 0))
+            entry.external_attr = (0o100000 | mode) << 16
+            entry.compress_type = zipfile.ZIP_DEFLATED
+            new.writestr(entry, data)
+            digest = base64.urlsafe_b64encode(hashlib.sha256(data).digest()).rstrip(b"=").decode()
+            record.append(f"{name},sha256={digest},{len(data)}\n")
+
+        for name in old.namelist():
+            data = old.read(name)
+            if name == f"{info}/RECORD":
+                continue
+            if name == f"{info}/WHEEL":
+                lines = [line for line in data.decode().splitlines() if line and not line.startswith("Tag:")]
+                lines += [f"Tag: py3-none-{platform}" for platform in tags]
+                data = "".join(line + "\n" for line in lines).encode()
+            put(name, data)
+            if name.endswith(".py") and not name.startswith("__editable__"):
+                put(importlib.util.cache_from_source(name), _byte_code(data, name))
+        for name, data in added.items():
+            put(name, data, 0o755)
+        new.writestr(f"{info}/RECORD", "".join(record) + f"{info}/RECORD,,\n")
+    wheel.unlink()
+    scratch.replace(target)
+    return target.name
+
+
+def _byte_code(source: bytes, name: str) -> bytes:
+    """The content of a .pyc file that is used without looking at its source (PEP 552)."""
+    with tempfile.TemporaryDirectory() as scratch:
+        path, made = Path(scratch, "source.py"), Path(scratch, "made.pyc")
+        path.write_bytes(source)
+        mode = py_compile.PycInvalidationMode.UNCHECKED_HASH
+        py_compile.compile(str(path), str(made), dfile=name, doraise=True, invalidation_mode=mode)
+        return made.read_bytes()
+
+
+def _launcher(scratch: Path, *, pure: bool) -> tuple[bytes, list[str]]:
+    """The command, and the platforms that it runs on."""
+    machine = os.uname().machine
+    if not pure:
+        made = scratch / "launcher"
+        try:
+            launcher.compile_launcher(made)
+        except RuntimeError as error:
+            sys.stderr.write(f"{error}: the command `ocirt` will be a shell script\n")
+        else:
+            data = made.read_bytes()
+            made.unlink()
+            # It needs no library, so it runs beside any C library.
+            return data, [f"{libc}_{machine}" for libc in ("manylinux_2_17", "musllinux_1_1")]
+    return launcher.shell_launcher().encode(), ["any"]
