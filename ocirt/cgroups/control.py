@@ -110,7 +110,7 @@ def _fill_cpuset(directory: str) -> None:
 def _inherit(directory: str, name: str) -> str:
     """The value of a cpuset file, taken from the parent where it is still empty."""
     value = read(directory + name)
-    if value == "\n":
+    if not value.strip():
         value = _inherit(parent(directory), name)
         write(directory + name, value.encode("ascii"))
     return value

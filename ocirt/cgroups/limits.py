@@ -286,8 +286,8 @@ def _unified(unified: dict[str, str], pointer: str) -> list[Entry]:
             raise Error("invalid", f'unified resource "{file}" must be in the form CONTROLLER.PARAMETER', subject=place)
         if file in _NOT_SETTINGS:
             raise Error("invalid", f'unified resource "{file}" is no setting', subject=place)
-        for line in value.split("\n") if "\n" in value else (value,):
-            # Files with a line per device take one line per write.
-            if line or value == "":
-                found.append(("" if controller == "cgroup" else controller, file, line, place, REQUIRED))
+        owner = "" if controller == "cgroup" else controller
+        # Files with a line per device take one line per write.
+        lines = [line for line in value.split("\n") if line] or [""]
+        found += [(owner, file, line, place, REQUIRED) for line in lines]
     return found
