@@ -81,7 +81,7 @@ def _owners(data: list[str], linux: dict[str, Any], pointer: str, findings: list
             from ocirt.spec.mappings import mapped  # noqa: PLC0415  (few mounts have it)
 
             mappings = linux.get(name + "Mappings", ())
-            if not mapped(mappings, int(value)):
+            if mappings and not mapped(mappings, int(value)):
                 hint = f"take {option} out, or map {value} in /linux/{name}Mappings"
                 findings.append((pointer + "/options", f"{option}: {value} is not mapped in the container", hint, "error"))
 

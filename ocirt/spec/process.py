@@ -81,12 +81,12 @@ def _capabilities(capabilities: dict[str, list[str]], pointer: str, findings: li
         if name in NUMBERS and name not in permitted:
             hint = f'add "{name}" to {pointer}/permitted, or take it out here'
             findings.append((f"{pointer}/effective/{index}", f'"{name}" is effective but not permitted', hint, "error"))
-    inheritable = capabilities.get("inheritable", ())
-    for index, name in enumerate(capabilities.get("ambient", ())):
-        if name in NUMBERS and not (name in permitted and name in inheritable):
-            message = f'"{name}" cannot be ambient and is left out there'
+    if ambient := capabilities.get("ambient"):
+        inheritable = capabilities.get("inheritable", ())
+        lost = [name for name in ambient if name in NUMBERS and not (name in permitted and name in inheritable)]
+        if lost:
             hint = f"an ambient capability is in {pointer}/permitted and {pointer}/inheritable as well"
-            findings.append((f"{pointer}/ambient/{index}", message, hint, "warning"))
+            findings.append((pointer + "/ambient", "cannot be ambient and are left out: " + ", ".join(lost), hint, "warning"))
 
 
 def _rlimits(rlimits: list[dict[str, Any]], pointer: str, findings: list[Finding]) -> None:

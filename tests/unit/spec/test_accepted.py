@@ -1,0 +1,151 @@
+"""What must pass: the specs of the usual callers, and the values at the edge of what is allowed."""
+
+from __future__ import annotations
+
+import copy
+import json
+import os
+import shutil
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ocirt.cli import spec as written
+from ocirt.spec.check import check
+from ocirt.spec.load import read_spec
+from ocirt.spec.process import check_process_document
+from tests.unit.spec.documents import CALLERS, GONE, buildah, changed, containerd, podman, user_namespace
+
+
+def errors(spec: dict[str, Any], rootless: bool = False) -> list[tuple[str, str, str, str]]:
+    return [finding for finding in check(spec, rootless) if finding[3] == "error"]
+
+
+@pytest.mark.parametrize("caller", CALLERS)
+def test_callers(caller: Callable[[], dict[str, Any]]) -> None:
+    spec = caller()
+    before = copy.deepcopy(spec)
+    assert errors(spec) == []
+    assert spec == before
+
+
+def test_warnings_for_callers() -> None:
+    """Nothing is said of what podman sends; of the others only what is really of no effect."""
+    assert check(podman()) == []
+    assert [finding[0] for finding in check(buildah())] == ["/process/capabilities/ambient"]
+    assert [finding[0] for finding in check(containerd())] == ["/linux/uidMappings", "/linux/gidMappings"]
+
+
+@pytest.mark.parametrize("caller", CALLERS)
+def test_processes_of_callers(caller: Callable[[], dict[str, Any]]) -> None:
+    assert [finding for finding in check_process_document(caller()["process"]) if finding[3] == "error"] == []
+
+
+def test_what_is_written_by_us() -> None:
+    assert check(written.default()) == []
+    assert check(written.rootless(), rootless=True) == []
+
+
+@pytest.mark.skipif(not (shutil.which("runc-new") or shutil.which("runc")), reason="no runc on this machine")
+@pytest.mark.parametrize("flags", [[], ["--rootless"]])
+def test_what_is_written_by_runc(tmp_path: Path, flags: list[str]) -> None:
+    runc = shutil.which("runc-new") or shutil.which("runc") or ""
+    subprocess.run([runc, "spec", *flags], cwd=tmp_path, check=True, env={**os.environ, "XDG_RUNTIME_DIR": str(tmp_path)})
+    spec = read_spec(str(tmp_path), rootless=bool(flags))
+    assert spec == json.loads((tmp_path / "config.json").read_text())
+    assert check(spec, rootless=bool(flags)) == []
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"/ociVersion": "1.0.0-rc1"},
+        {"/ociVersion": "1.3.0+dev"},
+        {"/process/user": GONE},
+        {"/process/capabilities": GONE},
+        {"/process/capabilities": {}},
+        {"/process/env": []},
+        {"/process/oomScoreAdj": -1000},
+        {"/process/oomScoreAdj": 1000},
+        {"/process/rlimits/0/soft": 0},
+        {"/process/rlimits": []},
+        {"/process/execCPUAffinity": {}},
+        {"/process/selinuxLabel": "", "/process/apparmorProfile": "", "/linux/mountLabel": ""},
+        {"/process/terminal": False, "/process/consoleSize": {"height": 0, "width": 65535}},
+        {"/root/path": "/absolute"},
+        {"/hostname": "", "/linux/namespaces": [{"type": "mount"}]},
+        {"/hostname": "x" * 64},
+        {"/domainname": "ä" * 32},
+        {"/hooks": {}},
+        {"/hooks": {"poststop": [{"path": "/bin/true", "args": ["true"], "env": ["A=b"], "timeout": 1}], "prestart": []}},
+        {"/annotations": {"a": "", "com.example.key/with~signs": "x"}},
+        {"/mounts": []},
+        {"/mounts": GONE},
+        {"/mounts/-": {"destination": "/proc/uptime", "source": "/var/lib/lxcfs/proc/uptime", "options": ["bind"]}},
+        {"/mounts/-": {"destination": "/proc//./meminfo", "source": "m", "options": ["bind", "ro"]}},
+        {"/mounts/-": {"destination": "/processes", "type": "tmpfs"}},
+        {"/mounts/-": {"destination": "/a/proc/x", "type": "tmpfs"}},
+        {"/mounts/0": {"destination": "/proc", "type": "none", "source": "/proc", "options": ["rbind"]}},
+        {"/mounts/-": {"destination": "/m", "options": ["remount", "ro"]}},
+        {"/mounts/-": {"destination": "/m", "source": "/m", "options": ["bind", "idmap"]}, **user_namespace()},
+        {**user_namespace(), "/process/user": {"uid": 65535, "gid": 65535, "additionalGids": [1]}},
+        {**user_namespace(), "/linux/uidMappings/-": {"containerID": 65536, "hostID": 99999, "size": 1}},
+        {**user_namespace(), "/linux/uidMappings/0/size": 4294967295 - 100000},
+        {"/linux/namespaces/-": {"type": "user", "path": "/proc/1/ns/user"}},
+        {"/linux/namespaces/-": {"type": "time"}, "/linux/timeOffsets": {}},
+        {"/linux/namespaces/-": {"type": "cgroup", "path": ""}},
+        {"/linux/rootfsPropagation": ""},
+        {"/linux/rootfsPropagation": "runbindable"},
+        {"/linux/maskedPaths": [], "/linux/readonlyPaths": []},
+        {
+            "/linux/sysctl": {
+                "kernel.shm_rmid_forced": "1",
+                "fs.mqueue.msg_max": "1",
+                "kernel.domainname": "x",
+                "net/core/somaxconn": "1",
+            }
+        },
+        {"/linux/sysctl": {"user.max_net_namespaces": "1"}, **user_namespace()},
+        {"/linux/devices": [{"type": "p", "path": "/dev/pipe"}, {"type": "u", "path": "/x", "major": 4095, "minor": 1048575}]},
+        {"/linux/devices": [{"type": "c", "path": "/dev/null", "major": 1, "minor": 3, "fileMode": 438}] * 2},
+        {"/linux/resources": {}},
+        {"/linux/resources": GONE},
+        {"/linux/resources/devices": []},
+        {"/linux/resources/pids": {}},
+        {"/linux/resources/pids": {"limit": -1}},
+        {"/linux/resources/memory": {"limit": -1, "swap": -1, "reservation": 0, "swappiness": 100}},
+        {"/linux/resources/memory": {"limit": 4096, "swap": 4096}},
+        {
+            "/linux/resources/cpu": {
+                "quota": -1,
+                "period": 1000,
+                "shares": 2,
+                "burst": 0,
+                "idle": 1,
+                "cpus": "0-3:2/4,7\n",
+                "mems": " ",
+            }
+        },
+        {"/linux/resources/cpu": {"quota": 1000, "burst": 1000, "realtimePeriod": 10, "realtimeRuntime": 10}},
+        {
+            "/linux/resources/blockIO": {
+                "weight": 10,
+                "leafWeight": 1000,
+                "weightDevice": [{"major": 8, "minor": 0, "leafWeight": 10}],
+            }
+        },
+        {"/linux/resources/rdma": {}, "/linux/resources/network": {"classID": 0, "priorities": []}},
+        {"/linux/seccomp": {"defaultAction": "SCMP_ACT_ALLOW"}},
+        {"/linux/seccomp": {"defaultAction": "SCMP_ACT_TRACE", "defaultErrnoRet": 65535, "flags": [], "listenerPath": ""}},
+        {"/linux/seccomp": {"defaultAction": "SCMP_ACT_ERRNO", "defaultErrnoRet": 4095, "architectures": ["SCMP_ARCH_X86_64"]}},
+        {"/linux/netDevices": {}},
+    ],
+)
+def test_allowed(changes: dict[str, Any]) -> None:
+    spec = changed(changes)
+    if "/linux/uidMappings" in changes and "/linux/gidMappings" in changes:
+        assert spec["linux"]["uidMappings"]
+    assert check(spec) == []
