@@ -74,10 +74,16 @@ def compile_launcher(target: Path) -> None:
 def main(directory: Path) -> None:
     """Build the launcher for a clone into `directory`, for the interpreter that runs this."""
     directory.mkdir(parents=True, exist_ok=True)
-    compile_launcher(directory / "ocirt")
+    command = directory / "ocirt"
+    try:
+        compile_launcher(command)
+    except RuntimeError as error:
+        sys.stderr.write(f"{error}: {command} will be a shell script, slower and without protection of the interpreter's file\n")
+        command.write_text(shell_launcher())
     script = directory / "ocirt-python"
     script.write_text(companion(os.path.realpath(sys.executable)))
-    script.chmod(0o755)
+    for made in (command, script):
+        made.chmod(0o755)
 
 
 if __name__ == "__main__":
