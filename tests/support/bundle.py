@@ -19,7 +19,7 @@ from tests.support.build import cache_directory, compiled
 Config = dict[str, Any]
 
 APPLETS = (
-    "ash cat chmod chown cut dd df echo env expr false find grep head hostname id kill ln ls mkdir mkfifo mknod mount mv nproc"
+    "ash cat chmod chown cut dd df dirname echo env expr false find grep head hostname id kill ln ls mkdir mkfifo mknod mount mv nproc"
     " printf ps pwd readlink rm rmdir sed seq sh sleep sort stat stty sync tail tee test touch tr true tty umount uname wc"
 ).split()
 DIRECTORIES = ("bin", "dev", "etc", "home", "mnt", "proc", "root", "run", "sys", "tmp", "usr/bin", "var")

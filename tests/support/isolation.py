@@ -91,7 +91,7 @@ class Isolation:
         mount("none", "/", "none", MS_REC | MS_PRIVATE)
         self.own_network = os.open("/proc/self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
         loopback_up()
-        if view == "v2":
+        if view == "v2" and not Path("/sys/fs/cgroup/cgroup.controllers").exists():
             mount("cgroup2", "/sys/fs/cgroup", "cgroup2", 0)
         # Below this name in every hierarchy lives what the tests make. Made here, as a runtime would otherwise leave it.
         self.cgroup_parent = f"/ocirt-test-{self.token}"

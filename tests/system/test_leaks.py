@@ -83,7 +83,5 @@ def test_other_sessions_do_not_disturb(tmp_path: Path, isolation: Isolation) -> 
     try:
         done = run_tests(tmp_path, f'subprocess.run(["nsenter", {us}, "sh", "-c", "{script}"], check=True)')
     finally:
-        subprocess.run(["umount", target], check=True)
-        subprocess.run(["ip", "link", "delete", "theirs0"], check=True)
-        group.rmdir()
+        subprocess.run(["sh", "-c", f"umount {target}; ip link delete theirs0; rmdir {group}"], check=True)
     assert done.returncode == 0, done.stdout + done.stderr
