@@ -18,10 +18,10 @@ from tests.support.build import cache_directory, compiled
 
 Config = dict[str, Any]
 
-APPLETS = (
-    "ash cat chmod chown cut dd df dirname echo env expr false find grep head hostname id kill ln ls mkdir mkfifo mknod mount mv nproc"
-    " printf ps pwd readlink rm rmdir sed seq sh sleep sort stat stty sync tail tee test touch tr true tty umount uname wc"
-).split()
+_APPLETS = """
+    ash cat chmod chown cut dd df dirname echo env expr false find grep head hostname id kill ln ls mkdir mkfifo mknod mount mv
+    nproc printf ps pwd readlink rm rmdir sed seq sh sleep sort stat stty sync tail tee test touch tr true tty umount uname wc
+"""
 DIRECTORIES = ("bin", "dev", "etc", "home", "mnt", "proc", "root", "run", "sys", "tmp", "usr/bin", "var")
 ETC = {
     "passwd": "root:x:0:0:root:/root:/bin/sh\nalice:x:1000:1000::/home:/bin/sh\n",
@@ -63,7 +63,7 @@ def make_rootfs(target: Path) -> Path:
     (target / "tmp").chmod(0o1777)
     for program, name in ((busybox(), "busybox"), (compiled("probe"), "probe")):
         _link_or_copy(program, target / "bin" / name)
-    for applet in APPLETS:
+    for applet in _APPLETS.split():
         (target / "bin" / applet).symlink_to("busybox")
     for name, text in ETC.items():
         (target / "etc" / name).write_text(text)

@@ -59,7 +59,7 @@ class Leak:
 
 
 def mounts() -> dict[str, str]:
-    """Each mount of this namespace by its id: `target: root, type, source, options`. A namespace bound to a file shows as nsfs."""
+    """Each mount by target and id: `root, type, source, options`. A bound namespace shows as nsfs."""
     found = {}
     for line in Path("/proc/self/mountinfo").read_text().splitlines():
         fields = line.split()

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shutil
+import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -128,11 +130,15 @@ _numbers: list[str] = []
 
 
 @pytest.fixture
-def bundle(tmp_path: Path) -> MakeBundle:
+def bundle() -> Iterator[MakeBundle]:
     """Make bundles: `bundle(args=[...], env=[...], ...)`, see `tests.support.bundle.edited`."""
+    # Not below tmp_path: its parents are closed to other users, such as root of a user namespace.
+    directory = Path(tempfile.mkdtemp(prefix="ocirt-test-"))
+    directory.chmod(0o711)
     count = iter(range(1000))
 
     def make(**edits: Any) -> Bundle:
-        return make_bundle(tmp_path / f"bundle{next(count)}", **edits)
+        return make_bundle(directory / f"bundle{next(count)}", **edits)
 
-    return make
+    yield make
+    shutil.rmtree(directory)
