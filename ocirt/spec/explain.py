@@ -75,7 +75,9 @@ def _hint(value: Any, shape: Any) -> str:
         return f"write {wanted(shape)} in brackets: […]"
     if isinstance(shape, dict):
         known = ", ".join(name for name in shape if isinstance(name, str))
-        return "one object in braces, without brackets" if isinstance(value, list) else f"{{…}} with {known or 'names of your own'}"
+        if isinstance(value, list):
+            return "one object in braces, without brackets"
+        return f"{{…}} with {known or 'names of your own'}"
     return wanted(shape)
 
 
@@ -83,8 +85,9 @@ def _integer_hint(value: Any, shape: range) -> str:
     if isinstance(value, bool):
         return wanted(shape)
     if isinstance(value, float):
-        whole = int(value) if value == value and abs(value) < 1e20 else shape.stop  # noqa: PLR0124  (NaN is not equal to itself)
-        return f"without fraction and exponent: {whole}" if whole in shape else wanted(shape)
+        if value.is_integer() and int(value) in shape:
+            return f"without fraction and exponent: {int(value)}"
+        return wanted(shape)
     if isinstance(value, str) and value.isascii() and value.isdecimal() and len(value) < 21:
         if value[0] == "0" and len(value) > 1 and not set(value) & set("89"):
             return f"JSON has no octal numbers: 0{int(value, 8):o} is {int(value, 8)}"

@@ -23,17 +23,20 @@ def read_spec(bundle: str, *, rootless: bool = False) -> dict[str, Any]:
     """
     from ocirt.spec.check import check  # noqa: PLC0415  (process.json and resources don't need it)
 
-    spec = loads(_read(paths.join(bundle, "config.json"), "JSON specification file config.json"), "config.json")
+    spec = _parse(_read(paths.join(bundle, "config.json"), "JSON specification file config.json"), "config.json")
     refuse(check(spec, rootless), "config.json")
     out: dict[str, Any] = spec
     return out
 
 
 def read_process(path: str) -> dict[str, Any]:
-    """The validated contents of a process.json (`exec --process`): what config.json has in `process`. Raises Error as `read_spec`."""
+    """The validated contents of a process.json (`exec --process`): what config.json has in `process`.
+
+    Raises Error as `read_spec`.
+    """
     from ocirt.spec.process import check_process_document  # noqa: PLC0415
 
-    process = loads(_read(path, f"JSON process file {path}"), "process.json")
+    process = _parse(_read(path, f"JSON process file {path}"), "process.json")
     refuse(check_process_document(process), "process.json")
     out: dict[str, Any] = process
     return out
@@ -43,7 +46,7 @@ def read_resources(data: bytes) -> dict[str, Any]:
     """The validated resources of `update --resources`: what config.json has in `linux.resources`. Raises Error as `read_spec`."""
     from ocirt.spec.resources import check_resources_document  # noqa: PLC0415
 
-    resources = loads(data, "resources")
+    resources = _parse(data, "resources")
     refuse(check_resources_document(resources), "resources")
     out: dict[str, Any] = resources
     return out
@@ -57,9 +60,15 @@ def refuse(findings: list[Finding], document: str) -> None:
             raise Error(code, message, subject=pointer or document, hint=hint)
 
 
+def _parse(data: bytes, what: str) -> Any:
+    try:
+        return loads(data, what)
+    except RecursionError:  # from Python 3.12 on the parser goes deeper than Python code can follow
+        raise Error("invalid", "nested too deeply", subject=what) from None
+
+
 def _read(path: str, what: str) -> bytes:
     try:
-        # Devices and pipes are refused by not being of any size: a config.json is a regular file.
         data = paths.read_bytes(path, LIMIT + 1)
     except FileNotFoundError:
         raise Error("invalid", f"{what} not found", hint="`ocirt spec` writes one, --bundle names its directory") from None

@@ -40,12 +40,13 @@ def check_user_namespace(spec: dict[str, Any], user: dict[str, Any] | None, root
             hint = '[{"containerID": 0, "hostID": 100000, "size": 65536}], or a path of a user namespace to join'
             findings.append((pointer, f"a new user namespace needs a mapping of {kind}s", hint, "error"))
         elif len(findings) == before:
-            wanted = [(0, pointer)]
-            if kind in process_user:
-                wanted.append((process_user[kind], f"/process/user/{kind}"))
+            # The container is set up as its root, who owns its files.
+            wanted = {0: pointer}
+            wanted.setdefault(process_user.get(kind, 0), f"/process/user/{kind}")
             if kind == "gid":
-                wanted += [(gid, f"/process/user/additionalGids/{i}") for i, gid in enumerate(process_user.get("additionalGids", ()))]
-            for number, place in wanted:
+                for index, gid in enumerate(process_user.get("additionalGids", ())):
+                    wanted.setdefault(gid, f"/process/user/additionalGids/{index}")
+            for number, place in wanted.items():
                 if not mapped(mappings, number):
                     hint = f'a {kind} that {pointer} maps, or a mapping that has "containerID": {number}'
                     findings.append((place, f"{kind} {number} of the container is not mapped", hint, "error"))
@@ -72,8 +73,8 @@ def _mappings(mappings: list[dict[str, int]], pointer: str, findings: list[Findi
                 return
     for name in ("containerID", "hostID"):
         order = sorted((entry[name], entry["size"], index) for index, entry in enumerate(mappings))
-        for (first, size, one), (start, _, other) in zip(order, order[1:]):  # noqa: B905  (of one length but for the last)
+        for (first, size, one), (start, _, other) in zip(order, order[1:]):  # noqa: B905, RUF007  (itertools is one more module)
             if start < first + size:
-                hint = f"each id once: {name} from {first + size} on, or a smaller size in {pointer}/{one}"
+                hint = f"each id once: ids {first} to {first + size - 1} are taken by {pointer}/{one}"
                 findings.append((f"{pointer}/{other}/{name}", f"overlaps with {pointer}/{one}", hint, "error"))
                 return

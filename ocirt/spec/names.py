@@ -22,11 +22,17 @@ def distance(one: str, other: str) -> int:
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
-    """The known name that was probably meant, "" when none is near (more than a third of its letters, or more than one, differ)."""
-    best, found = max(2, 1 + len(name) // 3), ""
+    """The known name that was probably meant, "" when none is near (more than a third of its letters differ)."""
+    best, found = 1 + len(name) // 3, ""
     lower = name.lower()
     if len(name) <= 64:  # the cost is the product of the lengths
         for other in known:
             if abs(len(other) - len(name)) < best + 1 and (cost := distance(lower, other.lower())) < best:
                 best, found = cost, other
     return found
+
+
+def nearest_after(prefix: str, name: str, known: Iterable[str]) -> str:
+    """`nearest` among names that all begin with `prefix`, which `name` may lack and which must not make it look near."""
+    found = nearest(name.upper().removeprefix(prefix), [other.removeprefix(prefix) for other in known])
+    return prefix + found if found else ""

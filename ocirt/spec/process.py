@@ -71,9 +71,9 @@ def _capabilities(capabilities: dict[str, list[str]], pointer: str, findings: li
     for kind, names in capabilities.items():
         for index, name in enumerate(names):
             if name not in NUMBERS:
-                from ocirt.spec.names import nearest  # noqa: PLC0415  (only for a finding)
+                from ocirt.spec.names import nearest_after  # noqa: PLC0415  (only for a finding)
 
-                near = nearest(name if name.upper().startswith("CAP_") else "CAP_" + name, NUMBERS)
+                near = nearest_after("CAP_", name, NUMBERS)
                 hint = f'did you mean "{near}"?' if near else "see capabilities(7)"
                 findings.append((f"{pointer}/{kind}/{index}", f'"{name}" is not known and is ignored', hint, "warning"))
     permitted = capabilities.get("permitted", ())
@@ -96,9 +96,9 @@ def _rlimits(rlimits: list[dict[str, Any]], pointer: str, findings: list[Finding
     for index, limit in enumerate(rlimits):
         name = limit["type"]
         if name not in NUMBERS:
-            from ocirt.spec.names import nearest  # noqa: PLC0415  (only for a finding)
+            from ocirt.spec.names import nearest_after  # noqa: PLC0415  (only for a finding)
 
-            near = nearest(name if name.upper().startswith("RLIMIT_") else "RLIMIT_" + name, NUMBERS)
+            near = nearest_after("RLIMIT_", name, NUMBERS)
             hint = f'did you mean "{near}"?' if near else "one of " + ", ".join(NUMBERS)
             findings.append((f"{pointer}/{index}/type", f'"{name}" is not a resource limit', hint, "error"))
         elif name in seen:

@@ -64,8 +64,8 @@ def number(text: str) -> int:
     if not sign:
         offset = "0"
     if offset.isascii() and offset.isdecimal() and len(offset) < 3:
-        value = RTMIN + int(offset) if base == "SIGRTMIN" and sign in "+" else 0
-        value = RTMAX - int(offset) if base == "SIGRTMAX" and sign in "-" else value
+        value = RTMIN + int(offset) if base == "SIGRTMIN" and sign in ("", "+") else 0
+        value = RTMAX - int(offset) if base == "SIGRTMAX" and sign in ("", "-") else value
         if RTMIN <= value <= RTMAX:
             return value
     raise Error("invalid", f'unknown signal "{text}"', hint="a number, or a name such as TERM, SIGKILL or RTMIN+3")

@@ -60,7 +60,7 @@ def check_sysctl(sysctl: dict[str, str], types: dict[str, dict[str, Any]], findi
             findings.append((pointer, message, 'use "hostname" at the top of config.json', "error"))
             continue
         if not needs:
-            hint = "only kernel.msg*, kernel.sem, kernel.shm*, kernel.domainname, fs.mqueue.*, net.* and user.* belong to a namespace"
+            hint = "of a namespace are only kernel.msg*, .sem, .shm* and .domainname, fs.mqueue.*, net.* and user.*"
             findings.append((pointer, f'"{given}" is the same for the whole host and cannot be set', hint, "error"))
         elif needs not in types:
             message = f'"{given}" would be set on the host: the container has no namespace of its own for it'

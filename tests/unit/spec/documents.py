@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from typing import Any
 
 from ocirt.cli.spec import default
@@ -44,8 +45,8 @@ def changed(changes: dict[str, Any]) -> dict[str, Any]:
 
 def user_namespace(size: int = 65536) -> dict[str, Any]:
     """Changes that give a user namespace."""
-    mapping = [{"containerID": 0, "hostID": 100000, "size": size}]
-    return {"/linux/namespaces/-": {"type": "user"}, "/linux/uidMappings": list(mapping), "/linux/gidMappings": list(mapping)}
+    mapping = {"containerID": 0, "hostID": 100000, "size": size}
+    return {"/linux/namespaces/-": {"type": "user"}, "/linux/uidMappings": [mapping], "/linux/gidMappings": [dict(mapping)]}
 
 
 _DOCKER_CAPABILITIES = [
@@ -106,7 +107,7 @@ def podman() -> dict[str, Any]:
             "terminal": True,
             "user": {"uid": 1000, "gid": 1000, "umask": 18, "additionalGids": [5, 1000]},
             "args": ["sleep", "1"],
-            "env": _ENVIRONMENT,
+            "env": list(_ENVIRONMENT),
             "cwd": "/",
             "capabilities": _sets(_DOCKER_CAPABILITIES[:4], "bounding", "effective", "permitted"),
             "rlimits": [
@@ -161,10 +162,10 @@ def podman() -> dict[str, Any]:
             "devices": [
                 {"path": "/dev/fuse", "type": "c", "major": 10, "minor": 229, "fileMode": 8630, "uid": 0, "gid": 0},
             ],
-            "seccomp": {**docker_default(), "defaultErrnoRet": 38},
+            "seccomp": {**copy.deepcopy(docker_default()), "defaultErrnoRet": 38},
             "rootfsPropagation": "rslave",
-            "maskedPaths": _MASKED,
-            "readonlyPaths": _READ_ONLY,
+            "maskedPaths": list(_MASKED),
+            "readonlyPaths": list(_READ_ONLY),
         },
     }
 
@@ -179,7 +180,7 @@ def docker() -> dict[str, Any]:
             "consoleSize": {"height": 50, "width": 132},
             "user": {"uid": 0, "gid": 0, "additionalGids": [0, 10]},
             "args": ["/sbin/docker-init", "--", "sh"],
-            "env": _ENVIRONMENT,
+            "env": list(_ENVIRONMENT),
             "cwd": "/",
             "capabilities": _sets(_DOCKER_CAPABILITIES, "bounding", "effective", "permitted"),
             "apparmorProfile": "",
@@ -242,9 +243,9 @@ def docker() -> dict[str, Any]:
                 {"type": "ipc"},
                 {"type": "cgroup", "path": ""},
             ],
-            "seccomp": docker_default(),
-            "maskedPaths": _MASKED,
-            "readonlyPaths": _READ_ONLY,
+            "seccomp": copy.deepcopy(docker_default()),
+            "maskedPaths": list(_MASKED),
+            "readonlyPaths": list(_READ_ONLY),
             "mountLabel": "",
         },
     }
@@ -258,7 +259,7 @@ def containerd() -> dict[str, Any]:
         "process": {
             "user": {"uid": 65535, "gid": 65535, "additionalGids": [65535]},
             "args": ["/pause"],
-            "env": _ENVIRONMENT,
+            "env": list(_ENVIRONMENT),
             "cwd": "/",
             "capabilities": _sets(_DOCKER_CAPABILITIES, "bounding", "effective", "permitted"),
             "noNewPrivileges": True,
@@ -288,7 +289,7 @@ def containerd() -> dict[str, Any]:
         "annotations": {"io.kubernetes.cri.container-type": "container", "io.kubernetes.cri.sandbox-id": "0123"},
         "linux": {
             "uidMappings": mappings,
-            "gidMappings": list(mappings),
+            "gidMappings": copy.deepcopy(mappings),
             "resources": {
                 "devices": [{"allow": False, "access": "rwm"}],
                 "memory": {"limit": 268435456},
@@ -306,8 +307,8 @@ def containerd() -> dict[str, Any]:
                 {"type": "user", "path": "/proc/4242/ns/user"},
                 {"type": "cgroup"},
             ],
-            "maskedPaths": _MASKED,
-            "readonlyPaths": _READ_ONLY,
+            "maskedPaths": list(_MASKED),
+            "readonlyPaths": list(_READ_ONLY),
         },
     }
 
@@ -319,7 +320,7 @@ def buildah() -> dict[str, Any]:
         "process": {
             "user": {"uid": 0, "gid": 0},
             "args": ["/bin/sh", "-c", "true"],
-            "env": _ENVIRONMENT,
+            "env": list(_ENVIRONMENT),
             "cwd": "/",
             "capabilities": _sets(_DOCKER_CAPABILITIES, "bounding", "effective", "permitted", "ambient"),
             "rlimits": [{"type": "RLIMIT_NOFILE", "hard": 1048576, "soft": 1048576}],
