@@ -193,21 +193,33 @@ def processes(cgroup: dict[str, Any]) -> list[int]:
         raise
 
 
-def _tree(directory: str) -> list[int]:
+def _tree(directory: str, listed: bool = False) -> list[int]:
+    """The pids in `directory` and below; `listed` says that a directory above has named those of threaded cgroups."""
     try:
-        text = read(directory + "/cgroup.procs")
+        pids = [int(word) for word in read(directory + "/cgroup.procs").split()]
+        listed = True
     except OSError as error:
         if error.errno != EOPNOTSUPP:
             raise
-        text = read(directory + "/cgroup.threads")  # a threaded cgroup has no processes of its own
-    pids = [int(word) for word in text.split()]
+        # A threaded cgroup has threads only; their processes are listed where its threaded subtree begins.
+        pids = [] if listed else _leaders(read(directory + "/cgroup.threads").split())
     for child in _children(directory):
         try:
-            pids += _tree(child)
+            pids += _tree(child, listed)
         except OSError as error:
             if not gone(error):
                 raise
     return pids
+
+
+def _leaders(threads: list[str]) -> list[int]:
+    found = set()
+    for thread in threads:
+        try:
+            found.add(int(read(f"/proc/{thread}/status").partition("\nTgid:")[2].split(None, 1)[0]))
+        except (OSError, IndexError):
+            pass  # it has ended
+    return sorted(found)
 
 
 def _children(directory: str) -> list[str]:

@@ -214,14 +214,27 @@ def test_controllers_are_handed_on(layout: Layout, new: New) -> None:
     assert (leaf / "cgroup.subtree_control").read_text().split() == []
 
 
-def test_below_processes_it_is_threaded(layout: Layout, new: New) -> None:
+def test_below_processes_it_is_threaded(layout: Layout, new: New, start: Start) -> None:
     """Version 2: in a threaded parent a cgroup would be invalid; it is made one that a process can join."""
     version_2(layout)
     directory = Path(new()["paths"][""])
     (directory / "t").mkdir()
     (directory / "t/cgroup.type").write_text("threaded")
-    control.create({"": str(directory / "new")})
+    new_paths = {"": str(directory / "new")}
+    control.create(new_paths)
     assert (directory / "new/cgroup.type").read_text() == "threaded\n"
+    # A process joins the domain, one of its two threads the threaded cgroup: it is one process, from wherever one looks.
+    code = (
+        "import os, threading, time\nthreading.Thread(target=time.sleep, args=(60,)).start()\nos.write(1, b'x'); time.sleep(60)"
+    )
+    process = start({"paths": {"": str(directory)}}, sys.executable, "-ISc", code)
+    assert process.stdout is not None
+    assert process.stdout.read(1) == b"x"
+    thread = max(int(name) for name in os.listdir(f"/proc/{process.pid}/task"))
+    assert thread != process.pid
+    (directory / "new/cgroup.threads").write_text(str(thread))
+    assert control.processes({"paths": {"": str(directory)}}) == [process.pid]
+    assert control.processes({"paths": new_paths}) == [process.pid]
 
 
 def test_without_permission(layout: Layout, isolation: Isolation) -> None:
@@ -264,6 +277,15 @@ def test_check_empty(layout: Layout, new: New, start: Start) -> None:
 # -- freezing, killing, removing -----------------------------------------------------------------------------------------------
 
 
+def drain(pipe: int) -> None:
+    """Read what is there."""
+    try:
+        while os.read(pipe, 65536):
+            pass
+    except BlockingIOError:
+        pass
+
+
 def test_freeze_and_thaw(new: New, start: Start) -> None:
     """A frozen process does nothing."""
     cgroup = new()
@@ -275,9 +297,7 @@ def test_freeze_and_thaw(new: New, start: Start) -> None:
     control.freeze(cgroup)
     assert control.frozen(cgroup)
     os.set_blocking(pipe, False)
-    with pytest.raises(BlockingIOError):
-        while True:
-            os.read(pipe, 65536)
+    drain(pipe)
     time.sleep(0.05)
     with pytest.raises(BlockingIOError):
         os.read(pipe, 1)

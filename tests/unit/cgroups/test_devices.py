@@ -201,7 +201,8 @@ def test_everything_allowed() -> None:
 
 def test_no_rules() -> None:
     """What no rule names is denied."""
-    for section in (None, []):
+    nothing: list[list[dict[str, Any]] | None] = [None, []]
+    for section in nothing:
         assert run(program(rules(section)), "b", 8, 0, READ) == 0
         assert writes(rules(section))[0][:2] == ("devices.deny", "a *:* rwm")
 
@@ -238,6 +239,18 @@ def test_a_hole_in_a_wider_exception() -> None:
     assert "/linux/resources/devices/1" in caught.value.hint
     assert run(program(found), "c", 4, 1, WRITE) == 0
     assert run(program(found), "c", 4, 1, READ) == run(program(found), "c", 4, 2, WRITE) == 1
+
+
+def test_a_hole_by_major() -> None:
+    """The same the other way round: any major, one minor."""
+    every = {"allow": True, "type": "c", "minor": 7, "access": "rw"}
+    hole = {"allow": False, "type": "c", "major": 4, "minor": 7, "access": "w"}
+    with pytest.raises(Error, match="punch hole"):
+        writes(rules([DENY_ALL, every, hole]))
+    # Wider than the exception: all of it goes. Beside it, or another access: nothing does.
+    assert "c *:7 rw" not in [line for _, line, _ in writes(rules([DENY_ALL, every, hole | {"major": None, "access": "rw"}]))]
+    for change in ({"minor": 8}, {"access": "m"}, {"type": "b"}):
+        assert "c *:7 rw" in [line for _, line, _ in writes(rules([DENY_ALL, every, hole | change]))]
 
 
 @pytest.mark.parametrize(

@@ -106,7 +106,7 @@ def test_own_directory(tmp_path: Path) -> None:
     assert own_directory(found, "devices", str(host.proc)) == f"{host.root}/devices/docker/abc/in"
     assert own_directory(found, "", str(host.proc)) == f"{host.root}/unified"
 
-    inside = Host(tmp_path / "c", "2:devices:/docker/abc/in\n1:pids:/other\n")
+    inside = Host(tmp_path / "c", "2:devices:/docker/abc/in\n1:pids:/docker/abcdef/in\n")
     inside.mount("devices", "devices/in", "pids")
     (inside.proc / "self/mountinfo").write_text(
         f"1 2 0:3 /docker/abc {inside.root}/devices rw - cgroup cgroup rw,devices\n"
