@@ -66,7 +66,7 @@ static char *after(char *text, const char *mark, int anywhere, char stop)
 
 static _Noreturn void fail(const char *what, const char *path, long error, const char *hint)
 {
-    static char text[2 * PATH_MAX];
+    static char text[3 * PATH_MAX];
     const char *end = text + sizeof text;
     const char *name = error == -ENOENT ? "ENOENT" : error == -EACCES ? "EACCES" : error == -EPERM ? "EPERM" : "failed";
     call(SYS_write, 2, text, join(join(text, end, "ocirt: ", what, path), end, ": ", name, hint) - text);
