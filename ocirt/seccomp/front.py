@@ -13,9 +13,12 @@ from ocirt.seccomp.tables import ARCHITECTURES
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Iterable
     from typing import Literal
 
-    Instruction = tuple[int, int, int, int]  # code, jump if true, jump if false, k
+    from ocirt.seccomp.conditions import Instruction
+
+    Part = tuple[int, int, dict[int, list[Instruction]], bytes]
 
 # linux/bpf_common.h, linux/filter.h
 _LOAD_WORD = 0x20  # BPF_LD | BPF_W | BPF_ABS
@@ -41,7 +44,7 @@ _X32_BIT = 0x40000000  # asm/unistd.h: __X32_SYSCALL_BIT
 _ARM_PRIVATE = 0x0F0000  # asm/unistd.h: __ARM_NR_BASE, where breakpoint, cacheflush and set_tls live
 
 
-def highest(numbers: list[int], architecture: int) -> int:
+def highest(numbers: Iterable[int], architecture: int) -> int:
     """The highest of the system-call numbers that a profile names for an architecture; 0 when it names none.
 
     Negative numbers are libseccomp's, for calls that the architecture lacks. ARM's private calls lie far above all others and
@@ -50,41 +53,57 @@ def highest(numbers: list[int], architecture: int) -> int:
     return max([number for number in numbers if 0 < number and not (architecture == _ARM and number >= _ARM_PRIVATE)], default=0)
 
 
-def assemble(parts: list[tuple[int, int, bytes]], byte_order: Literal["little", "big"]) -> bytes:
+def assemble(parts: list[Part], byte_order: Literal["little", "big"]) -> bytes:
     """One program out of one for each architecture.
 
-    A part is an architecture's token (libseccomp's SCMP_ARCH_*), the highest number that may pass (0: any) and its program,
-    which must return libseccomp's action for a wrong architecture when it meets one: the first part gets what fits none.
+    A part is an architecture's token (libseccomp's SCMP_ARCH_*), the highest number that may pass (0: any), the code of calls
+    that its program need not see, by number, and its program. That must return libseccomp's action for a wrong architecture
+    when it meets one: the first part gets what fits none.
     """
-    if len(parts) == 1 and not parts[0][1]:
-        return parts[0][2]
-    starts = {}
-    programs = b""
-    for token, _, program in parts:
-        starts[token] = len(programs) // INSTRUCTION_SIZE
-        programs += program
+    if len(parts) == 1 and not parts[0][1] and not parts[0][2]:
+        return parts[0][3]
+    # Jumps of any distance are written to a label first; labels of parts are their tokens, of their programs pairs.
+    code: list[Instruction] = [(_LOAD_WORD, 0, 0, _OFFSET_ARCHITECTURE)]
+    jumps: dict[int, object] = {}
+    labels: dict[object, int] = {}
+
+    def jump(label: object) -> None:
+        jumps[len(code)] = label
+        code.append((_JUMP, 0, 0, 0))
+
     first = parts[0][0]
-
-    # For the kernel X32 is X86_64 with a bit set in the number.
-    sections: list[tuple[int, list[Instruction]]] = []
-    for token, limit, _ in parts:
+    tokens = [part[0] for part in parts]
+    for token in tokens:
         if token not in (_X86_64, _X32):
-            sections.append((token, [*_compare(token, limit), (_JUMP, 0, 0, starts[token])]))
-    limits = {token: limit for token, limit, _ in parts}
-    if _X86_64 in limits or _X32 in limits:
-        normal = [*_compare(_X86_64, limits.get(_X86_64, 0)), (_JUMP, 0, 0, starts.get(_X86_64, starts[first]))]
-        x32 = [*_compare(_X32, limits.get(_X32, 0)), (_JUMP, 0, 0, starts.get(_X32, starts[first]))]
-        sections.append((_X86_64, [(_JUMP_SET, len(normal), 0, _X32_BIT), *normal, *x32]))
+            code.append((_JUMP_EQUAL, 0, 1, token))
+            jump(token)
+    if _X86_64 in tokens or _X32 in tokens:
+        # For the kernel X32 is X86_64 with a bit set in the number.
+        code += [(_JUMP_EQUAL, 0, 4, _X86_64), (_LOAD_WORD, 0, 0, _OFFSET_NUMBER), (_JUMP_SET, 0, 1, _X32_BIT)]
+        jump(_X32 if _X32 in tokens else (first, "program"))
+        jump(_X86_64 if _X86_64 in tokens else (first, "program"))
+    jump((first, "program"))
 
-    front: list[Instruction] = [(_LOAD_WORD, 0, 0, _OFFSET_ARCHITECTURE)]
-    for architecture, body in sections:
-        front += [(_JUMP_EQUAL, 0, len(body) + 1, architecture), (_LOAD_WORD, 0, 0, _OFFSET_NUMBER), *body]
-    # So far a jump's k is the place in `programs`; it has to be counted from the instruction after the jump.
-    for index, (code, true, false, k) in enumerate(front):
-        if code == _JUMP:
-            front[index] = (code, true, false, len(front) - index - 1 + k)
+    for token, limit, calls, _ in parts:
+        labels[token] = len(code)
+        code.append((_LOAD_WORD, 0, 0, _OFFSET_NUMBER))
+        code += _compare(token, limit)
+        for number in calls:
+            code.append((_JUMP_EQUAL, 0, 1, number))
+            jump((token, number))
+        jump((token, "program"))
+        for number, body in calls.items():
+            labels[token, number] = len(code)
+            code += body
+
+    programs = b""
+    for token, _, _, program in parts:
+        labels[token, "program"] = len(code) + len(programs) // INSTRUCTION_SIZE
+        programs += program
+    for index, label in jumps.items():
+        code[index] = (_JUMP, 0, 0, labels[label] - index - 1)
     return b"".join(
-        [code.to_bytes(2, byte_order) + bytes((true, false)) + k.to_bytes(4, byte_order) for code, true, false, k in front],
+        [op.to_bytes(2, byte_order) + bytes((true, false)) + k.to_bytes(4, byte_order) for op, true, false, k in code],
     ) + programs
 
 

@@ -1,0 +1,1 @@
+"""The translation of seccomp profiles, and its cache."""
