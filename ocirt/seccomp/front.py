@@ -50,7 +50,7 @@ def highest(numbers: Iterable[int], architecture: int) -> int:
     Negative numbers are libseccomp's, for calls that the architecture lacks. ARM's private calls lie far above all others and
     would make room for every future call.
     """
-    return max([number for number in numbers if 0 < number and not (architecture == _ARM and number >= _ARM_PRIVATE)], default=0)
+    return max([number for number in numbers if number > 0 and not (architecture == _ARM and number >= _ARM_PRIVATE)], default=0)
 
 
 def assemble(parts: list[Part], byte_order: Literal["little", "big"]) -> bytes:
