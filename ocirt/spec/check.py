@@ -145,7 +145,8 @@ def _unsupported(linux: dict[str, Any], name: str, types: dict[str, dict[str, An
             hint = 'add {"type": "time"} to /linux/namespaces'
             findings.append((pointer, "offsets without a time namespace", hint, "error"))
             return
-        section = any(value for clock in section.values() for value in clock.values())
+        clocks = (section.get("monotonic", {}), section.get("boottime", {}))
+        section = any(clock.get("secs") or clock.get("nanosecs") for clock in clocks)
     elif name in ("intelRdt", "memoryPolicy", "personality"):
         section = True  # an empty one asks for something too
     if section:
@@ -155,8 +156,8 @@ def _unsupported(linux: dict[str, Any], name: str, types: dict[str, dict[str, An
 
 
 def _hooks(hooks: dict[str, list[dict[str, Any]]], findings: list[Finding]) -> None:
-    for kind, entries in hooks.items():
-        for index, hook in enumerate(entries):
+    for kind in SPEC["hooks"]:  # the section may hold more: properties that are not known are ignored
+        for index, hook in enumerate(hooks.get(kind, ())):
             path = hook["path"]
             if path[:1] != "/":
                 hint = f'where the program is: "/usr/bin/{path or "…"}"'

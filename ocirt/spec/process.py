@@ -68,8 +68,8 @@ def _environment(entry: str, pointer: str, findings: list[Finding]) -> None:
 def _capabilities(capabilities: dict[str, list[str]], pointer: str, findings: list[Finding]) -> None:
     from ocirt.spec.capabilities import NUMBERS  # noqa: PLC0415  (many specs have none)
 
-    for kind, names in capabilities.items():
-        for index, name in enumerate(names):
+    for kind in ("bounding", "effective", "inheritable", "permitted", "ambient"):
+        for index, name in enumerate(capabilities.get(kind, ())):
             if name not in NUMBERS:
                 from ocirt.spec.names import nearest_after  # noqa: PLC0415  (only for a finding)
 

@@ -28,7 +28,7 @@ def put(document: Any, pointer: str, value: Any) -> None:
 
 
 def get(document: Any, pointer: str) -> Any:
-    """What `pointer` names. Raises LookupError."""
+    """What `pointer` names. Raises LookupError if there is no such thing."""
     for token in pointer.split("/")[1:]:
         name = token.replace("~1", "/").replace("~0", "~")
         document = document[int(name)] if isinstance(document, list) else document[name]

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -136,3 +138,21 @@ def test_read_resources() -> None:
     with pytest.raises(Error) as caught:
         load.read_resources(b"[]")
     assert caught.value.subject == "resources"
+
+
+def test_what_is_loaded_for_the_usual_spec(tmp_path: Path) -> None:
+    """Start-up is the cost that matters: nothing heavy of the standard library, nothing of ours that the spec does not need."""
+    code = """
+import sys
+sys.path.append(sys.argv[1])
+before = set(sys.modules)
+from ocirt.spec.load import read_spec
+read_spec(sys.argv[2])
+print(*sorted(set(sys.modules) - before))
+"""
+    root = str(Path(load.__file__).parents[2])
+    command = [sys.executable, "-I", "-S", "-B", "-c", code, root, bundle(tmp_path, default())]
+    loaded = set(subprocess.run(command, check=True, capture_output=True, text=True).stdout.split())
+    ours = {name.removeprefix("ocirt.spec.") for name in loaded if name.startswith("ocirt.spec.")}
+    assert {name for name in loaded if not name.startswith("ocirt")} <= {"__future__", "_json"}
+    assert ours == {"capabilities", "check", "load", "mountoptions", "mounts", "process", "rlimits", "shape"}
