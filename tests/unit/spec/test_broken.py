@@ -369,7 +369,12 @@ WARNINGS: list[tuple[Changes, str, str, str]] = [
     ({"/linux/resources/memory": {"swapiness": 1}}, "/linux/resources/memory/swapiness", "not a property", '"swappiness"'),
     ({"/process/capabilities/bound": None}, "/process/capabilities/bound", "not a property", "known here: bounding"),
     ({"/hooks": {"preStart": True}}, "/hooks/preStart", "not a property", '"prestart"'),
-    ({"/linux/namespaces/-": {"type": "time"}, "/linux/timeOffsets": {"tai": 1}}, "/linux/timeOffsets/tai", "not a property", "monotonic"),
+    (
+        {"/linux/namespaces/-": {"type": "time"}, "/linux/timeOffsets": {"tai": 1}},
+        "/linux/timeOffsets/tai",
+        "not a property",
+        "monotonic",
+    ),
     ({"/something/else": {"deep": [None]}}, "/something", "not a property", "known here: ociVersion"),
     ({"/process/rlimits": None}, "/process/rlimits", "is null", "leave it out"),
     ({"/linux/seccomp": None}, "/linux/seccomp", "is null", "leave it out"),
