@@ -11,6 +11,7 @@ setuptools knows no executables among a wheel's scripts. What is added:
 from __future__ import annotations
 
 import base64
+import compileall
 import hashlib
 import importlib.util
 import os
@@ -61,6 +62,7 @@ def build_wheel(wheel_directory: str, config_settings: Settings = None, metadata
 
 def build_editable(wheel_directory: str, config_settings: Settings = None, metadata_directory: str | None = None) -> str:
     """Build a wheel that leads to this source tree: so does its launcher."""
+    compileall.compile_dir(HERE.parent / "ocirt", quiet=2)  # for the interpreter that installs, which is the one that will run it
     name = _fresh(build_meta.build_editable)(wheel_directory, config_settings, metadata_directory)
     return _complete(Path(wheel_directory, name), pure=_asks_pure(config_settings), home=str(HERE.parent))
 

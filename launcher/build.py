@@ -63,7 +63,10 @@ def compile_launcher(target: Path) -> None:
         Path(scratch, "boot.h").write_text(boot_header())
         made = Path(scratch, "ocirt")
         command = [*compiler, *FLAGS, "-I", scratch, str(HERE / "launcher.c"), "-o", str(made)]
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        try:
+            done = subprocess.run(command, capture_output=True, text=True, check=False)
+        except OSError as error:
+            raise RuntimeError(f"no C compiler: {error}") from error
         sys.stderr.write(done.stderr)
         if done.returncode:
             raise RuntimeError(f"the launcher does not compile for {os.uname().machine}")

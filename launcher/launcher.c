@@ -98,6 +98,8 @@ static void read_companion(const char *directory, char *python, char *home)
     if (line)
         join(home, home + 2 * PATH_MAX, line, "", "");
     name = name ? after(name, "'", 1, '\'') : after(text, "#!", 0, '\n');
+    if (name && (line = after(name, " -", 1, 0))) /* pipx adds an option */
+        line[-2] = 0;
     if (!name || !*name)
         fail("cannot read ", path, -ENOEXEC, " (its first line must name a Python: install ocirt again)\n");
     join(path, path + sizeof path, *name == '/' ? "" : directory, name, "");

@@ -10,6 +10,7 @@ home=
 case $line in
 "#!/bin/sh") python=${second#*"'''exec' "} python=${python#*"'"} python=${python%%"'"*} ;;
 esac
+python=${python%% -*} # pipx adds an option
 case $python in /*) ;; *) python=$directory$python ;; esac
 while IFS= read -r line; do
     case $line in "# home: "*) home=${line#"# home: "} ;; esac

@@ -436,11 +436,12 @@ def moved(launcher: Installed, tmp_path: Path) -> Iterator[Installed]:
         "#!{python}\n",
         "#!{python}",
         "#!{python}\n# a comment\nprint()\n",
+        "#!{python} -E\n# pipx\n",
         "#!/bin/sh\n'''exec' '{python}' \"$0\" \"$@\"\n' '''\nprint()\n",
         "#!/bin/sh\n'''exec' \"$(dirname -- \"$(realpath -- \"$0\")\")\"/'{relative}' \"$0\" \"$@\"\n' '''\n",
         "#!{relative}\n",
     ],
-    ids=["plain", "no newline", "script", "uv: long path", "uv: relocatable", "relative"],
+    ids=["plain", "no newline", "script", "pipx", "uv: long path", "uv: relocatable", "relative"],
 )
 def test_companion(moved: Installed, text: str) -> None:
     relative = os.path.relpath(PYTHON, moved.companion.parent)
