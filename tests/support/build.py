@@ -19,9 +19,9 @@ def cache_directory() -> Path:
     return path
 
 
-def compiled(name: str) -> Path:
-    """The static program made from `tests/support/<name>.c`. Raises RuntimeError with the compiler's words."""
-    source = SOURCES / f"{name}.c"
+def compiled(name: str, folder: Path = SOURCES) -> Path:
+    """The static program made from `<folder>/<name>.c` (default: here). Raises RuntimeError with the compiler's words."""
+    source = folder / f"{name}.c"
     digest = hashlib.blake2b(source.read_bytes(), digest_size=8).hexdigest()
     program = cache_directory() / f"{name}-{os.uname().machine}-{digest}"
     if program.exists():

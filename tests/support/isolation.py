@@ -112,6 +112,7 @@ class Isolation:
             setns(self.own_network, CLONE_NEWNET)
 
     def leave(self) -> None:
-        """Remove the cgroups. The namespaces go with the process."""
+        """Remove the cgroups, with what others left in ours. The namespaces go with the process."""
         for path in self._cgroups:
-            path.rmdir()
+            for directory, _, _ in os.walk(path, topdown=False):
+                os.rmdir(directory)

@@ -12,6 +12,7 @@ import pytest
 
 from tests.support.build import ROOT
 from tests.support.isolation import Isolation, cgroup_mounts
+from tests.support.leaks import cgroups
 
 CONFTEST = "from tests.conftest import *\nfrom tests.system.conftest import *\n"
 HEAD = """
@@ -85,3 +86,27 @@ def test_other_sessions_do_not_disturb(tmp_path: Path, isolation: Isolation) -> 
     finally:
         subprocess.run(["sh", "-c", f"umount {target}; ip link delete theirs0; rmdir {group}"], check=True)
     assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_alone_on_a_machine_every_cgroup_counts(isolation: Isolation) -> None:
+    """Also one whose name says nothing; otherwise those of our session only."""
+    group = cgroup_mounts()[0] / isolation.cgroup_parent[1:] / "anything"
+    group.mkdir()
+    try:
+        assert str(group) in cgroups("not in its name", everything=True)
+        assert str(group) not in cgroups("not in its name", everything=False)
+        assert str(group) in cgroups(isolation.token, everything=False)
+    finally:
+        group.rmdir()
+
+
+def test_the_network_is_our_own(isolation: Isolation) -> None:
+    """Unless a test asks for the machine's."""
+    own, host = (os.fstat(fd).st_ino for fd in (isolation.own_network, isolation.host_network))
+    assert os.stat("/proc/self/ns/net").st_ino == own != host
+
+
+@pytest.mark.host_network
+def test_the_machines_network(isolation: Isolation) -> None:
+    """For tests that fetch something."""
+    assert os.stat("/proc/self/ns/net").st_ino == os.fstat(isolation.host_network).st_ino
