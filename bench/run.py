@@ -28,7 +28,7 @@ from bench.operations import (  # noqa: E402
     smallest_memory_limit,
 )
 from bench.report import Results, ratios, singles, times  # noqa: E402
-from tests.support.isolation import Isolation  # noqa: E402
+from tests.support.isolation import Isolation, remove_tree  # noqa: E402
 from tests.support.runtime import reap_orphans  # noqa: E402
 
 INTERPRETER = "python -I -S"
@@ -173,7 +173,7 @@ def main() -> int:
                 peer.close()
             except CommandFailedError as err:
                 print(err, file=sys.stderr)
-        shutil.rmtree(work, ignore_errors=True)
+        remove_tree(work)
         place.leave()
     parts = [f"## {options.view}", head, times(results)]
     if results.single:

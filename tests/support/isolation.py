@@ -12,6 +12,7 @@ import ctypes
 import fcntl
 import os
 import secrets
+import shutil
 import socket
 import struct
 from collections.abc import Iterator
@@ -19,7 +20,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 CLONE_NEWNS, CLONE_NEWUTS, CLONE_NEWIPC, CLONE_NEWNET = 0x00020000, 0x04000000, 0x08000000, 0x40000000
-MS_REC, MS_PRIVATE = 0x4000, 1 << 18
+MS_BIND, MS_REC, MS_PRIVATE, MS_SHARED = 0x1000, 0x4000, 1 << 18, 1 << 20
 PR_SET_CHILD_SUBREAPER = 36
 SIOCGIFFLAGS, SIOCSIFFLAGS, IFF_UP = 0x8913, 0x8914, 1
 
@@ -77,6 +78,24 @@ def cgroup_mounts() -> list[Path]:
             if os.path.ismount(target):
                 found.setdefault(fields[2], Path(target))
     return sorted(found.values())
+
+
+def remove_tree(path: Path) -> None:
+    """Remove a directory of bundles. What a runtime left mounted below it is detached first: it may be the host's own files."""
+    below = [target for target in mount_targets() if target == path or path in target.parents]
+    for target in reversed(below):
+        umount(str(target))
+    still = [target for target in mount_targets() if target == path or path in target.parents]
+    if still:
+        message = f"still mounted: {still}"
+        raise OSError(message)
+    shutil.rmtree(path)
+
+
+def mount_targets() -> list[Path]:
+    """Where something is mounted, in the order of mounting."""
+    lines = Path("/proc/self/mountinfo").read_text().splitlines()
+    return [Path(line.split()[4].encode().decode("unicode_escape")) for line in lines]
 
 
 class Isolation:

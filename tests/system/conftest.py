@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import shutil
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -17,7 +16,7 @@ from typing import Any
 import pytest
 
 from tests.support.bundle import Bundle, make_bundle
-from tests.support.isolation import Isolation
+from tests.support.isolation import Isolation, remove_tree
 from tests.support.leaks import Leaks, repair
 from tests.support.runtime import Runtime, default_command, lines
 
@@ -96,21 +95,27 @@ def leaks(isolation: Isolation) -> Leaks:
 
 
 @pytest.fixture(autouse=True)
-def no_leaks(request: pytest.FixtureRequest, isolation: Isolation, leaks: Leaks) -> Iterator[None]:
-    """Fail a test that leaves anything on the host, and name it."""
-    if request.node.get_closest_marker("leaks") is not None:
-        yield
-        return
+def no_leaks(request: pytest.FixtureRequest, isolation: Isolation, leaks: Leaks) -> Iterator[list[Path]]:
+    """Fail a test that leaves anything on the host, and name it. Directories in the list go afterwards."""
+    directories: list[Path] = []
     before = leaks.snapshot()
-    yield
-    found = leaks.compare(before)
+    yield directories
+    found = [] if request.node.get_closest_marker("leaks") is not None else leaks.compare(before)
     if found:
         repair(found, isolation.token)
+    for directory in directories:
+        remove_tree(directory)
+    if found:
         pytest.fail(f"the test leaves the host changed:{lines(found)}", pytrace=False)
 
 
 @pytest.fixture
-def runtime(no_leaks: None, isolation: Isolation, tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Runtime]:
+def runtime(
+    no_leaks: list[Path],
+    isolation: Isolation,
+    tmp_path: Path,
+    request: pytest.FixtureRequest,
+) -> Iterator[Runtime]:
     """The runtime under test with a state root of its own; what it still holds at the end is removed by force."""
     command = default_command()
     if "/" in command[0] and not os.access(command[0], os.X_OK):
@@ -130,15 +135,15 @@ _numbers: list[str] = []
 
 
 @pytest.fixture
-def bundle() -> Iterator[MakeBundle]:
+def bundle(no_leaks: list[Path]) -> MakeBundle:
     """Make bundles: `bundle(args=[...], env=[...], ...)`, see `tests.support.bundle.edited`."""
     # Not below tmp_path: its parents are closed to other users, such as root of a user namespace.
     directory = Path(tempfile.mkdtemp(prefix="ocirt-test-"))
+    no_leaks.append(directory)
     directory.chmod(0o711)
     count = iter(range(1000))
 
     def make(**edits: Any) -> Bundle:
         return make_bundle(directory / f"bundle{next(count)}", **edits)
 
-    yield make
-    shutil.rmtree(directory)
+    return make

@@ -14,11 +14,9 @@ from typing import Any
 import pytest
 
 from tests.support.bundle import Bundle
-from tests.support.isolation import MS_PRIVATE, MS_REC, mount, umount
+from tests.support.isolation import MS_PRIVATE, MS_REC, MS_SHARED, mount, umount
 from tests.support.runtime import Runtime
 from tests.system.conftest import MakeBundle
-
-MS_BIND, MS_SHARED = 0x1000, 1 << 20
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.build import ROOT
-from tests.support.isolation import Isolation, cgroup_mounts
+from tests.support.isolation import MS_BIND, Isolation, cgroup_mounts, mount, remove_tree
 from tests.support.leaks import cgroups
 
 CONFTEST = "from tests.conftest import *\nfrom tests.system.conftest import *\n"
@@ -110,3 +110,16 @@ def test_the_network_is_our_own(isolation: Isolation) -> None:
 def test_the_machines_network(isolation: Isolation) -> None:
     """For tests that fetch something."""
     assert os.stat("/proc/self/ns/net").st_ino == os.fstat(isolation.host_network).st_ino
+
+
+def test_a_mount_that_was_left_keeps_its_files(tmp_path: Path) -> None:
+    """Removing a bundle does not reach through a bind mount that a runtime left in it."""
+    host, bundle = tmp_path / "host", tmp_path / "bundle"
+    (bundle / "rootfs").mkdir(parents=True)
+    host.mkdir()
+    (host / "file").write_text("precious")
+    mount(str(host), str(bundle / "rootfs"), "none", MS_BIND)
+    mount(str(host), str(bundle / "rootfs"), "none", MS_BIND)
+    remove_tree(bundle)
+    assert not bundle.exists()
+    assert (host / "file").read_text() == "precious"
