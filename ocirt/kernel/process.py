@@ -1,0 +1,91 @@
+"""System calls on the calling process: clone3(2), namespaces, privileges, limits, execve(2). Every function raises CallError."""
+
+from __future__ import annotations
+
+from _struct import pack
+
+from ocirt.kernel import constants as k
+from ocirt.kernel.ffi import Buffer, address_of, syscall
+
+SIGCHLD = 17
+_CAPABILITY_VERSION_3 = 0x20080522
+
+
+def clone3(flags: int, cgroup_fd: int = -1) -> int:
+    """Make a child, with `flags` CLONE_NEW*; 0 in the child, its pid in the parent. In the cgroup `cgroup_fd` unless -1.
+
+    The caller must be single-threaded: the child inherits the interpreter, held as it is.
+    """
+    if cgroup_fd >= 0:
+        flags |= k.CLONE_INTO_CGROUP
+    exit_signal = SIGCHLD
+    arguments = pack("11Q", flags, 0, 0, 0, exit_signal, 0, 0, 0, 0, 0, max(cgroup_fd, 0))
+    return syscall("clone3", arguments, len(arguments))
+
+
+def setns(fd: int, flags: int) -> None:
+    """Join the namespace `fd`, or of the process behind a pidfd the namespaces in `flags`."""
+    syscall("setns", fd, flags)
+
+
+def unshare(flags: int) -> None:
+    syscall("unshare", flags)
+
+
+def prctl(option: int, a: int = 0, b: int = 0) -> None:
+    syscall("prctl", option, a, b, 0, 0)
+
+
+def set_capabilities(effective: int, permitted: int, inheritable: int) -> None:
+    """capset(2) of three bit masks."""
+    low = 0xFFFFFFFF
+    data = pack(
+        "6I", effective & low, permitted & low, inheritable & low, effective >> 32, permitted >> 32, inheritable >> 32
+    )
+    syscall("capset", pack("Ii", _CAPABILITY_VERSION_3, 0), data)
+
+
+def limit_bounding_set(keep: int, last: int) -> None:
+    """Drop every capability up to number `last` that is not in the bit mask `keep` from the bounding set."""
+    for number in range(last + 1):
+        if not keep >> number & 1:
+            prctl(k.PR_CAPBSET_DROP, number)
+
+
+def raise_ambient(mask: int) -> None:
+    """Make the ambient set `mask`."""
+    prctl(k.PR_CAP_AMBIENT, k.PR_CAP_AMBIENT_CLEAR_ALL)
+    for number in range(mask.bit_length()):
+        if mask >> number & 1:
+            prctl(k.PR_CAP_AMBIENT, k.PR_CAP_AMBIENT_RAISE, number)
+
+
+def get_rlimit(pid: int, resource: int) -> tuple[int, int]:
+    """(soft, hard) of a process, as unsigned 64-bit numbers."""
+    buffer = Buffer(16)
+    syscall("prlimit64", pid, resource, None, buffer.address)
+    data = buffer.bytes()
+    return int.from_bytes(data[:8], "little"), int.from_bytes(data[8:], "little")
+
+
+def set_rlimit(pid: int, resource: int, soft: int, hard: int) -> None:
+    syscall("prlimit64", pid, resource, pack("QQ", soft, hard), None)
+
+
+def close_on_exec_from(first: int) -> None:
+    """Mark all descriptors from `first` on to be closed by execve."""
+    syscall("close_range", first, 0xFFFFFFFF, k.CLOSE_RANGE_CLOEXEC)
+
+
+def pointer_array(strings: list[bytes]) -> bytes:
+    """A NULL-terminated array of pointers to `strings`, which must outlive it."""
+    return pack(f"{len(strings) + 1}P", *map(address_of, strings), 0)
+
+
+def fstatfs_type(fd: int) -> int:
+    """The magic number of the file system that `fd` is on (linux/magic.h)."""
+    buffer = Buffer(120)
+    syscall("fstatfs", fd, buffer.address)
+    return int.from_bytes(buffer.bytes()[:8], "little")
+
+
