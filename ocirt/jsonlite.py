@@ -145,4 +145,4 @@ def dumps(value: Any, indent: int = 0, depth: int = 0) -> str:
     if not indent:
         return ends[0] + ",".join(items) + ends[1]
     pad = "\n" + " " * indent * (depth + 1)
-    return ends[0] + pad + ("," + pad).join(items) + pad[: -indent] + ends[1]
+    return ends[0] + pad + ("," + pad).join(items) + pad[:-indent] + ends[1]

@@ -64,6 +64,19 @@ def create(paths: dict[str, str]) -> list[str]:
     return made
 
 
+def missing(paths: dict[str, str]) -> list[str]:
+    """The directories that `create` will have to make, parents first: known before it is called, so that it can be undone."""
+    found: list[str] = []
+    for directory in _directories(paths):
+        lacking = []
+        place = directory
+        while not exists(place) and parent(place) != place:
+            lacking.append(place)
+            place = parent(place)
+        found += reversed(lacking)
+    return list(dict.fromkeys(found))
+
+
 def _make(directory: str, made: list[str]) -> None:
     # Again from the start if somebody (another container's removal) takes a parent away meanwhile.
     for attempt in range(10):

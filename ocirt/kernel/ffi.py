@@ -7,9 +7,8 @@ filter and execve.
 
 from __future__ import annotations
 
-import posix
-
 import _ctypes
+import posix
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -21,6 +20,7 @@ _NUMBERS: dict[str, tuple[int, int]] = {
     "capset": (126, 91),
     "clone3": (435, 435),
     "close_range": (436, 436),
+    "connect": (42, 203),
     "execve": (59, 221),
     "fsconfig": (431, 431),
     "fsmount": (432, 432),
@@ -42,6 +42,10 @@ _NUMBERS: dict[str, tuple[int, int]] = {
     "sethostname": (170, 161),
     "setns": (308, 268),
     "signalfd4": (289, 74),
+    "recvmsg": (47, 212),
+    "sendmsg": (46, 211),
+    "socket": (41, 198),
+    "socketpair": (53, 199),
     "statfs": (137, 43),
     "fstatfs": (138, 44),
     "umount2": (166, 39),
@@ -63,10 +67,14 @@ class _String(_ctypes._SimpleCData):  # type: ignore[type-arg]
 
 
 class Long(_ctypes._SimpleCData):  # type: ignore[type-arg]
+    """What the C library's `syscall` returns."""
+
     _type_ = "l"
 
 
 class Byte(_ctypes._SimpleCData):  # type: ignore[type-arg]
+    """One byte of a Buffer."""
+
     _type_ = "c"
 
 
@@ -117,7 +125,7 @@ raw_syscall = _syscall
 
 
 class Buffer:
-    """Memory that the kernel may write to: `address` to pass, `bytes()` to read."""
+    """Memory that the kernel may write to: `address` to pass, `bytes()` to read, `write` to fill."""
 
     __slots__ = ("_array", "address", "size")
 
@@ -130,6 +138,10 @@ class Buffer:
     def bytes(self) -> bytes:
         """A copy of the contents."""
         return bytes(memoryview(self._array).cast("B"))
+
+    def write(self, data: bytes) -> None:
+        """Put `data` at the start."""
+        memoryview(self._array).cast("B")[: len(data)] = data
 
 
 def address_of(data: bytes) -> int:

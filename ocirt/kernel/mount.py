@@ -29,6 +29,14 @@ def move_mount(mount_fd: int, target_fd: int) -> None:
     syscall("move_mount", mount_fd, b"", target_fd, b"", k.MOVE_MOUNT_F_EMPTY_PATH | k.MOVE_MOUNT_T_EMPTY_PATH)
 
 
+def move_mount_to(mount_fd: int, target_fd: int) -> None:
+    """`move_mount`, and close `target_fd`, whatever comes of it."""
+    try:
+        move_mount(mount_fd, target_fd)
+    finally:
+        posix.close(target_fd)
+
+
 def mount_setattr(
     mount_fd: int,
     attr_set: int = 0,

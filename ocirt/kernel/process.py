@@ -23,33 +23,37 @@ def clone3(flags: int, cgroup_fd: int = -1) -> int:
     return syscall("clone3", arguments, len(arguments))
 
 
+def clone3_sibling(flags: int) -> int:
+    """`clone3` of a process whose parent is ours (CLONE_PARENT); it ends with the signal that we would end with."""
+    arguments = pack("11Q", flags | k.CLONE_PARENT, *[0] * 10)
+    return syscall("clone3", arguments, len(arguments))
+
+
 def setns(fd: int, flags: int) -> None:
     """Join the namespace `fd`, or of the process behind a pidfd the namespaces in `flags`."""
     syscall("setns", fd, flags)
 
 
 def unshare(flags: int) -> None:
+    """Leave namespaces for new ones."""
     syscall("unshare", flags)
 
 
 def prctl(option: int, a: int = 0, b: int = 0) -> None:
+    """prctl(2) with up to two arguments."""
     syscall("prctl", option, a, b, 0, 0)
+
+
+def capability_buffers(effective: int, permitted: int, inheritable: int) -> tuple[bytes, bytes]:
+    """The two structs that capset(2) takes for three bit masks, for the calling thread."""
+    sets = (effective, permitted, inheritable)
+    data = pack("6I", *[each & 0xFFFFFFFF for each in sets], *[each >> 32 for each in sets])
+    return pack("Ii", _CAPABILITY_VERSION_3, 0), data
 
 
 def set_capabilities(effective: int, permitted: int, inheritable: int) -> None:
     """capset(2) of three bit masks."""
-    low = 0xFFFFFFFF
-    data = pack(
-        "6I", effective & low, permitted & low, inheritable & low, effective >> 32, permitted >> 32, inheritable >> 32
-    )
-    syscall("capset", pack("Ii", _CAPABILITY_VERSION_3, 0), data)
-
-
-def limit_bounding_set(keep: int, last: int) -> None:
-    """Drop every capability up to number `last` that is not in the bit mask `keep` from the bounding set."""
-    for number in range(last + 1):
-        if not keep >> number & 1:
-            prctl(k.PR_CAPBSET_DROP, number)
+    syscall("capset", *capability_buffers(effective, permitted, inheritable))
 
 
 def raise_ambient(mask: int) -> None:
@@ -69,6 +73,7 @@ def get_rlimit(pid: int, resource: int) -> tuple[int, int]:
 
 
 def set_rlimit(pid: int, resource: int, soft: int, hard: int) -> None:
+    """Set the limits of a process."""
     syscall("prlimit64", pid, resource, pack("QQ", soft, hard), None)
 
 
@@ -87,5 +92,3 @@ def fstatfs_type(fd: int) -> int:
     buffer = Buffer(120)
     syscall("fstatfs", fd, buffer.address)
     return int.from_bytes(buffer.bytes()[:8], "little")
-
-

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import posix
 from _struct import pack
+from errno import ENOENT
 
 from ocirt.kernel import constants as k
-from ocirt.kernel.ffi import syscall
+from ocirt.kernel.ffi import CallError, syscall
 from ocirt.paths import encode
 
 _O_PATH = 0o10000000
@@ -32,6 +33,7 @@ def open_no_links(root_fd: int, path: str, flags: int = _O_PATH) -> int:
 
 
 def is_directory(fd: int) -> bool:
+    """Whether the descriptor is a directory's."""
     return posix.fstat(fd).st_mode & S_IFMT == S_IFDIR
 
 
@@ -39,8 +41,9 @@ def make_directory(root_fd: int, path: str, mode: int = 0o755) -> int:
     """Open the directory `path`, making what of it is missing, one component after the other, each by its parent's descriptor."""
     try:
         return open_in_root(root_fd, path, _O_PATH | posix.O_DIRECTORY)
-    except FileNotFoundError:
-        pass
+    except CallError as err:
+        if err.errno != ENOENT:
+            raise
     head, _, name = path.rstrip("/").rpartition("/")
     parent_fd = make_directory(root_fd, head or "/", mode)
     try:
@@ -57,8 +60,9 @@ def make_file(root_fd: int, path: str, mode: int = 0o644) -> int:
     """Open the file `path`, making it (empty) and its directories when missing."""
     try:
         return open_in_root(root_fd, path)
-    except FileNotFoundError:
-        pass
+    except CallError as err:
+        if err.errno != ENOENT:
+            raise
     head, _, name = path.rstrip("/").rpartition("/")
     parent_fd = make_directory(root_fd, head or "/")
     try:

@@ -276,9 +276,7 @@ def _translate(
     try:
         native = library.arch_native()
         # In this order: a context without any architecture is refused.
-        if architecture != native and (
-            result := library.arch_add(context, architecture) or library.arch_remove(context, native)
-        ):
+        if architecture != native and (result := library.arch_add(context, architecture) or library.arch_remove(context, native)):
             raise _refused(result, where)
         if len(rules) > _TREE_FROM:
             # With docker's profile: 0.2 ms instead of 0.6 in every seccomp(2), which tries the filter on each number. A

@@ -102,9 +102,12 @@ def assemble(parts: list[Part], byte_order: Literal["little", "big"]) -> bytes:
         programs += program
     for index, label in jumps.items():
         code[index] = (_JUMP, 0, 0, labels[label] - index - 1)
-    return b"".join(
-        [op.to_bytes(2, byte_order) + bytes((true, false)) + k.to_bytes(4, byte_order) for op, true, false, k in code],
-    ) + programs
+    return (
+        b"".join(
+            [op.to_bytes(2, byte_order) + bytes((true, false)) + k.to_bytes(4, byte_order) for op, true, false, k in code],
+        )
+        + programs
+    )
 
 
 def _compare(architecture: int, limit: int) -> list[Instruction]:

@@ -73,7 +73,7 @@ def _mappings(mappings: list[dict[str, int]], pointer: str, findings: list[Findi
                 return
     for name in ("containerID", "hostID"):
         order = sorted((entry[name], entry["size"], index) for index, entry in enumerate(mappings))
-        for (first, size, one), (start, _, other) in zip(order, order[1:]):  # noqa: B905, RUF007  (itertools is one more module)
+        for (first, size, one), (start, _, other) in zip(order, order[1:]):  # noqa: B905  (itertools is one more module)
             if start < first + size:
                 hint = f"each id once: ids {first} to {first + size - 1} are taken by {pointer}/{one}"
                 findings.append((f"{pointer}/{other}/{name}", f"overlaps with {pointer}/{one}", hint, "error"))

@@ -1,0 +1,50 @@
+"""`ocirt run`: create and start a container, and wait for it unless it is to be detached."""
+
+from __future__ import annotations
+
+import posix
+
+from ocirt import state
+from ocirt.cli.create import absolute, begin
+from ocirt.containers.create import destroy
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from ocirt.cli.options import Options
+    from ocirt.containers.attach import Attached
+
+
+def run(options: Options, args: list[str]) -> int:
+    """Run the bundle's container. The exit status is its process's, 128 + N for signal N. Raises Error, OSError."""
+    detach = options.get("detach")
+    creation = begin(options, args, waits=False, attached=not detach)
+    attached: Attached | None = None
+    if not detach:
+        from ocirt.containers.attach import Attached  # noqa: PLC0415  (only then)
+
+        terminal = bool(creation.request.console)
+        attached = Attached(terminal=terminal, subreaper=not options.get("no-subreaper"))
+        creation.request.pipes = not terminal
+    program = creation.prepare(absolute(options.get("trace")))
+    if attached is not None:
+        attached.streams(program)
+    record = creation.make()
+    if attached is not None:
+        attached.created()
+    creation.await_program()
+    if record["hooks"].get("poststart"):
+        from ocirt.containers.start import poststart  # noqa: PLC0415
+
+        try:
+            poststart(record)
+        except BaseException:
+            creation.undo()
+            raise
+    if attached is None:
+        return 0
+    status = attached.wait(record["pid"])
+    if not options.get("keep"):
+        lock = state.lock(creation.request.directory)
+        destroy(record, creation.request.directory)
+        posix.close(lock)
+    return status

@@ -1,0 +1,170 @@
+"""An attached process: its streams, the signals that are passed on to it, and its end.
+
+A stream that is a pipe, a socket or /dev/null is the container's directly: not a byte of it is copied. Files and terminals of the
+caller stay outside: the container gets a pipe (its end can be given to the container's user, and nothing can be done to the file
+or the terminal through it), and bytes are moved by splice(2), without coming up into the interpreter where the kernel can.
+"""
+
+from __future__ import annotations
+
+import _signal  # type: ignore[import-not-found]  # (typeshed has none; `signal` loads enum)
+import posix
+import select
+from errno import EAGAIN, EINVAL, EIO, EPIPE
+
+from ocirt.kernel import constants as k
+from ocirt.kernel.ffi import syscall
+from ocirt.kernel.process import prctl
+from ocirt.kernel.run import Run
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from ocirt.containers.console import Lent
+
+_CHUNK = 1 << 16
+_S_IFMT = 0o170000
+_PASSED = (0o010000, 0o140000)  # S_IFIFO, S_IFSOCK
+_SIGINFO_SIZE = 128  # struct signalfd_siginfo
+_SFD_CLOEXEC = 0o2000000
+_SIGSET_SIZE = 8
+
+
+class Attached:
+    """The caller's side of a process: made before the clone, so that no signal is lost; then `wait`."""
+
+    def __init__(self, *, terminal: bool, subreaper: bool) -> None:
+        self._terminal = terminal
+        self._lent: Lent | None = None
+        self._copies: list[tuple[int, int]] = []  # (from, to)
+        self._inner: list[int] = []
+        # Blocked, not handled: an arriving signal waits until it can be passed on. The child starts with an empty mask again.
+        blocked = set(range(1, 65)) - {32, 33}
+        _signal.pthread_sigmask(_signal.SIG_BLOCK, blocked)
+        mask = sum(1 << (number - 1) for number in blocked).to_bytes(_SIGSET_SIZE, "little")
+        self._signals = syscall("signalfd4", -1, mask, _SIGSET_SIZE, _SFD_CLOEXEC)
+        if subreaper:
+            prctl(k.PR_SET_CHILD_SUBREAPER, 1)
+
+    def streams(self, run: Run) -> None:
+        """Before the clone: see which streams need a pipe, and give its inner ends to the run."""
+        if self._terminal:
+            run.on_console = self._take_console
+            return
+        ends = [-1, -1, -1]
+        for fd in range(3):
+            status = posix.fstat(fd)
+            if status.st_mode & _S_IFMT in _PASSED or status.st_rdev == posix.makedev(1, 3):
+                continue
+            reader, writer = posix.pipe2(posix.O_CLOEXEC)
+            inner, outer = (reader, writer) if fd == 0 else (writer, reader)
+            ends[fd] = inner
+            self._inner.append(inner)
+            self._copies.append((0, outer) if fd == 0 else (outer, fd))
+        run.stdio = (ends[0], ends[1], ends[2])
+
+    def _take_console(self, name: str, master: int) -> None:
+        from ocirt.containers.console import Lent  # noqa: PLC0415  (only with a terminal)
+
+        del name
+        self._lent = Lent(master)
+        self._copies = [(0, master), (master, 1)]
+
+    def created(self) -> None:
+        """After the clone: the inner ends are init's alone."""
+        for fd in self._inner:
+            posix.close(fd)
+        self._inner.clear()
+
+    def wait(self, pid: int) -> int:
+        """Pass on signals and bytes until the process ends; its exit status, 128 + N for signal N. Raises OSError."""
+        try:
+            status = self._loop(pid)
+            self._drain()
+        finally:
+            if self._lent is not None:
+                self._lent.restore()
+        return posix.waitstatus_to_exitcode(status) if posix.WIFEXITED(status) else 128 + posix.WTERMSIG(status)
+
+    def _loop(self, pid: int) -> int:
+        poll = select.poll()
+        poll.register(self._signals, select.POLLIN)
+        copies = dict(self._copies)
+        for source in copies:
+            poll.register(source, select.POLLIN)
+        status = _reap(pid)  # it may have ended before the first signal could tell
+        while status is None:
+            for fd, _ in poll.poll() if copies else ((self._signals, 0),):
+                if fd == self._signals:
+                    status = self._on_signal(pid)
+                elif fd in copies and not _move(fd, copies[fd]):
+                    poll.unregister(fd)
+                    self._close_copy(fd, copies.pop(fd))
+        self._copies = list(copies.items())
+        return status
+
+    def _close_copy(self, source: int, target: int) -> None:
+        """One direction has come to its end: the process sees the end of its input."""
+        if source == 0 and not self._terminal:
+            posix.close(target)
+
+    def _on_signal(self, pid: int) -> int | None:
+        number = int.from_bytes(posix.read(self._signals, _SIGINFO_SIZE)[:4], "little")
+        if number == _signal.SIGCHLD:
+            return _reap(pid)
+        if number == _signal.SIGWINCH:
+            if self._lent is not None:
+                self._lent.resize()
+        elif number != _signal.SIGURG:
+            posix.kill(pid, number)  # our child, and not waited for: the number is still its own
+        return None
+
+    def _drain(self) -> None:
+        """What the process wrote before its end. Others may hold its streams for longer: they are not waited for."""
+        poll = select.poll()
+        outputs = {source: target for source, target in self._copies if source != 0}
+        for source in outputs:
+            poll.register(source, select.POLLIN)
+        while outputs and (ready := poll.poll(0)):
+            for fd, _ in ready:
+                if not _move(fd, outputs[fd]):
+                    poll.unregister(fd)
+                    del outputs[fd]
+
+
+def _reap(pid: int) -> int | None:
+    """Wait for all children that have ended (orphans of the container come to a subreaper); the status of `pid`, if it is one."""
+    found = None
+    while True:
+        try:
+            ended, status = posix.waitpid(-1, posix.WNOHANG)
+        except ChildProcessError:
+            return found
+        if not ended:
+            return found
+        if ended == pid:
+            found = status
+
+
+def _move(source: int, target: int) -> bool:
+    """Move some bytes; False at the end of the stream, or when nobody wants more. Raises OSError."""
+    try:
+        try:
+            return posix.splice(source, target, _CHUNK) > 0
+        except OSError as err:
+            if err.errno != EINVAL:
+                raise
+        data = posix.read(source, _CHUNK)
+        if not data:
+            return False
+        while data:
+            try:
+                data = data[posix.write(target, data) :]
+            except BlockingIOError:
+                select.select((), (target,), ())
+    except OSError as err:
+        if err.errno == EAGAIN:
+            return True
+        if err.errno in (EIO, EPIPE):  # a terminal's other side is closed; a reader went away
+            return False
+        raise
+    return True

@@ -1,0 +1,205 @@
+"""Making a container: from a bundle to an init that waits, or nothing at all."""
+
+from __future__ import annotations
+
+import gc
+import posix
+from time import time_ns
+
+from ocirt import jsonlite, paths, state
+from ocirt.cgroups import control
+from ocirt.containers.host import look
+from ocirt.errors import Error
+from ocirt.kernel.process import close_on_exec_from
+from ocirt.kernel.run import ChildGoneError, Run, StepError
+from ocirt.plan import START, Request
+from ocirt.plan.create import HOOKS, cgroup_paths, plan_create
+from ocirt.spec.load import read_spec
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
+
+    from ocirt.state import Record
+
+_SIGKILL = 9
+
+
+class Creation:
+    """A container on its way: `prepare` plans it, `make` makes it. What fails leaves nothing.
+
+    request, root: see ocirt.plan.Request, and the state root. config: the name of config.json in the bundle.
+    """
+
+    def __init__(self, root: str, request: Request, config: str = "config.json", rootless: bool | None = None) -> None:
+        self.root = root
+        self.request = request
+        self.host = look()
+        unprivileged = not self.host.root
+        request.lenient_cgroups = unprivileged or self.host.user_namespace if rootless is None else rootless
+        self.spec = read_spec(request.bundle, config, rootless=unprivileged)
+        self.record: Record = {}
+        self.run: Run | None = None
+
+    def check_terminal(self, name: str) -> None:
+        """Hold process.terminal against what the command line gives. Raises Error in runc's words; `name` is the program's."""
+        terminal = bool(self.spec["process"].get("terminal"))
+        if terminal and not self.request.console:
+            message = f"cannot allocate tty if {name} will detach without setting console socket"
+            raise Error("usage", message, subject="/process/terminal", hint="give --console-socket")
+        if not terminal and self.request.console == "socket":
+            raise Error("usage", f"cannot use console socket if {name} will not detach or allocate tty")
+        if not terminal:
+            self.request.console = ""
+
+    def prepare(self, trace: str = "") -> Run:
+        """Plan the container and take its name. Raises Error, OSError."""
+        request = self.request
+        request.state_root = self.root
+        request.directory = state.directory(self.root, request.container_id)
+        cgroups = cgroup_paths(self.spec, self.host, request)
+        plan = plan_create(self.spec, self.host, request, cgroups)
+        if trace:
+            from ocirt.kernel.trace import Trace  # noqa: PLC0415  (only when asked for)
+
+            run = Run(plan, Trace(trace, plan))
+        else:
+            run = Run(plan)
+        state.reserve(self.root, request.container_id)
+        try:
+            self.record = self._record(cgroups)
+            if request.waits:
+                self.record["late"] = {
+                    str(index): [operation, [word for word in arguments if isinstance(word, str)], pointer]
+                    for index, (side, operation, arguments, pointer, _) in enumerate(plan)
+                    if side == START
+                }
+            # On disk before anything is done: whoever finds it can undo what a dead creator has begun.
+            state.save(request.directory, self.record)
+        except BaseException:
+            state.remove(request.directory)
+            raise
+        run.commit = self._commit
+        run.hook_state = self._hook_state()
+        self.run = run
+        return run
+
+    def make(self) -> Record:
+        """Walk the plan, up to an init that waits for `start` (or that runs, without the barrier). Raises Error, OSError."""
+        run = self.run
+        assert run is not None
+        gc.disable()  # nothing here lives long, and init's tail must not be interrupted
+        close_on_exec_from(3)
+        self._attempt(run.parent)
+        return self.record
+
+    def await_program(self) -> None:
+        """For an init without a barrier: wait until its end of the socket closes, on exec. Raises Error for what failed."""
+        assert self.run is not None
+        self._attempt(self.run.await_exec)
+
+    def _attempt(self, action: Callable[[], None]) -> None:
+        run = self.run
+        assert run is not None
+        try:
+            action()
+        except (StepError, ChildGoneError) as err:
+            from ocirt.containers.failures import explain  # noqa: PLC0415  (only for a failure)
+
+            failure = explain(err, run.plan, run.at)
+            self.undo()
+            raise failure from None
+        except BaseException:
+            self.undo()
+            raise
+
+    def _record(self, cgroups: dict[str, str]) -> Record:
+        spec, pid = self.spec, posix.getpid()
+        hooks = spec.get("hooks") or {}
+        linux = spec["linux"]
+        return {
+            "id": self.request.container_id,
+            "status": "creating",
+            "creator": {"pid": pid, "start_time": state.process_start_time(pid)},
+            "pid": 0,
+            "start_time": 0,
+            "boot_id": state.boot_id(),
+            "bundle": self.request.bundle,
+            "rootfs": paths.clean(paths.join(self.request.bundle, spec["root"]["path"])),
+            "created": state.timestamp(time_ns()),
+            "annotations": spec.get("annotations") or {},
+            "cgroup": {"mode": self.host.layout.mode, "paths": cgroups, "created": control.missing(cgroups)},
+            "namespaces": {entry["type"]: entry.get("path") or "" for entry in linux.get("namespaces", ())},
+            # What later verbs need of config.json, which may have changed by then.
+            "hooks": {kind: hooks[kind] for kind in HOOKS if hooks.get(kind)},
+            "process": spec["process"],
+            "seccomp": linux.get("seccomp"),
+            "keyring": self.request.keyring,
+            "spec_version": spec["ociVersion"],
+        }
+
+    def _commit(self) -> None:
+        """Step `state.commit`: the container exists from here on."""
+        run, record = self.run, self.record
+        assert run is not None
+        record["status"] = "created"
+        record["pid"] = run.pid
+        record["start_time"] = state.process_start_time(run.pid) or 0
+        state.save(self.request.directory, record)
+        self.on_created(run.pid)
+
+    def on_created(self, pid: int) -> None:
+        """What the command line wants done with init's pid while it can still fail, such as --pid-file."""
+
+    def _hook_state(self) -> Any:
+        return hook_state(self.record)
+
+    def undo(self) -> None:
+        """Take back what was made: init, cgroups, the directory. Errors of the undoing must not hide what went wrong."""
+        run = self.run
+        for pid in (run.stage_pid, run.pid) if run is not None else ():
+            if pid:
+                try:
+                    posix.kill(pid, _SIGKILL)
+                    posix.waitpid(pid, 0)
+                except OSError:
+                    pass  # it has ended, and somebody waited for it
+        destroy(self.record, self.request.directory, quiet=True)
+
+
+def hook_state(record: Record) -> Any:
+    """A function of status and pid that gives the state of runtime-spec, "State", as hooks read it: nothing is loaded to do it."""
+    head = jsonlite.dumps({"ociVersion": record.get("spec_version", ""), "id": record["id"]})[:-1]
+    tail = jsonlite.dumps({"bundle": record["bundle"], "annotations": record["annotations"]})[1:]
+
+    def text(status: str, pid: int) -> bytes:
+        number = f'"pid":{pid},' if pid else ""
+        return f'{head},"status":"{status}",{number}{tail}'.encode("utf-8", "surrogateescape")
+
+    return text
+
+
+def destroy(record: Record, directory: str, *, quiet: bool = False) -> None:
+    """Remove the cgroups and the directory of a container whose init is gone, then run its poststop hooks.
+
+    Raises Error or OSError for what is left, with the directory still there so that it can be tried again; `quiet`: never.
+    """
+    cgroup = record.get("cgroup")
+    try:
+        if cgroup and cgroup["paths"]:
+            if record["namespaces"].get("pid") != "":
+                control.kill(cgroup, _SIGKILL)
+            control.remove(cgroup)
+        state.remove(directory)
+    except (Error, OSError):
+        if not quiet:
+            raise
+    for index, hook in enumerate((record.get("hooks") or {}).get("poststop", ())):
+        from ocirt.kernel.steps import hooks  # noqa: PLC0415  (only if there are any)
+
+        try:
+            hooks.execute(hook, hook_state(record)("stopped", 0), f"error running poststop hook #{index}")
+        except OSError as err:
+            # The specification has it logged only: the container is gone whatever a hook says.
+            posix.write(2, f"warning: {err.filename}\n".encode("utf-8", "replace"))

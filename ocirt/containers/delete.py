@@ -1,0 +1,110 @@
+"""`delete`: kill what must go, and leave nothing."""
+
+from __future__ import annotations
+
+import _signal  # type: ignore[import-not-found]  # (typeshed has none; `signal` loads enum)
+import posix
+import select
+
+from ocirt import state
+from ocirt.cgroups import control
+from ocirt.containers.create import destroy
+from ocirt.errors import Error
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from ocirt.state import Record
+
+_SIGKILL = 9
+_PATIENCE = 10.0  # seconds that a killed process may take to end
+
+
+def delete(root: str, container_id: str, *, force: bool) -> None:
+    """Delete a container that has stopped or was never started; with `force` any.
+
+    Raises Error("not-found") unless forced, Error("state") for one that runs, Error("kernel") for what would not end.
+    """
+    try:
+        record = _load(root, container_id, force=force)
+        if force:
+            kill_and_wait(record)  # before waiting for the lock, whose holder may wait for init
+        lock = state.lock(record["directory"])
+    except Error as err:
+        if force and err.code == "not-found":
+            return
+        raise
+    try:
+        record = _load(root, container_id, force=force)
+        now = state.status(record)
+        if now not in ("stopped", "created") and not force:
+            raise Error("state", f"cannot delete container {container_id} that is not stopped: {now}")
+        kill_and_wait(record)
+        destroy(record, record["directory"])
+    except Error as err:
+        if not (force and err.code == "not-found"):
+            raise
+    finally:
+        posix.close(lock)
+
+
+def _load(root: str, container_id: str, *, force: bool) -> Record:
+    """The record; with `force` a directory without a usable one counts as a container of which nothing is known."""
+    try:
+        return state.load(root, container_id)
+    except Error as err:
+        directory = state.directory(root, container_id)
+        if not force or err.code not in ("not-found", "state"):
+            raise
+        try:
+            posix.stat(directory)
+        except OSError:
+            raise err from None
+        return {
+            "id": container_id,
+            "status": "creating",
+            "creator": {},
+            "pid": 0,
+            "start_time": 0,
+            "boot_id": "",
+            "cgroup": {"mode": "none", "paths": {}, "created": []},
+            "namespaces": {},
+            "hooks": {},
+            "annotations": {},
+            "bundle": "",
+            "directory": directory,
+        }
+
+
+def kill_and_wait(record: Record) -> None:
+    """SIGKILL for init, if it is still the recorded process, and for all in the container's cgroup; wait for init's end."""
+    creator = record["creator"]
+    if record["status"] == "creating" and creator.get("pid"):
+        _end(creator["pid"], creator["start_time"])  # with it goes its init (PR_SET_PDEATHSIG)
+    if record["pid"]:
+        _end(record["pid"], record["start_time"], record)
+    # Init's death ends what is in its own pid namespace, and nothing else.
+    if record["cgroup"]["paths"] and (record["namespaces"].get("pid") != "" or not record["pid"]):
+        control.kill(record["cgroup"], _SIGKILL)
+
+
+def _end(pid: int, start_time: int, record: Record | None = None) -> None:
+    try:
+        fd = posix.pidfd_open(pid)
+    except ProcessLookupError:
+        return
+    try:
+        # Looked at after the open: if it is still the recorded process now, the descriptor means no other.
+        if state.process_start_time(pid) != start_time:
+            return
+        try:
+            _signal.pidfd_send_signal(fd, _SIGKILL)
+        except ProcessLookupError:
+            return
+        if record is not None and state.paused(record):
+            control.thaw(record["cgroup"])  # the v1 freezer holds back even SIGKILL
+        poll = select.poll()
+        poll.register(fd, select.POLLIN)
+        if not poll.poll(_PATIENCE * 1000):
+            raise Error("kernel", f"process {pid} does not end", hint="it may hang in the kernel; see /proc/PID/stack")
+    finally:
+        posix.close(fd)

@@ -1,0 +1,80 @@
+"""Running one more process in a container (`exec`)."""
+
+from __future__ import annotations
+
+import gc
+import posix
+
+from ocirt import state
+from ocirt.containers.host import look
+from ocirt.errors import Error
+from ocirt.kernel.process import close_on_exec_from
+from ocirt.kernel.run import ChildGoneError, Run, StepError
+from ocirt.plan import Request
+from ocirt.plan.execute import plan_exec
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
+
+    from ocirt.state import Record
+
+_SIGKILL = 9
+
+
+def load_running(root: str, container_id: str, *, ignore_paused: bool = False) -> Record:
+    """The record of a container that a process can join. Raises Error in runc's words."""
+    record = state.load(root, container_id)
+    now = state.status(record)
+    if now in ("stopped", "creating"):
+        raise Error("state", f"cannot exec in a {now} container")
+    if now == "paused" and not ignore_paused:
+        raise Error("state", "cannot exec in a paused container (use --ignore-paused to override)")
+    return record
+
+
+class Execution:
+    """A process on its way into the container of `record`; `prepare`, then `make`. What fails leaves no process."""
+
+    def __init__(self, record: Record, process: dict[str, Any], request: Request, sub_cgroups: list[str]) -> None:
+        self.record = record
+        paths = record["cgroup"]["paths"]
+        if sub_cgroups:
+            from ocirt.cgroups.paths import below  # noqa: PLC0415  (only for --cgroup)
+
+            for word in sub_cgroups:
+                controllers, colon, sub = word.rpartition(":")
+                for controller in controllers.split(",") if colon else (None,):
+                    paths = below(paths, sub, controller)
+        spec = {"process": process, "seccomp": record.get("seccomp")}
+        self.run = Run(plan_exec(spec, record, paths, look(), request))
+
+    def make(self, on_pid: Callable[[int], None] | None = None) -> int:
+        """Walk the plan until the program runs; its pid. `on_pid` is called with it before that. Raises Error, OSError."""
+        run = self.run
+        if on_pid is not None:
+            run.commit = lambda: on_pid(run.pid)
+        gc.disable()
+        close_on_exec_from(3)
+        try:
+            run.parent()
+            run.await_exec()
+        except (StepError, ChildGoneError) as err:
+            from ocirt.containers.failures import explain  # noqa: PLC0415  (only for a failure)
+
+            self._end()
+            raise explain(err, run.plan, run.at) from None
+        except BaseException:
+            self._end()
+            raise
+        return run.pid
+
+    def _end(self) -> None:
+        for pid in (self.run.stage_pid, self.run.pid):
+            if pid:
+                try:
+                    posix.kill(pid, _SIGKILL)
+                    posix.waitpid(pid, 0)
+                except OSError:
+                    pass  # it has ended, and somebody waited for it

@@ -1,0 +1,25 @@
+"""Looking at the machine and the caller, for a plan."""
+
+from __future__ import annotations
+
+import posix
+
+from ocirt.cgroups import layout
+from ocirt.plan import Host
+
+
+def look() -> Host:
+    """Describe this machine and caller. Raises OSError when /proc cannot be read."""
+    return Host(layout.detect(), posix.geteuid() == 0, in_user_namespace())
+
+
+def in_user_namespace() -> bool:
+    """Whether this process is in a user namespace that is not the first (user_namespaces(7))."""
+    try:
+        fd = posix.open("/proc/self/uid_map", posix.O_RDONLY | posix.O_CLOEXEC)
+    except FileNotFoundError:
+        return False  # a kernel without them
+    try:
+        return posix.read(fd, 256).split() != [b"0", b"0", b"4294967295"]
+    finally:
+        posix.close(fd)

@@ -1,0 +1,74 @@
+"""What parent and child say to each other: one datagram a message on a socketpair(2), whose first byte tells its kind.
+
+`t` and a name: a point of the plan is reached. `p` and a pid: the stage has cloned init. `d`: a descriptor comes along. `f`: a
+step failed; its index, the errno, the name of the call and a detail follow.
+"""
+
+from __future__ import annotations
+
+import posix
+from _struct import pack, unpack_from
+
+from ocirt.kernel.ffi import Buffer, address_of, syscall
+
+_AF_UNIX = 1
+_SOCK_SEQPACKET = 5
+_SOCK_CLOEXEC = 0o2000000
+_SOL_SOCKET = 1
+_SCM_RIGHTS = 1
+_MSG_CMSG_CLOEXEC = 0x40000000
+_LARGEST = 8192
+
+
+def socket_pair() -> tuple[int, int]:
+    """Two connected sockets that keep the bounds of messages; close-on-exec."""
+    buffer = Buffer(8)
+    syscall("socketpair", _AF_UNIX, _SOCK_SEQPACKET | _SOCK_CLOEXEC, 0, buffer.address)
+    first, second = unpack_from("ii", buffer.bytes())
+    return first, second
+
+
+def send(fd: int, kind: bytes, text: bytes = b"") -> None:
+    """Send one message. Raises OSError: EPIPE when the other side is gone."""
+    posix.write(fd, kind + text)
+
+
+def send_failure(fd: int, index: int, errno: int, call: str, detail: str) -> None:
+    """Send a failure; the detail is cut where a message ends."""
+    text = call.encode("utf-8", "surrogateescape") + b"\0" + detail.encode("utf-8", "surrogateescape")
+    posix.write(fd, b"f" + pack("Ii", index, errno) + text[: _LARGEST // 2])
+
+
+def receive(fd: int) -> bytes:
+    """The next message, b"" when the other side is gone."""
+    try:
+        return posix.read(fd, _LARGEST)
+    except ConnectionResetError:
+        return b""
+
+
+def failure_of(message: bytes) -> tuple[int, int, str, str]:
+    """Index, errno, call and detail of a message of kind `f`."""
+    index, errno = unpack_from("Ii", message, 1)
+    call, _, detail = message[9:].partition(b"\0")
+    return index, errno, call.decode("utf-8", "surrogateescape"), detail.decode("utf-8", "surrogateescape")
+
+
+def send_descriptor(socket_fd: int, data: bytes, fd: int) -> None:
+    """sendmsg(2) of `data` with one descriptor (SCM_RIGHTS). Raises CallError."""
+    control = pack("Niii4x", 20, _SOL_SOCKET, _SCM_RIGHTS, fd)
+    vector = pack("PN", address_of(data), len(data))
+    head = pack("PI4xPNPNi4x", 0, 0, address_of(vector), 1, address_of(control), len(control), 0)
+    syscall("sendmsg", socket_fd, head, 0)
+
+
+def receive_descriptor(socket_fd: int) -> tuple[bytes, int]:
+    """One message and the descriptor that came with it (close-on-exec), -1 if none did. Raises CallError."""
+    data, control = Buffer(_LARGEST), Buffer(24)
+    vector = pack("PN", data.address, data.size)
+    head = Buffer(56)
+    head.write(pack("PI4xPNPNi4x", 0, 0, address_of(vector), 1, control.address, control.size, 0))
+    size = syscall("recvmsg", socket_fd, head.address, _MSG_CMSG_CLOEXEC)
+    length, level, kind, fd = unpack_from("Niii", control.bytes())
+    came = length >= 20 and level == _SOL_SOCKET and kind == _SCM_RIGHTS
+    return data.bytes()[:size], fd if came else -1

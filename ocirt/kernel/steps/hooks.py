@@ -1,0 +1,92 @@
+"""Running a hook (runtime-spec, config.md, "POSIX-platform Hooks"): the state on stdin, its own environment, a limit of time."""
+
+from __future__ import annotations
+
+import _signal  # type: ignore[import-not-found]  # (typeshed has none; `signal` loads enum)
+import posix
+import select
+
+from ocirt.kernel.run import Run
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+_SIGNALS = tuple(number for number in range(1, 65) if number not in (9, 19, 32, 33))  # which can be set by sigaction(2)
+_MFD_CLOEXEC = 1
+_MOST_OUTPUT = 2048  # bytes of what a hook said, for the error
+
+
+class HookError(OSError):
+    """A hook failed: the text is `filename`, as for every OSError that crosses from init to the parent."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__(0, "", text)
+
+
+def run(run: Run, kind: str, index: int, hook: dict[str, Any], status: str) -> None:
+    """Run one hook to its end, with `status` in the state that it reads. Raises HookError."""
+    pid = run.pid or posix.getpid()
+    execute(hook, run.hook_state(status, pid), f"error running {kind} hook #{index}")
+
+
+def execute(hook: dict[str, Any], state: bytes, what: str) -> None:
+    """Run one hook to its end. Raises HookError, whose text begins with `what`."""
+    path = hook["path"]
+    reader, writer = posix.pipe2(posix.O_CLOEXEC)
+    said = _output()
+    try:
+        actions = [
+            (posix.POSIX_SPAWN_DUP2, reader, 0),
+            (posix.POSIX_SPAWN_DUP2, said, 1),
+            (posix.POSIX_SPAWN_DUP2, said, 2),
+        ]
+        env = {}
+        for entry in hook.get("env") or ():
+            name, _, value = entry.partition("=")
+            env[name] = value
+        try:
+            pid = posix.posix_spawn(
+                path, hook.get("args") or [path], env, file_actions=actions, setsigmask=(), setsigdef=_SIGNALS
+            )
+        except OSError as err:
+            raise HookError(f"{what}: {path}: {posix.strerror(err.errno or 0).lower()}") from None
+        finally:
+            posix.close(reader)
+        try:
+            posix.write(writer, state)  # a state is small enough for a pipe
+        except BrokenPipeError:
+            pass  # it does not want to know
+        posix.close(writer)
+        writer = -1
+        _wait(pid, hook.get("timeout"), what, said)
+    finally:
+        for fd in (writer, said):
+            if fd >= 0:
+                posix.close(fd)
+
+
+def _output() -> int:
+    """A file in memory for what a hook says: a daemon that it leaves behind must not keep us waiting for the end of a pipe."""
+    try:
+        return posix.memfd_create("hook", _MFD_CLOEXEC)
+    except OSError:
+        return posix.open("/dev/null", posix.O_RDWR | posix.O_CLOEXEC)
+
+
+def _wait(pid: int, timeout: int | None, what: str, said: int) -> None:
+    if timeout:
+        poll = select.poll()
+        fd = posix.pidfd_open(pid)
+        poll.register(fd, select.POLLIN)
+        ended = poll.poll(timeout * 1000)
+        posix.close(fd)
+        if not ended:
+            posix.kill(pid, _signal.SIGKILL)
+            posix.waitpid(pid, 0)
+            raise HookError(f"{what}: hook ran past timeout of {timeout}s")
+    code = posix.waitstatus_to_exitcode(posix.waitpid(pid, 0)[1])
+    if code:
+        text = posix.pread(said, _MOST_OUTPUT, 0).decode("utf-8", "replace").strip()
+        word = f"exit status {code}" if code > 0 else f"signal {-code}"
+        raise HookError(f"{what}: {word}" + (f", output: {text}" if text else ""))

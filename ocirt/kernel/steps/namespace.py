@@ -1,0 +1,76 @@
+"""Joining and leaving namespaces (setns(2), unshare(2), ioctl_nsfs(2))."""
+
+from __future__ import annotations
+
+import posix
+from _struct import pack
+from errno import EINVAL
+
+from ocirt.kernel import constants as k
+from ocirt.kernel import process
+from ocirt.kernel.ffi import CallError, syscall
+from ocirt.kernel.run import Run
+
+_AF_INET = 2
+_SOCK_DGRAM = 2
+_SOCK_CLOEXEC = 0o2000000
+
+
+def open(run: Run, slot: str, path: str, kind: int) -> None:  # noqa: A001  (the plan's word)
+    """Open a namespace by path; EINVAL if it is not of that kind."""
+    # Not blocking: somebody's FIFO at this path must not hold us.
+    fd = posix.open(path, posix.O_RDONLY | posix.O_NONBLOCK | posix.O_CLOEXEC)
+    run.fds[slot] = fd
+    try:
+        found = syscall("ioctl", fd, k.NS_GET_NSTYPE)
+    except CallError:
+        raise CallError(EINVAL, "ioctl", f"{path} is no namespace") from None
+    if found != kind:
+        raise CallError(EINVAL, "ioctl", f"{path} is a namespace of another kind")
+
+
+def join(run: Run, slot: str, kind: int) -> None:
+    """Join the namespace of a slot."""
+    process.setns(run.fds[slot], kind)
+
+
+def postpone(run: Run, slot: str, kind: int) -> None:
+    """Join it later, with the rights that the user namespace gives."""
+    run.postponed.append((slot, kind))
+
+
+def join_postponed(run: Run) -> None:
+    """Join what was not allowed before the user namespace was joined."""
+    for slot, kind in run.postponed:
+        process.setns(run.fds[slot], kind)
+
+
+def join_target(run: Run, kinds: int) -> None:
+    """Join the namespaces of the process behind the slot `target`."""
+    process.setns(run.fds["target"], kinds)
+
+
+def return_pid(run: Run) -> None:
+    """Make children of the runtime's own pid namespace again."""
+    del run
+    fd = posix.open("/proc/self/ns/pid", posix.O_RDONLY | posix.O_CLOEXEC)
+    try:
+        process.setns(fd, k.CLONE_NEWPID)
+    finally:
+        posix.close(fd)
+
+
+def unshare(run: Run, kinds: int) -> None:
+    """Leave namespaces for new ones."""
+    del run
+    process.unshare(kinds)
+
+
+def loopback_up(run: Run) -> None:
+    """Bring up `lo` (netdevice(7), SIOCSIFFLAGS)."""
+    del run
+    fd = syscall("socket", _AF_INET, _SOCK_DGRAM | _SOCK_CLOEXEC, 0)
+    try:
+        syscall("ioctl", fd, k.SIOCSIFFLAGS, pack("16sH22x", b"lo", k.IFF_UP))
+    finally:
+        posix.close(fd)

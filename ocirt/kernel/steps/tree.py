@@ -1,0 +1,100 @@
+"""The root of the container, and the way into it."""
+
+from __future__ import annotations
+
+import posix
+from errno import EINVAL, ENOTDIR
+
+from ocirt.kernel import constants as k
+from ocirt.kernel import mount, resolve
+from ocirt.kernel.ffi import Buffer, CallError, syscall
+from ocirt.kernel.run import Run
+from ocirt.paths import encode, read_bytes
+
+_O_PATH = 0o10000000
+
+
+def check_root(run: Run, path: str) -> None:
+    """See that the root is a directory, before anything is made."""
+    del run
+    try:
+        if posix.stat(path).st_mode & resolve.S_IFMT != resolve.S_IFDIR:
+            raise CallError(ENOTDIR, "stat", path)
+    except PermissionError:
+        pass  # init may be allowed what we are not
+
+
+def attach_root(run: Run, path: str) -> None:
+    """Make the detached copy of the root a mount of init's namespace, on top of what it was made from."""
+    fd = run.fds["root"]
+    target = posix.open(path, _O_PATH | posix.O_DIRECTORY | posix.O_CLOEXEC)
+    mount.move_mount(fd, target)
+    posix.close(target)
+    run.root_fd = fd
+
+
+def open_root(run: Run) -> None:
+    """The root of a process that has joined a container."""
+    run.root_fd = posix.open("/", _O_PATH | posix.O_DIRECTORY | posix.O_CLOEXEC)
+
+
+def make_parent_private(run: Run, path: str) -> None:
+    """Keep what is attached at the root from propagating to the host, where the host's tree stays shared."""
+    del run
+    best = b"/"
+    wanted = encode(path)
+    for line in read_bytes("/proc/self/mountinfo", 1 << 26).split(b"\n"):
+        fields = line.split(b" ")
+        if len(fields) > 4:
+            place = fields[4].replace(b"\\040", b" ").replace(b"\\011", b"\t").replace(b"\\012", b"\n").replace(b"\\134", b"\\")
+            if (wanted + b"/").startswith(place.rstrip(b"/") + b"/") and len(place) >= len(best):
+                best = place
+    mount.mount_setattr(k.AT_FDCWD, 0, 0, k.MS_PRIVATE, path=best)
+
+
+def make_directory(run: Run, path: str) -> None:
+    """Make a directory of the container, such as its working directory, where it is missing."""
+    try:
+        posix.close(resolve.make_directory(run.root_fd, path))
+    except OSError as err:
+        err.filename = path
+        raise
+
+
+def sysctl(run: Run, path: str, value: str) -> None:
+    """Write a file below the host's /proc/sys: what it means is said by init's own namespaces.
+
+    The host's /proc is still in sight, so no image can have put anything in its place; that it is a procfs is verified.
+    """
+    if "proc" not in run.fds:
+        fd = posix.open("/proc", _O_PATH | posix.O_DIRECTORY | posix.O_CLOEXEC)
+        run.fds["proc"] = fd
+        buffer = Buffer(120)
+        syscall("fstatfs", fd, buffer.address)
+        if int.from_bytes(buffer.bytes()[:8], "little") != k.PROC_SUPER_MAGIC:
+            raise CallError(EINVAL, "fstatfs", "/proc of the host is not a procfs")
+    beneath = k.RESOLVE_BENEATH | k.RESOLVE_NO_XDEV | k.RESOLVE_NO_SYMLINKS
+    fd = resolve.open_in_root(run.fds["proc"], "sys/" + path, posix.O_WRONLY, 0, beneath)
+    try:
+        posix.write(fd, encode(value))
+    except OSError as err:
+        err.filename = "/proc/sys/" + path
+        raise
+    finally:
+        posix.close(fd)
+
+
+def pivot(run: Run) -> None:
+    """pivot_root(2), after which nothing of the host's tree is left."""
+    posix.fchdir(run.root_fd)
+    mount.pivot_root_here()
+
+
+def move_root(run: Run) -> None:
+    """For a root in a ramdisk, which pivot_root(2) refuses: move the tree over `/`, and chroot(2)."""
+    posix.fchdir(run.root_fd)
+    target = posix.open("/", _O_PATH | posix.O_DIRECTORY | posix.O_CLOEXEC)
+    mount.move_mount(run.root_fd, target)
+    posix.close(target)
+    posix.chroot(".")
+    posix.chdir("/")

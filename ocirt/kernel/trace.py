@@ -1,0 +1,50 @@
+"""When each step began and how long it took, in the trace-event format that Chrome and Perfetto read.
+
+The file is a JSON array; the format lets its end be missing, so that each process can append what it did.
+"""
+
+from __future__ import annotations
+
+import posix
+from time import monotonic_ns
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from ocirt.plan import Plan
+
+_TRACKS = {"parent": 1, "stage": 2, "init": 3, "start": 3}
+
+
+class Trace:
+    """The steps of one process; `flush` appends them to the file. A forked child goes on with a copy."""
+
+    def __init__(self, path: str, plan: Plan) -> None:
+        self._fd = posix.open(path, posix.O_WRONLY | posix.O_CREAT | posix.O_TRUNC | posix.O_APPEND | posix.O_CLOEXEC, 0o644)
+        self._plan = plan
+        self._lines: list[str] = []
+        text = "[\n"
+        for track, name in ((1, "parent"), (2, "stage"), (3, "init")):
+            text += f'{{"name":"thread_name","ph":"M","pid":1,"tid":{track},"args":{{"name":"{name}"}}}},\n'
+        posix.write(self._fd, text.encode())
+
+    def add(self, side: str, index: int, began: int) -> None:
+        """Note a step that began at `began` (ns, CLOCK_MONOTONIC) and has just ended."""
+        ended = monotonic_ns()
+        _, operation, _, pointer, _ = self._plan[index]
+        self.span(_TRACKS[side], operation, pointer, began, ended)
+        if operation in ("process.clone", "sync.tell", "program.filter", "program.limit", "state.commit"):
+            self.flush()
+
+    def span(self, track: int, name: str, pointer: str, began: int, ended: int) -> None:
+        """Note anything that took from `began` to `ended` (ns)."""
+        quoted = pointer.replace("\\", "\\\\").replace('"', '\\"')
+        self._lines.append(
+            f'{{"name":"{name}","cat":"step","ph":"X","pid":1,"tid":{track},"ts":{began / 1000},'
+            f'"dur":{(ended - began) / 1000},"args":{{"pointer":"{quoted}"}}}},\n'
+        )
+
+    def flush(self) -> None:
+        """Append what was noted."""
+        if self._lines:
+            posix.write(self._fd, "".join(self._lines).encode())
+            self._lines.clear()

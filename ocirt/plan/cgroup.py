@@ -1,0 +1,85 @@
+"""The steps that give a container its cgroups and limits."""
+
+from __future__ import annotations
+
+from errno import EACCES, EPERM, EROFS
+
+from ocirt.cgroups import devices, limits
+from ocirt.errors import Error
+from ocirt.plan import INIT, PARENT, step
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from ocirt.cgroups.limits import Entry
+    from ocirt.plan import Host, Plan, Request
+
+
+def wanted(resources: dict[str, Any]) -> bool:
+    """Whether config.json asks for any limit (device rules apart): then a container without cgroups is none to start."""
+    return any(value for name, value in resources.items() if name != "devices")
+
+
+def entries_of(spec: dict[str, Any], host: Host) -> list[Entry]:
+    """The writes into cgroup files that `linux.resources` asks for, device rules apart. Raises Error."""
+    return limits.writes(spec["linux"].get("resources"), host.layout.mode)
+
+
+def before(spec: dict[str, Any], paths: dict[str, str], entries: list[Entry], host: Host, request: Request) -> Plan:
+    """Make the cgroups and limit them, before anything runs in them."""
+    linux = spec["linux"]
+    resources = linux.get("resources") or {}
+    mode = host.layout.mode
+    if not paths:
+        if wanted(resources) and request.cgroups != "disabled":
+            raise Error(
+                "unsupported",
+                "no cgroup could be used to set limits",
+                subject="/linux/resources",
+                hint="leave the limits out, or have a cgroup delegated",
+            )
+        return []
+    denied = (EACCES, EPERM, EROFS)
+    plan = [
+        step(PARENT, "cgroup.check", paths, at="/linux/cgroupsPath"),
+        step(
+            PARENT,
+            "cgroup.make",
+            paths,
+            at="/linux/cgroupsPath",
+            errors=dict.fromkeys(denied) if request.lenient_cgroups and not wanted(resources) else None,
+        ),
+    ]
+    if early := [entry for entry in entries if entry[0] != "cpu"]:
+        plan.append(step(PARENT, "cgroup.limit", paths, tuple(early), at="/linux/resources"))
+    section = resources.get("devices")
+    if "devices" in paths or mode == "v2":
+        nodes = [node["path"] for node in linux.get("devices", ())]
+        rules = devices.rules(section, nodes)
+        may_fail = host.user_namespace or not host.root
+        errors: Any = dict.fromkeys(denied) if may_fail and not _restricts(section) else None
+        if mode == "v2":
+            plan.append(step(PARENT, "cgroup.device_program", paths, devices.program(rules), at=devices.POINTER, errors=errors))
+        else:
+            plan.append(
+                step(PARENT, "cgroup.device_rules", paths, tuple(devices.writes(rules)), at=devices.POINTER, errors=errors)
+            )
+    plan.append(step(PARENT, "cgroup.open", paths, at="/linux/cgroupsPath"))
+    return plan
+
+
+def _restricts(section: list[dict[str, Any]] | None) -> bool:
+    # "Deny all" is what every caller sends; in a user namespace nothing can be made of it, and mknod(2) is forbidden anyway.
+    return devices.denies([entry for entry in section or () if entry != {"allow": False, "access": "rwm"}])
+
+
+def enter(paths: dict[str, str]) -> Plan:
+    """Init's own step into the cgroups that clone3(2) has not put it into."""
+    return [step(INIT, "cgroup.join", at="/linux/cgroupsPath")] if paths else []
+
+
+def after(paths: dict[str, str], entries: list[Entry]) -> Plan:
+    """The processor's limits, once init is set up: what the runtime does should not be throttled."""
+    late = [entry for entry in entries if entry[0] == "cpu"]
+    return [step(PARENT, "cgroup.limit", paths, tuple(late), at="/linux/resources/cpu")] if late and paths else []

@@ -1,0 +1,109 @@
+"""The plan of a container: from config.json to its program."""
+
+from __future__ import annotations
+
+from errno import ENOSYS
+
+from ocirt.cgroups.paths import resolve, writable
+from ocirt.errors import Error
+from ocirt.plan import INIT, PARENT, START, cgroup, namespaces, process, rootfs, step
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from ocirt.plan import Host, Plan, Request
+
+HOOKS = ("prestart", "createRuntime", "createContainer", "startContainer", "poststart", "poststop")
+
+
+def cgroup_paths(spec: dict[str, Any], host: Host, request: Request) -> dict[str, str]:
+    """The container's cgroup directories by controller. Raises Error."""
+    if request.cgroups == "disabled" or host.layout.mode == "none":
+        return {}
+    found = resolve(spec["linux"].get("cgroupsPath"), request.container_id, host.layout, request.lenient_cgroups)
+    if request.lenient_cgroups:
+        usable = writable(found)
+        # Half a set of cgroups is of no use without limits, and in the way of a later cleaning up.
+        return usable if len(usable) == len(found) or cgroup.wanted(spec["linux"].get("resources") or {}) else {}
+    return found
+
+
+def plan_create(spec: dict[str, Any], host: Host, request: Request, paths: dict[str, str]) -> Plan:
+    """The steps for a validated `spec`; `paths` are its cgroups, from `cgroup_paths`.
+
+    Raises Error with the JSON pointer of what cannot be had.
+    """
+    linux, hooks = spec["linux"], spec.get("hooks") or {}
+    spaces = namespaces.Namespaces(linux, host)
+    tree = rootfs.Tree(spec, spaces, host, request)
+    run = process.Process(spec["process"])
+    seccomp = linux.get("seccomp")
+    entries = cgroup.entries_of(spec, host)
+    if not request.pivot and (linux.get("rootfsPropagation") or "").endswith("private"):
+        raise Error("invalid", "a private root needs pivot_root", subject="/linux/rootfsPropagation", hint="leave --no-pivot out")
+
+    plan = namespaces.open_joined(spaces)
+    plan += rootfs.sources(tree)
+    if seccomp:
+        plan.append(step(PARENT, "program.load_filter", request.state_root, seccomp, at="/linux/seccomp"))
+    plan += cgroup.before(spec, paths, entries, host, request)
+    if request.waits:
+        plan.append(step(PARENT, "barrier.make", request.directory))
+    plan.append(step(PARENT, "sync.open"))
+    plan += namespaces.clone(spaces)
+    if "oomScoreAdj" in spec["process"]:
+        plan.append(step(PARENT, "process.set_oom_score", spec["process"]["oomScoreAdj"], at="/process/oomScoreAdj"))
+    plan += cgroup.enter(paths)
+    plan += namespaces.maps(spaces, linux, host)
+    plan += [step(INIT, "process.protect"), step(INIT, "process.die_with_parent")]
+    plan += namespaces.enter(spaces)
+    plan.append(step(INIT, "process.new_session"))
+    if request.keyring:
+        plan.append(step(INIT, "process.join_keyring", "_ses." + request.container_id, errors={ENOSYS: None}))
+    if id_maps := rootfs.id_maps(tree, spaces):
+        plan += id_maps
+        plan += [step(PARENT, "sync.tell", "id-mapped"), step(INIT, "sync.expect", "id-mapped")]
+
+    plan += rootfs.root(tree)
+    plan += rootfs.mounts(tree, spaces, paths, host)
+    plan += rootfs.devices(tree, spaces, host)
+    if hooks.get("prestart") or hooks.get("createRuntime"):
+        plan += [step(INIT, "sync.tell", "mounted"), step(PARENT, "sync.expect", "mounted")]
+        plan += _hooks(hooks, "prestart", PARENT, "creating")
+        plan += _hooks(hooks, "createRuntime", PARENT, "creating")
+        plan += [step(PARENT, "sync.tell", "hooked"), step(INIT, "sync.expect", "hooked")]
+    plan += _hooks(hooks, "createContainer", INIT, "creating")
+    for name, operation in (("hostname", "process.set_host_name"), ("domainname", "process.set_domain_name")):
+        if spec.get(name):
+            plan.append(step(INIT, operation, spec[name], at="/" + name))
+    plan += rootfs.finish(tree)
+    if request.console:
+        plan += process.console(run, bind=True)
+    if request.pipes:
+        plan.append(step(INIT, "stdio.take"))
+    plan += rootfs.enter(spec, request)
+    plan.append(step(INIT, "process.close_descriptors", request.fds))
+    plan += process.identity(run, keep_groups=_no_groups(spaces, host), seccomp=bool(seccomp))
+
+    plan += [step(INIT, "sync.tell", "ready"), step(PARENT, "sync.expect", "ready")]
+    plan += process.limits(run)
+    plan += cgroup.after(paths, entries)
+    plan += [step(PARENT, "state.commit"), step(PARENT, "sync.tell", "committed"), step(INIT, "sync.leave_parent", "committed")]
+    if request.waits:
+        plan.append(step(START, "barrier.wait"))
+    plan += _hooks(hooks, "startContainer", START, "created")
+    plan += process.tail(run, fds=request.fds, listen_fds=request.listen_fds, filtered=bool(seccomp))
+    return plan
+
+
+def _no_groups(spaces: namespaces.Namespaces, host: Host) -> bool:
+    """Whether setgroups(2) may be denied: in the user namespace of somebody who is not root."""
+    return spaces.has_user and not host.root
+
+
+def _hooks(hooks: dict[str, Any], kind: str, side: str, status: str) -> Plan:
+    return [
+        step(side, "hooks.run", kind, index, hook, status, at=f"/hooks/{kind}/{index}")
+        for index, hook in enumerate(hooks.get(kind) or ())
+    ]

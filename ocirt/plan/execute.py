@@ -1,0 +1,68 @@
+"""The plan of `exec`: one more process in a container."""
+
+from __future__ import annotations
+
+from errno import EBUSY, ENOSYS
+
+from ocirt.kernel import constants as k
+from ocirt.plan import INIT, PARENT, STAGE, process, step
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from ocirt.plan import Host, Plan, Request
+
+# Joined by one setns(2) on init's pidfd (Linux 5.8); a namespace that init shares with us is joined for nothing.
+_ALL = k.CLONE_NEWNS | k.CLONE_NEWCGROUP | k.CLONE_NEWUTS | k.CLONE_NEWIPC | k.CLONE_NEWNET
+
+
+def plan_exec(spec: dict[str, Any], record: dict[str, Any], paths: dict[str, str], host: Host, request: Request) -> Plan:
+    """The steps that run `spec["process"]` in the container of `record`, in the cgroups `paths`.
+
+    `spec` is {"process", "seccomp"}: pointers lead into a process.json, or into config.json's process.
+    """
+    run = process.Process(spec["process"])
+    seccomp = spec.get("seccomp")
+    kinds = record["namespaces"]
+    flags = _ALL | (k.CLONE_NEWTIME if "time" in kinds else 0)
+    user = k.CLONE_NEWUSER if "user" in kinds else 0
+    pid = k.CLONE_NEWPID if "pid" in kinds else 0
+    plan: Plan = [step(PARENT, "process.open_target", record["pid"])]
+    if seccomp:
+        plan.append(step(PARENT, "program.load_filter", request.state_root, seccomp, at="/linux/seccomp"))
+    if paths:
+        plan.append(step(PARENT, "cgroup.open", paths))
+    plan.append(step(PARENT, "sync.open"))
+    if host.root and pid:
+        # It counts for the next child; with root's rights the user namespace need not be joined first.
+        plan.append(step(PARENT, "namespace.join_target", pid))
+    side = INIT if host.root else STAGE
+    # A container that has moved its processes to cgroups below its own, and handed on controllers, takes none any more (EBUSY).
+    beside = {EBUSY: ("process.clone_beside", (side, record["pid"]))}
+    plan.append(step(PARENT, "process.clone", side, 0, errors=beside if "" in paths else None))
+    if "oomScoreAdj" in spec["process"]:
+        plan.append(step(PARENT, "process.set_oom_score", spec["process"]["oomScoreAdj"], at="/process/oomScoreAdj"))
+    if paths:
+        plan.append(step(side, "cgroup.join"))
+    plan += [step(side, "process.protect"), step(side, "namespace.join_target", flags | user | (pid if side == STAGE else 0))]
+    if side == STAGE:
+        plan += [step(STAGE, "process.clone_sibling", INIT, 0), step(PARENT, "process.meet")]
+    if user:
+        plan.append(step(INIT, "user.become_root"))
+    plan.append(step(INIT, "process.protect"))
+    plan.append(step(INIT, "process.die_with_parent"))
+    plan.append(step(INIT, "process.new_session"))
+    if request.keyring:
+        plan.append(step(INIT, "process.join_keyring", "_ses." + request.container_id, errors={ENOSYS: None}))
+    plan.append(step(INIT, "tree.open_root"))
+    if request.console:
+        plan += process.console(run, bind=False)
+    if request.pipes:
+        plan.append(step(INIT, "stdio.take"))
+    plan += process.identity(run, keep_groups=bool(user) and not host.root, seccomp=bool(seccomp))
+    plan += [step(INIT, "sync.tell", "ready"), step(PARENT, "sync.expect", "ready")]
+    plan += process.limits(run)
+    plan += [step(PARENT, "state.commit"), step(PARENT, "sync.tell", "committed"), step(INIT, "sync.leave_parent", "committed")]
+    plan += process.tail(run, fds=request.fds, listen_fds=request.listen_fds, filtered=bool(seccomp))
+    return plan

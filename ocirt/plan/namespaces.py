@@ -1,0 +1,145 @@
+"""Which namespaces are made, which joined, by whom, and in which order (namespaces(7), user_namespaces(7)).
+
+One clone3(2) makes init with all of its new namespaces: the kernel makes the user namespace first, so that the others belong to
+it. The cgroup namespace comes later, by unshare(2), as its root is the cgroup that the caller is in. What is joined is joined by
+init, but for
+
+- the pid namespace, which counts for children only: the parent joins it for its next child, and goes back;
+- a user namespace that is joined, or that is new beside others that are joined: then a stage joins and clones init, as what was
+  made before belongs to the host's user namespace and cannot be entered from inside the new one.
+"""
+
+from __future__ import annotations
+
+from errno import EPERM
+
+from ocirt.kernel import constants as k
+from ocirt.plan import INIT, PARENT, STAGE, step
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from ocirt.plan import Host, Plan
+
+FLAGS: dict[str, int] = {
+    "pid": k.CLONE_NEWPID,
+    "network": k.CLONE_NEWNET,
+    "ipc": k.CLONE_NEWIPC,
+    "uts": k.CLONE_NEWUTS,
+    "mount": k.CLONE_NEWNS,
+    "user": k.CLONE_NEWUSER,
+    "cgroup": k.CLONE_NEWCGROUP,
+    "time": k.CLONE_NEWTIME,
+}
+# The mount namespace last: with it the paths of the others change their meaning.
+_ORDER = ("network", "ipc", "uts", "time", "cgroup", "pid", "mount")
+
+
+class Namespaces:
+    """The entries of `linux.namespaces`: `new` and `joined` (type to path), `pointers` by type; and how init comes into them."""
+
+    __slots__ = ("joined", "new", "pointers", "staged")
+
+    def __init__(self, linux: dict[str, Any], host: Host) -> None:
+        self.new: set[str] = set()
+        self.joined: dict[str, str] = {}
+        self.pointers: dict[str, str] = {}
+        for index, entry in enumerate(linux.get("namespaces", ())):
+            kind = entry["type"]
+            self.pointers[kind] = f"/linux/namespaces/{index}"
+            if entry.get("path"):
+                self.joined[kind] = entry["path"]
+            else:
+                self.new.add(kind)
+        others = self.joined.keys() - {"pid"}
+        self.staged = "user" in others or ("user" in self.new and bool(others) and host.root)
+
+    @property
+    def has_user(self) -> bool:
+        """Whether the container has a user namespace that is not the runtime's."""
+        return "user" in self.new or "user" in self.joined
+
+    @property
+    def clone_flags(self) -> int:
+        """CLONE_NEW* for the clone of init."""
+        flags = 0
+        for kind in self.new:
+            flags |= FLAGS[kind]
+        return flags & ~k.CLONE_NEWCGROUP
+
+
+def open_joined(spaces: Namespaces) -> Plan:
+    """Open what is to be joined, before anything is made."""
+    plan = []
+    for kind, path in spaces.joined.items():
+        pointer = spaces.pointers[kind] + "/path"
+        plan.append(step(PARENT, "namespace.open", "namespace/" + kind, path, FLAGS[kind], at=pointer))
+    return plan
+
+
+def _join(side: str, spaces: Namespaces, kind: str) -> Any:
+    return step(side, "namespace.join", "namespace/" + kind, FLAGS[kind], at=spaces.pointers[kind] + "/path")
+
+
+def clone(spaces: Namespaces) -> Plan:
+    """The parent's and the stage's steps that end with a new init."""
+    flags = spaces.clone_flags
+    if not spaces.staged:
+        if "pid" not in spaces.joined:
+            return [step(PARENT, "process.clone", INIT, flags, at="/linux/namespaces")]
+        return [
+            _join(PARENT, spaces, "pid"),
+            step(PARENT, "process.clone", INIT, flags, at="/linux/namespaces"),
+            step(PARENT, "namespace.return_pid"),
+        ]
+    plan = [
+        step(PARENT, "process.clone", STAGE, 0, at="/linux/namespaces"),
+        step(STAGE, "process.protect"),
+    ]
+    joins = [_join(STAGE, spaces, kind) for kind in _ORDER if kind in spaces.joined]
+    if "user" in spaces.joined:
+        # With the host's rights where these are needed, else with those that the user namespace gives.
+        for side, operation, arguments, pointer, _ in joins:
+            plan.append(step(side, operation, *arguments, at=pointer, errors={EPERM: ("namespace.postpone", arguments)}))
+        plan += [
+            _join(STAGE, spaces, "user"),
+            step(STAGE, "user.become_root", at=spaces.pointers["user"]),
+            step(STAGE, "namespace.join_postponed"),
+        ]
+    else:
+        plan += joins
+    plan += [
+        step(STAGE, "process.clone_sibling", INIT, flags, at="/linux/namespaces"),
+        step(PARENT, "process.meet"),
+    ]
+    return plan
+
+
+def enter(spaces: Namespaces) -> Plan:
+    """Init's first steps in namespaces, once it is in its cgroup."""
+    plan: Plan = []
+    if not spaces.staged:
+        plan += [_join(INIT, spaces, kind) for kind in _ORDER if kind in spaces.joined and kind != "pid"]
+    if "cgroup" in spaces.new:
+        plan.append(step(INIT, "namespace.unshare", k.CLONE_NEWCGROUP, at=spaces.pointers["cgroup"]))
+    if "network" in spaces.new:
+        plan.append(step(INIT, "namespace.loopback_up", at=spaces.pointers["network"]))
+    return plan
+
+
+def maps(spaces: Namespaces, linux: dict[str, Any], host: Host) -> Plan:
+    """Write the id mappings of a new user namespace, and become its root."""
+    if "user" not in spaces.new:
+        if "user" in spaces.joined:
+            return [step(INIT, "user.become_root", at=spaces.pointers["user"])]
+        return []
+    lines = []
+    for name in ("uidMappings", "gidMappings"):
+        lines.append(tuple((entry["containerID"], entry["hostID"], entry["size"]) for entry in linux.get(name, ())))
+    return [
+        step(PARENT, "user.map", lines[0], lines[1], host.root, at="/linux/uidMappings"),
+        step(PARENT, "sync.tell", "mapped"),
+        step(INIT, "sync.expect", "mapped"),
+        step(INIT, "user.become_root", at=spaces.pointers["user"]),
+    ]

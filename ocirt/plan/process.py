@@ -1,0 +1,142 @@
+"""The process that the container runs: what it is given, in the order in which privileges go (capabilities(7), seccomp(2)).
+
+The tail of a start (side `start`) queues its calls, and `program.execve` makes them one right after the other: what lowers limits
+or forbids system calls comes when the interpreter needs none any more.
+"""
+
+from __future__ import annotations
+
+from errno import EACCES, EINVAL, EPERM
+
+from ocirt.paths import clean
+from ocirt.plan import INIT, PARENT, START, step
+from ocirt.spec.capabilities import mask
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from ocirt.plan import Errors, Plan
+
+_UMASK = 0o022
+_SYS_ADMIN = 1 << 21
+# These keep the interpreter from going on; they come last.
+_TIGHT = ("RLIMIT_AS", "RLIMIT_DATA", "RLIMIT_NOFILE", "RLIMIT_FSIZE", "RLIMIT_CPU")
+
+
+class Process:
+    """A `process` of config.json, with what the plan makes of it: `env` without repetitions, `path` (PATH), masks."""
+
+    __slots__ = ("capabilities", "env", "gid", "groups", "path", "pointer", "process", "rlimits", "uid")
+
+    def __init__(self, process: dict[str, Any], pointer: str = "/process") -> None:
+        self.process = process
+        self.pointer = pointer
+        user = process.get("user") or {}
+        self.uid: int = user.get("uid", 0)
+        self.gid: int = user.get("gid", 0)
+        self.groups: list[int] = user.get("additionalGids") or []
+        env = {entry.partition("=")[0]: entry for entry in process.get("env") or ()}
+        self.env = list(env.values())
+        self.path: str = env.get("PATH", "=").partition("=")[2]
+        # As for runc, a process without the section has no capabilities at all.
+        sets = process.get("capabilities") or {}
+        names = ("bounding", "effective", "permitted", "inheritable", "ambient")
+        self.capabilities: dict[str, int] = {name: mask(sets.get(name) or ()) for name in names}
+        limits = process.get("rlimits") or ()
+        self.rlimits: list[tuple[int, str, int, int, str]] = []
+        if limits:
+            from ocirt.spec.rlimits import NUMBERS  # noqa: PLC0415  (many specs have none)
+
+            for index, limit in enumerate(limits):
+                at = f"{pointer}/rlimits/{index}"
+                self.rlimits.append((NUMBERS[limit["type"]], limit["type"], limit["soft"], limit["hard"], at))
+            self.rlimits.sort(key=_tightness)
+
+
+def _tightness(limit: tuple[int, str, int, int, str]) -> int:
+    return -_TIGHT.index(limit[1]) if limit[1] in _TIGHT else -len(_TIGHT)
+
+
+def limits(run: Process) -> Plan:
+    """The parent's part: to raise a hard limit takes a capability that init may not have."""
+    return [step(PARENT, "process.raise_limit", number, name, hard, at=pointer) for number, name, _, hard, pointer in run.rlimits]
+
+
+def identity(run: Process, *, keep_groups: bool, seccomp: bool) -> Plan:
+    """Give up privileges and become the user. `seccomp`: there is a filter, which without no_new_privs takes CAP_SYS_ADMIN.
+
+    `keep_groups`: setgroups(2) is not allowed in this user namespace.
+    """
+    process, pointer = run.process, run.pointer
+    cwd = clean(process["cwd"])
+    no_new_privileges = process.get("noNewPrivileges", False)
+    user = process.get("user") or {}
+    plan = [
+        step(INIT, "stdio.reopen_null"),
+        step(INIT, "user.find_home", run.uid, run.env, at=pointer + "/env"),
+        step(INIT, "process.umask", user.get("umask", _UMASK) & 0o777, at=pointer + "/user/umask"),
+        # What the user may not enter, but the container's root may.
+        step(INIT, "process.chdir", cwd, at=pointer + "/cwd", errors={EPERM: None, EACCES: None}),
+    ]
+    sets = run.capabilities
+    plan.append(step(INIT, "process.limit_bounding_set", sets["bounding"], at=pointer + "/capabilities/bounding"))
+    plan.append(step(INIT, "stdio.own", run.uid, at=pointer + "/user"))
+    plan.append(step(INIT, "user.become", run.uid, run.gid, tuple(run.groups), not keep_groups, at=pointer + "/user"))
+    plan.append(step(INIT, "process.chdir", cwd, at=pointer + "/cwd"))
+    plan.append(step(INIT, "process.check_directory", at=pointer + "/cwd"))
+    spare = _SYS_ADMIN if seccomp and not no_new_privileges else 0
+    plan.append(
+        step(
+            INIT,
+            "process.set_capabilities",
+            sets["effective"] | spare,
+            sets["permitted"] | spare,
+            sets["inheritable"],
+            at=pointer + "/capabilities",
+        )
+    )
+    if sets["ambient"]:
+        lost: Errors = {EPERM: None, EINVAL: None}
+        ambient = sets["ambient"] & sets["permitted"] & sets["inheritable"]
+        plan.append(step(INIT, "process.raise_ambient", ambient, at=pointer + "/capabilities/ambient", errors=lost))
+    if no_new_privileges:
+        plan.append(step(INIT, "process.no_new_privileges", at=pointer + "/noNewPrivileges"))
+    plan.append(step(INIT, "program.find", process["args"][0], run.path, at=pointer + "/args/0"))
+    return plan
+
+
+def tail(run: Process, *, fds: int, listen_fds: int, filtered: bool) -> Plan:
+    """From `start` to the program: what is queued, then execve(2)."""
+    pointer = run.pointer
+    plan = [step(START, "program.prepare", tuple(run.process["args"]), tuple(run.env), listen_fds, at=pointer + "/args")]
+    if filtered:
+        plan.append(step(START, "program.prepare_filter", at="/linux/seccomp"))
+    plan.append(step(START, "program.keep_descriptors", fds))
+    plan += [step(START, "program.limit", number, name, soft, hard, at=at) for number, name, soft, hard, at in run.rlimits]
+    if filtered:
+        plan.append(step(START, "program.filter", at="/linux/seccomp"))
+        sets = run.capabilities
+        if not run.process.get("noNewPrivileges"):
+            plan.append(
+                step(
+                    START,
+                    "program.set_capabilities",
+                    sets["effective"],
+                    sets["permitted"],
+                    sets["inheritable"],
+                    at=pointer + "/capabilities",
+                )
+            )
+    plan.append(step(START, "program.execve", at=pointer + "/args"))
+    return plan
+
+
+def console(run: Process, *, bind: bool) -> Plan:
+    """A pseudo-terminal of the container's own devpts; with `bind`, as /dev/console too."""
+    size = run.process.get("consoleSize") or {}
+    at = run.pointer + "/terminal"
+    plan = [step(INIT, "console.open", size.get("height", 0), size.get("width", 0), at=at)]
+    if bind:
+        plan.append(step(INIT, "console.bind", at=at))
+    return [*plan, step(INIT, "console.send", at=at), step(PARENT, "console.receive", at=at)]

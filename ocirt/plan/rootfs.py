@@ -1,0 +1,233 @@
+"""The container's tree: propagation, root, mounts, devices, what is masked, and the step into it.
+
+Everything is attached below the root by descriptor, before pivot_root(2): the host's tree is still in sight then, so that bind
+sources, device nodes and /proc are the host's own and cannot be anything of the image's making.
+"""
+
+from __future__ import annotations
+
+from errno import EEXIST, ENOENT, ENOTDIR, EPERM
+
+from ocirt import paths
+from ocirt.cgroups.devices import DEFAULTS
+from ocirt.kernel import constants as k
+from ocirt.plan import INIT, PARENT, step
+from ocirt.spec.mountoptions import MS_REC, PROPAGATION, parse
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from ocirt.plan import Errors, Host, Plan, Request
+    from ocirt.plan.namespaces import Namespaces
+
+_LINKS = (("fd", "/proc/self/fd"), ("stdin", "/proc/self/fd/0"), ("stdout", "/proc/self/fd/1"), ("stderr", "/proc/self/fd/2"))
+_MODE = 0o666
+
+
+class Tree:
+    """What the steps of one tree have in common."""
+
+    __slots__ = ("bundle", "by_parent", "path", "read_only", "spec")
+
+    def __init__(self, spec: dict[str, Any], spaces: Namespaces, host: Host, request: Request) -> None:
+        self.spec = spec
+        self.bundle = request.bundle
+        self.path = paths.clean(paths.join(request.bundle, spec["root"]["path"]))
+        # In its user namespace init may not reach what the runtime can: the parent clones those mounts for it.
+        self.by_parent = spaces.has_user and host.root
+        # Mounts to be made read-only once everything that belongs into them is there: (slot, pointer)
+        self.read_only: list[tuple[str, str]] = []
+
+
+def sources(tree: Tree) -> Plan:
+    """The parent's part: look at the root, and clone what init could not reach."""
+    plan = [step(PARENT, "tree.check_root", tree.path, at="/root/path")]
+    if not tree.by_parent:
+        return plan
+    plan.append(step(PARENT, "mount.clone", "root", tree.path, True, at="/root/path"))
+    for index, mount in enumerate(tree.spec.get("mounts", ())):
+        options = parse(mount.get("options") or [], mount.get("type", ""))
+        if options["bind"]:
+            plan.append(
+                step(
+                    PARENT,
+                    "mount.clone",
+                    f"mount/{index}",
+                    _source(tree, mount),
+                    options["recursive"],
+                    at=f"/mounts/{index}/source",
+                )
+            )
+    return plan
+
+
+def id_maps(tree: Tree, spaces: Namespaces) -> Plan:
+    """Give the mounts that ask for it the mapping of the container's user namespace; it has to be there by then."""
+    plan = []
+    user = "namespace/user" if "user" in spaces.joined else ""
+    for index, mount in enumerate(tree.spec.get("mounts", ())):
+        if "idmap" in (mount.get("options") or ()):
+            plan.append(step(PARENT, "mount.idmap", f"mount/{index}", user, at=f"/mounts/{index}/options"))
+    return plan
+
+
+def _source(tree: Tree, mount: dict[str, Any]) -> str:
+    return paths.join(tree.bundle, mount["source"])
+
+
+def root(tree: Tree) -> Plan:
+    """Cut the tree off from the host's, and make the root a mount."""
+    name = tree.spec["linux"].get("rootfsPropagation") or "rslave"
+    pointer = "/linux/rootfsPropagation"
+    propagation = PROPAGATION[name]
+    plan = [step(INIT, "mount.propagate_host", propagation & ~MS_REC, bool(propagation & MS_REC), at=pointer)]
+    if propagation & k.MS_SHARED:
+        plan.append(step(INIT, "tree.make_parent_private", tree.path, at=pointer))
+    if not tree.by_parent:
+        plan.append(step(INIT, "mount.clone", "root", tree.path, True, at="/root/path"))
+    plan.append(step(INIT, "tree.attach_root", tree.path, at="/root/path"))
+    return plan
+
+
+def mounts(tree: Tree, spaces: Namespaces, cgroup_paths: dict[str, str], host: Host) -> Plan:
+    """`mounts`, in their order."""
+    plan: Plan = []
+    for index, mount in enumerate(tree.spec.get("mounts", ())):
+        pointer = f"/mounts/{index}"
+        kind, target = mount.get("type", ""), paths.clean("/" + mount["destination"])
+        options = parse(mount.get("options") or [], kind, pointer)
+        slot = f"mount/{index}"
+        if options["bind"]:
+            if not tree.by_parent:
+                plan.append(step(INIT, "mount.clone", slot, _source(tree, mount), options["recursive"], at=pointer + "/source"))
+            if options["attr_set"] or options["attr_clear"]:
+                plan.append(
+                    step(INIT, "mount.change", slot, options["attr_set"], options["attr_clear"], False, at=pointer + "/options")
+                )
+            if options["rec_set"] or options["rec_clear"]:
+                plan.append(
+                    step(INIT, "mount.change", slot, options["rec_set"], options["rec_clear"], True, at=pointer + "/options")
+                )
+            plan.append(step(INIT, "mount.attach", slot, target, target == "/proc", at=pointer))
+        elif options["remount"]:
+            plan.append(step(INIT, "mount.remount", target, options["attr_set"], options["attr_clear"], at=pointer))
+        elif kind == "cgroup" or (kind == "cgroup2" and host.layout.mode != "v2"):
+            plan.append(
+                step(
+                    INIT,
+                    "mount.cgroup",
+                    target,
+                    host.layout.mode,
+                    host.layout.mounts,
+                    cgroup_paths,
+                    "cgroup" in spaces.new,
+                    options["attr_set"],
+                    at=pointer,
+                )
+            )
+        else:
+            data = [
+                (name, value if equals else None) for name, equals, value in (item.partition("=") for item in options["data"])
+            ]
+            data += [(name, None) for name in options["superblock"]]
+            attributes = options["attr_set"]
+            if attributes & k.MOUNT_ATTR_RDONLY and kind == "tmpfs":
+                attributes &= ~k.MOUNT_ATTR_RDONLY  # until the targets below it are made
+                tree.read_only.append((slot, pointer + "/options"))
+            source = mount.get("source") or kind
+            plan.append(step(INIT, "mount.new", slot, kind, source, tuple(data), attributes, at=pointer))
+            if options["tmpcopyup"] and kind == "tmpfs":
+                plan.append(step(INIT, "mount.copy_up", slot, target, at=pointer + "/options"))
+            # Security modules and sysctls are written below /proc: it must not lie behind a link of the image.
+            plan.append(step(INIT, "mount.attach", slot, target, kind in ("proc", "sysfs"), at=pointer))
+            if options["rec_set"] or options["rec_clear"]:
+                plan.append(
+                    step(INIT, "mount.change", slot, options["rec_set"], options["rec_clear"], True, at=pointer + "/options")
+                )
+        for flag in options["propagation"]:
+            plan.append(step(INIT, "mount.propagate", slot, flag & ~MS_REC, bool(flag & MS_REC), at=pointer + "/options"))
+    return plan
+
+
+def devices(tree: Tree, spaces: Namespaces, host: Host) -> Plan:
+    """The nodes and links of /dev, unless a bind mount brings a /dev of its own."""
+    for mount in tree.spec.get("mounts", ()):
+        options = mount.get("options") or ()
+        if paths.clean("/" + mount["destination"]) == "/dev" and ("bind" in options or "rbind" in options):
+            return []
+    plan = [step(INIT, "device.open_directory", at="/linux/devices")]
+    given = {paths.clean(device["path"]): index for index, device in enumerate(tree.spec["linux"].get("devices", ()))}
+    bound = spaces.has_user or host.user_namespace or not host.root  # mknod(2) is for the first user namespace alone
+    for path, _, major, minor, _ in DEFAULTS:
+        if path and path not in given:
+            plan.append(_device(path, "c", major, minor, _MODE, 0, 0, "", bound=bound))
+    for path, index in given.items():
+        device = tree.spec["linux"]["devices"][index]
+        plan.append(
+            _device(
+                path,
+                device["type"],
+                device.get("major", 0),
+                device.get("minor", 0),
+                device.get("fileMode", _MODE) & 0o7777,
+                device.get("uid", 0),
+                device.get("gid", 0),
+                f"/linux/devices/{index}",
+                bound=bound,
+            )
+        )
+    there: Errors = {EEXIST: None}
+    plan += [step(INIT, "device.link", name, target, at="/linux/devices", errors=there) for name, target in _LINKS]
+    plan += [
+        step(INIT, "device.link_core", at="/linux/devices", errors={EEXIST: None, ENOENT: None}),
+        step(INIT, "device.link_ptmx", at="/linux/devices"),
+    ]
+    return plan
+
+
+def _device(path: str, kind: str, major: int, minor: int, mode: int, uid: int, gid: int, pointer: str, *, bound: bool) -> Any:
+    there: Errors = {EEXIST: None}
+    pointer = pointer or "/linux/devices"
+    if kind == "p":
+        return step(INIT, "device.make", path, kind, 0, 0, mode, uid, gid, at=pointer, errors=there)
+    if bound:
+        return step(INIT, "device.bind", path, at=pointer)
+    # Nested in a container that may not make nodes.
+    there = {EEXIST: None, EPERM: ("device.bind", (path,))}
+    return step(INIT, "device.make", path, kind, major, minor, mode, uid, gid, at=pointer, errors=there)
+
+
+def finish(tree: Tree) -> Plan:
+    """What comes after the hooks that may still change the tree."""
+    spec = tree.spec
+    linux = spec["linux"]
+    plan: Plan = []
+    cwd = paths.clean(spec["process"]["cwd"])
+    if cwd != "/":
+        plan.append(step(INIT, "tree.make_directory", cwd, at="/process/cwd"))
+    for name, value in linux.get("sysctl", {}).items():
+        from ocirt.spec.sysctl import proc_path  # noqa: PLC0415  (only if the section is there)
+
+        pointer = "/linux/sysctl/" + name.replace("~", "~0").replace("/", "~1")
+        plan.append(step(INIT, "tree.sysctl", proc_path(name), value, at=pointer))
+    missing: Errors = {ENOENT: None, ENOTDIR: None}
+    for index, path in enumerate(linux.get("readonlyPaths", ())):
+        plan.append(step(INIT, "mount.read_only", path, at=f"/linux/readonlyPaths/{index}", errors=missing))
+    for index, path in enumerate(linux.get("maskedPaths", ())):
+        plan.append(step(INIT, "mount.mask", path, at=f"/linux/maskedPaths/{index}", errors=missing))
+    for slot, pointer in tree.read_only:
+        plan.append(step(INIT, "mount.change", slot, k.MOUNT_ATTR_RDONLY, 0, False, at=pointer))
+    if spec["root"].get("readonly"):
+        plan.append(step(INIT, "mount.change", "root", k.MOUNT_ATTR_RDONLY, 0, False, at="/root/readonly"))
+    return plan
+
+
+def enter(spec: dict[str, Any], request: Request) -> Plan:
+    """Make the tree the root of init."""
+    plan = [step(INIT, "tree.pivot" if request.pivot else "tree.move_root", at="/root")]
+    name = spec["linux"].get("rootfsPropagation") or ""
+    flag = PROPAGATION.get(name, 0)
+    if flag & (k.MS_SHARED | k.MS_UNBINDABLE):
+        plan.append(step(INIT, "mount.propagate_root", flag & ~MS_REC, bool(flag & MS_REC), at="/linux/rootfsPropagation"))
+    return plan
