@@ -27,7 +27,7 @@ def target(options: Options, args: list[str]) -> tuple[str, str]:
     if not bundle and argument and (is_bundle(argument) or options.verb == "plan"):
         bundle = paths.absolute(argument)
         return bundle, made_up_id(bundle)
-    return paths.absolute(bundle or "."), argument or "plan"
+    return paths.absolute(bundle or "."), argument or ("plan" if options.verb == "plan" else "")
 
 
 def made_up_id(bundle: str) -> str:

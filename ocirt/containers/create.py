@@ -186,6 +186,10 @@ def destroy(record: Record, directory: str, *, quiet: bool = False) -> None:
     Raises Error or OSError for what is left, with the directory still there so that it can be tried again; `quiet`: never.
     """
     cgroup = record.get("cgroup")
+    if cgroup and record["status"] == "creating":
+        # A directory that was there before may be another container's: only what this one was to make is its own.
+        mine = {name: path for name, path in cgroup["paths"].items() if path in cgroup["created"]}
+        cgroup = {"mode": cgroup["mode"], "paths": mine, "created": cgroup["created"]}
     try:
         if cgroup and cgroup["paths"]:
             if record["namespaces"].get("pid") != "":

@@ -76,15 +76,12 @@ def _load(root: str, container_id: str, *, force: bool) -> Record:
 
 
 def kill_and_wait(record: Record) -> None:
-    """SIGKILL for init, if it is still the recorded process, and for all in the container's cgroup; wait for init's end."""
+    """SIGKILL for init, if it is still the recorded process, and wait for its end. The others are for `destroy`."""
     creator = record["creator"]
     if record["status"] == "creating" and creator.get("pid"):
         _end(creator["pid"], creator["start_time"])  # with it goes its init (PR_SET_PDEATHSIG)
     if record["pid"]:
         _end(record["pid"], record["start_time"], record)
-    # Init's death ends what is in its own pid namespace, and nothing else.
-    if record["cgroup"]["paths"] and (record["namespaces"].get("pid") != "" or not record["pid"]):
-        control.kill(record["cgroup"], _SIGKILL)
 
 
 def _end(pid: int, start_time: int, record: Record | None = None) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import _signal  # type: ignore[import-not-found]  # (typeshed has none; `signal` loads enum)
 from _struct import pack
 
 from ocirt.kernel import constants as k
@@ -92,3 +93,11 @@ def fstatfs_type(fd: int) -> int:
     buffer = Buffer(120)
     syscall("fstatfs", fd, buffer.address)
     return int.from_bytes(buffer.bytes()[:8], "little")
+
+
+def reset_signals() -> None:
+    """All signals as a program expects them: not blocked, not ignored (Python ignores SIGPIPE and SIGXFSZ)."""
+    for number in range(1, 65):
+        if _signal.getsignal(number) == _signal.SIG_IGN:
+            _signal.signal(number, _signal.SIG_DFL)
+    _signal.pthread_sigmask(_signal.SIG_SETMASK, ())

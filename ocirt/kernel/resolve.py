@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import posix
 from _struct import pack
-from errno import ENOENT
+from errno import ELOOP, ENOENT
 
 from ocirt.kernel import constants as k
 from ocirt.kernel.ffi import CallError, syscall
@@ -16,6 +16,7 @@ from ocirt.paths import encode
 
 _O_PATH = 0o10000000
 _IN_ROOT = k.RESOLVE_IN_ROOT | k.RESOLVE_NO_MAGICLINKS
+_MOST_LINKS = 40  # as many as the kernel follows (path_resolution(7))
 S_IFMT = 0o170000
 S_IFDIR = 0o040000
 S_IFCHR = 0o020000
@@ -37,39 +38,67 @@ def is_directory(fd: int) -> bool:
     return posix.fstat(fd).st_mode & S_IFMT == S_IFDIR
 
 
-def make_directory(root_fd: int, path: str, mode: int = 0o755) -> int:
-    """Open the directory `path`, making what of it is missing, one component after the other, each by its parent's descriptor."""
+def make_directory(root_fd: int, path: str, mode: int = 0o755, links: int = _MOST_LINKS) -> int:
+    """Open the directory `path`, making what of it is missing, one component after the other, each by its parent's descriptor.
+
+    A symlink to what is not there is followed, inside the root, at most `links` times: its target is made.
+    """
     try:
         return open_in_root(root_fd, path, _O_PATH | posix.O_DIRECTORY)
     except CallError as err:
         if err.errno != ENOENT:
             raise
-    head, _, name = path.rstrip("/").rpartition("/")
-    parent_fd = make_directory(root_fd, head or "/", mode)
+    head, name = _split(path)
+    parent_fd = make_directory(root_fd, head, mode, links)
     try:
         try:
             posix.mkdir(name, mode, dir_fd=parent_fd)
         except FileExistsError:
-            pass  # someone was quicker, or a dangling symlink stands there: opening it tells which
-        return open_in_root(root_fd, path, _O_PATH | posix.O_DIRECTORY)
+            pass  # somebody was quicker, or it is a symlink
+        return _open_or_follow(root_fd, parent_fd, head, name, links, mode, directory=True)
     finally:
         posix.close(parent_fd)
 
 
-def make_file(root_fd: int, path: str, mode: int = 0o644) -> int:
-    """Open the file `path`, making it (empty) and its directories when missing."""
+def make_file(root_fd: int, path: str, mode: int = 0o644, links: int = _MOST_LINKS) -> int:
+    """Open the file `path`, making it (empty) and its directories when missing; symlinks as for `make_directory`."""
     try:
         return open_in_root(root_fd, path)
     except CallError as err:
         if err.errno != ENOENT:
             raise
-    head, _, name = path.rstrip("/").rpartition("/")
-    parent_fd = make_directory(root_fd, head or "/")
+    head, name = _split(path)
+    parent_fd = make_directory(root_fd, head, 0o755, links)
     try:
-        flags = posix.O_CREAT | posix.O_EXCL | posix.O_NOFOLLOW | posix.O_CLOEXEC
-        posix.close(posix.open(name, flags, mode, dir_fd=parent_fd))
-    except FileExistsError:
-        pass
+        try:
+            flags = posix.O_CREAT | posix.O_EXCL | posix.O_NOFOLLOW | posix.O_CLOEXEC
+            posix.close(posix.open(name, flags, mode, dir_fd=parent_fd))
+        except FileExistsError:
+            pass
+        return _open_or_follow(root_fd, parent_fd, head, name, links, mode, directory=False)
     finally:
         posix.close(parent_fd)
-    return open_in_root(root_fd, path)
+
+
+def _split(path: str) -> tuple[str, str]:
+    head, _, name = path.rstrip("/").rpartition("/")
+    return head or "/", name
+
+
+def _open_or_follow(root_fd: int, parent_fd: int, head: str, name: str, links: int, mode: int, *, directory: bool) -> int:
+    """Open `name` in its parent directory `parent_fd`, whose path is `head`; make what a dangling symlink there points to."""
+    try:
+        return open_in_root(root_fd, f"{head}/{name}", _O_PATH | (posix.O_DIRECTORY if directory else 0))
+    except CallError as err:
+        if err.errno != ENOENT:
+            raise
+    try:
+        target = posix.readlink(name, dir_fd=parent_fd)
+    except OSError:
+        raise CallError(ENOENT, "openat2", f"{head}/{name}") from None  # it was taken away under our hands
+    if links == 0:
+        raise CallError(ELOOP, "openat2", f"{head}/{name}")
+    if not target.startswith("/"):
+        target = f"{head}/{target}"
+    make = make_directory if directory else make_file
+    return make(root_fd, target, mode, links - 1)

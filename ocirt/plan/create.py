@@ -86,7 +86,8 @@ def plan_create(spec: dict[str, Any], host: Host, request: Request, paths: dict[
     plan.append(step(INIT, "process.close_descriptors", request.fds))
     plan += process.identity(run, keep_groups=_no_groups(spaces, host), seccomp=bool(seccomp))
 
-    plan += [step(INIT, "sync.tell", "ready"), step(PARENT, "sync.expect", "ready")]
+    # In this order: told that init is ready, the parent may end before init's next instruction.
+    plan += [step(INIT, "process.outlive_parent"), step(INIT, "sync.tell", "ready"), step(PARENT, "sync.expect", "ready")]
     plan += process.limits(run)
     plan += cgroup.after(paths, entries)
     plan += [step(PARENT, "state.commit"), step(PARENT, "sync.tell", "committed"), step(INIT, "sync.leave_parent", "committed")]

@@ -81,8 +81,10 @@ def root(tree: Tree) -> Plan:
     name = tree.spec["linux"].get("rootfsPropagation") or "rslave"
     pointer = "/linux/rootfsPropagation"
     propagation = PROPAGATION[name]
+    if propagation & k.MS_UNBINDABLE:
+        propagation ^= k.MS_UNBINDABLE | k.MS_PRIVATE  # of the host's tree the container's is still to be cloned
     plan = [step(INIT, "mount.propagate_host", propagation & ~MS_REC, bool(propagation & MS_REC), at=pointer)]
-    if propagation & k.MS_SHARED:
+    if propagation & k.MS_SHARED or not propagation & MS_REC:
         plan.append(step(INIT, "tree.make_parent_private", tree.path, at=pointer))
     if not tree.by_parent:
         plan.append(step(INIT, "mount.clone", "root", tree.path, True, at="/root/path"))

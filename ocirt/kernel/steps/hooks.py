@@ -6,13 +6,14 @@ import _signal  # type: ignore[import-not-found]  # (typeshed has none; `signal`
 import posix
 import select
 
+from ocirt.kernel import process
+from ocirt.kernel.process import reset_signals
 from ocirt.kernel.run import Run
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-_SIGNALS = tuple(number for number in range(1, 65) if number not in (9, 19, 32, 33))  # which can be set by sigaction(2)
 _MFD_CLOEXEC = 1
 _MOST_OUTPUT = 2048  # bytes of what a hook said, for the error
 
@@ -32,27 +33,12 @@ def run(run: Run, kind: str, index: int, hook: dict[str, Any], status: str) -> N
 
 def execute(hook: dict[str, Any], state: bytes, what: str) -> None:
     """Run one hook to its end. Raises HookError, whose text begins with `what`."""
-    path = hook["path"]
     reader, writer = posix.pipe2(posix.O_CLOEXEC)
     said = _output()
     try:
-        actions = [
-            (posix.POSIX_SPAWN_DUP2, reader, 0),
-            (posix.POSIX_SPAWN_DUP2, said, 1),
-            (posix.POSIX_SPAWN_DUP2, said, 2),
-        ]
-        env = {}
-        for entry in hook.get("env") or ():
-            name, _, value = entry.partition("=")
-            env[name] = value
-        try:
-            pid = posix.posix_spawn(
-                path, hook.get("args") or [path], env, file_actions=actions, setsigmask=(), setsigdef=_SIGNALS
-            )
-        except OSError as err:
-            raise HookError(f"{what}: {path}: {posix.strerror(err.errno or 0).lower()}") from None
-        finally:
-            posix.close(reader)
+        pid = _spawn(hook, reader, said, what)
+        posix.close(reader)
+        reader = -1
         try:
             posix.write(writer, state)  # a state is small enough for a pipe
         except BrokenPipeError:
@@ -61,9 +47,38 @@ def execute(hook: dict[str, Any], state: bytes, what: str) -> None:
         writer = -1
         _wait(pid, hook.get("timeout"), what, said)
     finally:
-        for fd in (writer, said):
+        for fd in (reader, writer, said):
             if fd >= 0:
                 posix.close(fd)
+
+
+def _spawn(hook: dict[str, Any], stdin: int, output: int, what: str) -> int:
+    """A child that executes the hook with nothing of ours: posix_spawn(3) would leave two signals of the C library ignored."""
+    path = hook["path"]
+    args, env = hook.get("args") or [path], {}
+    for entry in hook.get("env") or ():
+        name, _, value = entry.partition("=")
+        env[name] = value
+    failed, failure = posix.pipe2(posix.O_CLOEXEC)
+    pid = process.clone3(0)
+    if pid == 0:
+        try:
+            for fd, own in ((0, stdin), (1, output), (2, output)):
+                posix.dup2(own, fd, inheritable=True)
+            reset_signals()
+            posix.execve(path, args, env)
+        except OSError as err:
+            posix.write(failure, b"%d" % (err.errno or 0))
+        finally:
+            posix._exit(127)
+    posix.close(failure)
+    errno = posix.read(failed, 16)
+    posix.close(failed)
+    if errno:
+        posix.waitpid(pid, 0)
+        text = posix.strerror(int(errno))
+        raise HookError(f"{what}: {path}: {text[:1].lower()}{text[1:]}")
+    return pid
 
 
 def _output() -> int:

@@ -81,7 +81,8 @@ def protect(run: Run) -> None:
 
 def close_descriptors(run: Run, fds: int) -> None:
     """Close what led to the host, all but the way to the parent, the barrier, and what the program gets."""
-    kept = sorted({fd for fd in (run.sync, run.start_fd, run.phase_fd, run.fds.get("barrier/started", -1)) if fd > 2 + fds})
+    ends = (run.sync, run.root_fd, run.start_fd, run.phase_fd, run.fds.get("barrier/started", -1))
+    kept = sorted(fd for fd in ends if fd > 2 + fds)
     first = 3 + fds
     for fd in kept:
         if fd > first:
@@ -94,6 +95,12 @@ def die_with_parent(run: Run) -> None:
     """Until the container is committed, the runtime's death is init's."""
     del run
     process.prctl(k.PR_SET_PDEATHSIG, _signal.SIGKILL)
+
+
+def outlive_parent(run: Run) -> None:
+    """No longer die with the parent. Until it commits, its death shows as the end of the socket, for which init waits next."""
+    del run
+    process.prctl(k.PR_SET_PDEATHSIG, 0)
 
 
 def new_session(run: Run) -> None:
@@ -124,9 +131,10 @@ def set_oom_score(run: Run, score: int) -> None:
 
 
 def raise_limit(run: Run, number: int, resource: str, hard: int) -> None:
-    """Raise init's hard limit where config.json wants more than it has; init lowers limits itself."""
+    """Raise init's hard limit where config.json wants more than it has from us; init lowers limits itself."""
     del resource
-    soft, had = process.get_rlimit(run.pid, number)
+    # Ours are looked at: another user's may not be without CAP_SYS_RESOURCE, and init has become one by now.
+    soft, had = process.get_rlimit(0, number)
     if hard > had:
         process.set_rlimit(run.pid, number, soft, hard)
 

@@ -6,7 +6,6 @@ own: nothing is allocated that malloc would have to ask the kernel for, the garb
 
 from __future__ import annotations
 
-import _signal  # type: ignore[import-not-found]  # (typeshed has none; `signal` loads enum)
 import gc
 import posix
 from _struct import pack
@@ -118,17 +117,10 @@ def execve(run: Run) -> None:
     calls = run.tail
     call = ffi.raw_syscall
     gc.disable()
-    reset_signals()
+    process.reset_signals()
     for index, arguments in calls:
         if call(*arguments) == -1:
             errno = ffi.get_errno()
             run.at = index
             raise CallError(errno, "execve" if index == calls[-1][0] else "", run.program)
 
-
-def reset_signals() -> None:
-    """All signals as a program expects them: not blocked, not ignored (Python ignores SIGPIPE and SIGXFSZ)."""
-    for number in range(1, 65):
-        if _signal.getsignal(number) == _signal.SIG_IGN:
-            _signal.signal(number, _signal.SIG_DFL)
-    _signal.pthread_sigmask(_signal.SIG_SETMASK, ())
