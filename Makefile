@@ -21,6 +21,7 @@ build/ocirt: launcher/launcher.c launcher/launcher.sh launcher/boot.py launcher/
 # Byte code beside the sources: the launcher runs Python with -B, so a start never writes it.
 build/bytecode: $(SOURCES) build/ocirt
 	$(PYTHON) -m compileall -q -j 0 $(PACKAGES)
+	$(PYTHON) launcher/build.py archive
 	@touch $@
 
 # What a command is missing is installed from Debian, if we are root and there is apt.

@@ -4,7 +4,7 @@ setuptools knows no executables among a wheel's scripts. What is added:
 - `ocirt`, the launcher, and with it the tag of the platform; where nothing compiles it, a shell script that does the same
   without the protection of the interpreter's file, in a wheel for any platform;
 - `ocirt-python`, in whose first line the installer names its interpreter, so that the launcher need not guess;
-- byte code for the interpreter that builds, for installers that compile nothing. It is never checked against its source (the
+- byte code for the interpreter that builds, module by module and once more in one file (see loader.py), for installers that compile nothing. It is never checked against its source (the
   time that an installer gives the source is not known here), and an installer that compiles replaces it.
 """
 
@@ -62,7 +62,9 @@ def build_wheel(wheel_directory: str, config_settings: Settings = None, metadata
 
 def build_editable(wheel_directory: str, config_settings: Settings = None, metadata_directory: str | None = None) -> str:
     """Build a wheel that leads to this source tree: so does its launcher."""
-    compileall.compile_dir(HERE.parent / "ocirt", quiet=2)  # for the interpreter that installs, which is the one that will run it
+    # For the interpreter that installs, which is the one that will run it.
+    compileall.compile_dir(HERE.parent / "ocirt", quiet=2)
+    launcher.write_archive(HERE.parent / "ocirt")
     name = _fresh(build_meta.build_editable)(wheel_directory, config_settings, metadata_directory)
     return _complete(Path(wheel_directory, name), pure=_asks_pure(config_settings), home=str(HERE.parent))
 
@@ -78,6 +80,7 @@ def _complete(wheel: Path, *, pure: bool, home: str) -> str:
     info = f"{distribution}-{version}.dist-info"
     made, tags = _launcher(wheel.parent, pure=pure)
     added = {f"{scripts}/ocirt": made, f"{scripts}/ocirt-python": launcher.companion(home=home).encode()}
+    plain = {} if home else {launcher.archive_name(): launcher.archive(HERE.parent / "ocirt", checked=False)}
     tag = "py3-none-" + ".".join(tags)
     target = wheel.with_name(f"{distribution}-{version}-{tag}.whl")
     scratch = wheel.with_suffix(".new")
@@ -103,6 +106,8 @@ def _complete(wheel: Path, *, pure: bool, home: str) -> str:
             put(name, data)
             if name.endswith(".py") and not name.startswith("__editable__"):
                 put(importlib.util.cache_from_source(name), _byte_code(data, name))
+        for name, data in plain.items():
+            put(name, data)
         for name, data in added.items():
             put(name, data, 0o755)
         new.writestr(f"{info}/RECORD", "".join(record) + f"{info}/RECORD,,\n")

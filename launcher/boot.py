@@ -5,17 +5,28 @@ was called by, and its arguments. This text is compiled at every start, so it is
 """
 
 import sys
-from posix import stat
+from posix import O_CLOEXEC, open, read, stat
 
 _, here, home, name, *args = sys.argv
 up = here.rsplit("/", 2)[0]
 lib = "/lib/python%d.%d/" % sys.version_info[:2]
 homes = [home] if home else [up + lib + "site-packages", up + lib + "dist-packages", up]
+tag = sys.implementation.cache_tag
 for home in homes:
     try:
-        stat(home + "/ocirt/__pycache__/__init__." + sys.implementation.cache_tag + ".pyc")
+        fd = open(home + "/ocirt/__pycache__/ocirt." + tag + ".archive", O_CLOEXEC)
     except OSError:
-        continue
+        try:
+            stat(home + "/ocirt/__pycache__/__init__." + tag + ".pyc")
+        except OSError:
+            continue
+    else:
+        # A length, then as much of marshal: the loader's code, and what it needs to find the modules' code behind that.
+        from marshal import loads
+
+        size = int.from_bytes(read(fd, 4), "little")
+        loader, index, checked = loads(read(fd, size))
+        exec(loader, {"archive": (fd, home, 4 + size, index, checked)})
     sys.path.append(home)
     break
 else:

@@ -1,11 +1,15 @@
 """Build the launcher: `python launcher/build.py DIRECTORY` puts `ocirt` and `ocirt-python` there.
 
+`python launcher/build.py archive` puts the package's byte code into one file, for this interpreter (see loader.py).
+
 The packaging backend uses the same functions. The launcher needs a C compiler with the kernel's headers, and no C library.
 """
 
 from __future__ import annotations
 
+import __future__
 import ast
+import marshal
 import os
 import shlex
 import shutil
@@ -13,6 +17,7 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
+from types import CodeType
 
 HERE = Path(__file__).resolve().parent
 FLAGS = (
@@ -54,6 +59,48 @@ def companion(python: str = "python", home: str = "") -> str:
     return COMPANION.format(python=python, home=f"# home: {home}\n" if home else "")
 
 
+def archive(package: Path, *, checked: bool) -> bytes:
+    """The byte code of all modules below `package` as one file, with the code that loads from it in front.
+
+    `checked`: a module is used only as long as its source has the time that it has now (a clone, where it is edited).
+    """
+    blob = b""
+    index = {}
+    for path in sorted(package.rglob("*.py")):
+        parts = list(path.relative_to(package.parent).with_suffix("").parts)
+        is_package = parts[-1] == "__init__"
+        if is_package:
+            parts.pop()
+        code = marshal.dumps(_lean_code(path.read_text(), str(path) if checked else str(path.relative_to(package.parent))))
+        index[".".join(parts)] = (len(blob), len(code), is_package, path.stat().st_mtime_ns)
+        blob += code
+    loader = _lean_code((HERE / "loader.py").read_text(), "loader.py")
+    head = marshal.dumps((loader, index, checked))
+    return len(head).to_bytes(4, "little") + head + blob
+
+
+def archive_name() -> str:
+    """Where boot.py looks for the archive, below the folder that holds the package."""
+    return f"ocirt/__pycache__/ocirt.{sys.implementation.cache_tag}.archive"
+
+
+def _lean_code(source: str, name: str) -> CodeType:
+    """Code without docstrings and assertions, and without the import of `__future__`, which only the compiler needs."""
+    tree = ast.parse(source)
+    tree.body = [node for node in tree.body if not (isinstance(node, ast.ImportFrom) and node.module == "__future__")]
+    found: CodeType = compile(tree, name, "exec", __future__.annotations.compiler_flag, dont_inherit=True, optimize=2)
+    return found
+
+
+def write_archive(package: Path) -> None:
+    """Put the archive of a clone beside its byte code, whole or not at all."""
+    target = package.parent / archive_name()
+    target.parent.mkdir(exist_ok=True)
+    scratch = target.with_suffix(f".{os.getpid()}")
+    scratch.write_bytes(archive(package, checked=True))
+    scratch.replace(target)
+
+
 def compile_launcher(target: Path) -> None:
     """Compile the launcher to `target`. Raises RuntimeError when there is no working compiler."""
     compiler = shlex.split(os.environ.get("CC", "")) or [shutil.which("cc") or shutil.which("gcc") or shutil.which("clang") or ""]
@@ -90,4 +137,7 @@ def main(directory: Path) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    if sys.argv[1] == "archive":
+        write_archive(HERE.parent / "ocirt")
+    else:
+        main(Path(sys.argv[1]))

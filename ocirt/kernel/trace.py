@@ -19,13 +19,13 @@ class Trace:
     """The steps of one process; `flush` appends them to the file. A forked child goes on with a copy."""
 
     def __init__(self, path: str, plan: Plan) -> None:
-        self._fd = posix.open(path, posix.O_WRONLY | posix.O_CREAT | posix.O_TRUNC | posix.O_APPEND | posix.O_CLOEXEC, 0o644)
+        self.fd = posix.open(path, posix.O_WRONLY | posix.O_CREAT | posix.O_TRUNC | posix.O_APPEND | posix.O_CLOEXEC, 0o644)
         self._plan = plan
         self._lines: list[str] = []
         text = "[\n"
         for track, name in ((1, "parent"), (2, "stage"), (3, "init")):
             text += f'{{"name":"thread_name","ph":"M","pid":1,"tid":{track},"args":{{"name":"{name}"}}}},\n'
-        posix.write(self._fd, text.encode())
+        posix.write(self.fd, text.encode())
 
     def add(self, side: str, index: int, began: int) -> None:
         """Note a step that began at `began` (ns, CLOCK_MONOTONIC) and has just ended."""
@@ -46,5 +46,5 @@ class Trace:
     def flush(self) -> None:
         """Append what was noted."""
         if self._lines:
-            posix.write(self._fd, "".join(self._lines).encode())
+            posix.write(self.fd, "".join(self._lines).encode())
             self._lines.clear()

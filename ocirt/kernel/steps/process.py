@@ -82,6 +82,8 @@ def protect(run: Run) -> None:
 def close_descriptors(run: Run, fds: int) -> None:
     """Close what led to the host, all but the way to the parent, the barrier, and what the program gets."""
     ends = (run.sync, run.root_fd, run.start_fd, run.phase_fd, run.fds.get("barrier/started", -1))
+    if run.trace is not None:
+        ends = (*ends, run.trace.fd)
     kept = sorted(fd for fd in ends if fd > 2 + fds)
     first = 3 + fds
     for fd in kept:
