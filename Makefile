@@ -6,9 +6,10 @@ PYTHON ?= $(shell for python in /usr/bin/python3 /usr/local/bin/python3 python3 
 PACKAGES = ocirt
 SOURCES = $(shell find $(PACKAGES) -name '*.py')
 VENV = build/venv
+PIP = 26.3
 CHECKED = $(wildcard ocirt launcher tests bench conformance)
 
-.PHONY: all build run test lint test-unit test-system conformance bench clean needs
+.PHONY: all build run test lint test-all test-unit test-system conformance bench clean needs needs-test needs-conformance
 all: build
 
 build: build/ocirt build/bytecode
@@ -24,27 +25,52 @@ build/bytecode: $(SOURCES) build/ocirt
 	$(PYTHON) launcher/build.py archive
 	@touch $@
 
-# What a command is missing is installed from Debian, if we are root and there is apt.
-needs:
-	@set -e; missing=; \
+# What is missing is installed from Debian, if we are root and there is apt. `need PACKAGE FOUND`: FOUND is empty if it is missing;
+# `program PACKAGE NAME`: the same for a command.
+define install
+	@set -e; missing=; path=$$PATH:/usr/local/sbin:/usr/sbin:/sbin; \
 	need() { test -n "$$2" || missing="$$missing $$1"; }; \
-	path=$$PATH:/usr/sbin:/sbin; \
-	need gcc "$$(command -v cc gcc clang | head -n 1)"; \
-	need libc6-dev "$$(ls /usr/include/link.h 2>/dev/null)"; \
-	need busybox-static "$$(PATH=$$path command -v busybox)"; \
-	need libseccomp2 "$$(ls /usr/lib/*/libseccomp.so.2 /usr/lib64/libseccomp.so.2 /lib/*/libseccomp.so.2 2>/dev/null)"; \
+	program() { need "$$1" "$$(PATH=$$path command -v "$$2")"; }; \
+	$(1) \
 	if [ -n "$$missing" ] && [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
 		echo "installing$$missing"; \
 		export DEBIAN_FRONTEND=noninteractive; \
 		apt-get update -qq; \
 		apt-get install -y -qq --no-install-recommends $$missing >/dev/null; \
 	fi
+endef
+
+needs:
+	$(call install, \
+		need python3 "$(PYTHON)"; \
+		need gcc "$$(command -v cc gcc clang | head -n 1)"; \
+		need libc6-dev "$$(ls /usr/include/link.h 2>/dev/null)"; \
+		program busybox-static busybox; \
+		need libseccomp2 "$$(ls /usr/lib/*/libseccomp.so.2 /usr/lib64/libseccomp.so.2 /lib/*/libseccomp.so.2 2>/dev/null)";)
+
+# A Python of Debian's comes without ensurepip. Its library is for a test that makes a relocatable Python.
+needs-test: needs
+	$(call install, \
+		need python3-venv "$$($(PYTHON) -c 'import ensurepip; print(1)' 2>/dev/null)"; \
+		version=$$($(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[:2])'); \
+		need libpython$$version-dev "$$(ls /usr/include/python$$version/Python.h 2>/dev/null)"; \
+		program strace strace; \
+		program procps ps; \
+		program iproute2 ip; \
+		program nftables nft; \
+		program util-linux setpriv; \
+		program uidmap newuidmap;)
+
+needs-conformance: needs-test
+	$(call install, program podman podman; program conmon conmon;)
 
 run: needs
 	@$(MAKE) -s build
 	@docs/demo.sh
 
-test: lint test-unit test-system
+# One run of pytest for both, so that the last line counts all tests.
+test: needs-test
+	@$(MAKE) --no-print-directory lint test-all
 
 # The lowest versions that pyproject.toml allows, exactly: what we promise is what we test.
 $(VENV)/ready: pyproject.toml
@@ -53,6 +79,8 @@ $(VENV)/ready: pyproject.toml
 	$(VENV)/bin/python -c 'import tomllib; \
 		wanted = tomllib.load(open("pyproject.toml", "rb"))["project"]["optional-dependencies"]["test"]; \
 		print(*(one.replace(">=", "==") for one in wanted), sep="\n")' >$(VENV)/requirements
+	@# The pip that comes with a Python may be too old to install for a newer one, which the tests do.
+	$(VENV)/bin/pip install -q --disable-pip-version-check pip==$(PIP)
 	$(VENV)/bin/pip install -q --disable-pip-version-check -r $(VENV)/requirements
 	@touch $@
 
@@ -61,6 +89,9 @@ lint: $(VENV)/ready
 	$(VENV)/bin/ruff format --check $(CHECKED)
 	$(VENV)/bin/mypy
 
+test-all: build $(VENV)/ready
+	$(VENV)/bin/pytest tests/unit tests/system
+
 test-unit: build $(VENV)/ready
 	$(VENV)/bin/pytest tests/unit
 
@@ -68,8 +99,8 @@ test-system: build $(VENV)/ready
 	$(VENV)/bin/pytest tests/system
 
 # Suites and clients that others wrote.
-conformance: build $(VENV)/ready
-	@test -d conformance || { echo "there is no conformance/ yet" >&2; exit 1; }
+conformance: needs-conformance
+	@$(MAKE) --no-print-directory build $(VENV)/ready
 	$(VENV)/bin/pytest conformance
 
 bench: build

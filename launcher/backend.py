@@ -4,8 +4,9 @@ setuptools knows no executables among a wheel's scripts. What is added:
 - `ocirt`, the launcher, and with it the tag of the platform; where nothing compiles it, a shell script that does the same
   without the protection of the interpreter's file, in a wheel for any platform;
 - `ocirt-python`, in whose first line the installer names its interpreter, so that the launcher need not guess;
-- byte code for the interpreter that builds, module by module and once more in one file (see loader.py), for installers that compile nothing. It is never checked against its source (the
-  time that an installer gives the source is not known here), and an installer that compiles replaces it.
+- byte code for the interpreter that builds, for installers that compile nothing, module by module and once more in one file (see
+  loader.py). It is never checked against its source (the time that an installer gives the source is not known here), and an
+  installer that compiles replaces it.
 """
 
 from __future__ import annotations

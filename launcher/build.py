@@ -6,8 +6,8 @@ The packaging backend uses the same functions. The launcher needs a C compiler w
 """
 
 from __future__ import annotations
-
 import __future__
+
 import ast
 import marshal
 import os

@@ -19,6 +19,7 @@ class Finder:
         self.index = index
         self.checked = checked
 
+    # The three methods that the import system calls (importlib.abc).
     def find_spec(self, name, path=None, target=None):
         entry = self.index.get(name)
         if entry is None:

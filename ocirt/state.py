@@ -135,6 +135,12 @@ def load(root: str, container_id: str) -> Record:
 
 def save(where: str, record: Record) -> None:
     """Write the record (all but its "directory") so that no reader ever sees half of it. Raises OSError."""
+    write(where, record)
+    publish(where)
+
+
+def write(where: str, record: Record) -> None:
+    """Write the record beside the one that is read, which `publish` replaces by it. Raises OSError."""
     kept = {"version": VERSION} | {key: value for key, value in record.items() if key != "directory"}
     data = jsonlite.dumps(kept).encode()
     temporary = f"{where}/.{_FILE}"
@@ -145,7 +151,11 @@ def save(where: str, record: Record) -> None:
             data = data[posix.write(fd, data) :]
     finally:
         posix.close(fd)
-    posix.rename(temporary, f"{where}/{_FILE}")
+
+
+def publish(where: str) -> None:
+    """Make what `write` has written the record. Raises OSError."""
+    posix.rename(f"{where}/.{_FILE}", f"{where}/{_FILE}")
 
 
 def remove(where: str) -> None:

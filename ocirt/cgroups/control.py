@@ -162,16 +162,6 @@ def _main(paths: dict[str, str]) -> str | None:
 # -- joining and limits --------------------------------------------------------------------------------------------------------
 
 
-def join_files(paths: dict[str, str]) -> list[str]:
-    """The files into which a process with one thread writes "0" to join `paths`, each opened before it enters the container.
-
-    In version 1, `tasks` moves the writing thread alone, for which the kernel takes no lock against forks and execs: a third of
-    what `attach` costs, and no wait for an RCU grace period where that lock has one.
-    """
-    unified = paths.get("")
-    return [directory + ("/cgroup.procs" if directory == unified else "/tasks") for directory in _directories(paths)]
-
-
 def attach(paths: dict[str, str], pid: int, *, unified: bool = True) -> None:
     """Move process `pid` into every directory of `paths`; without the unified one if it was cloned into it. Raises OSError."""
     number = str(pid).encode("ascii")

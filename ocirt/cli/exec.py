@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ocirt.cli.create import absolute, descriptors, write_pid_file
+from ocirt.cli.given import absolute, descriptors, write_pid_file
 from ocirt.containers.execute import Execution, load_running
 from ocirt.errors import Error
 from ocirt.plan import Request

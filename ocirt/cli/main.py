@@ -19,7 +19,9 @@ if TYPE_CHECKING:
 def main(name: str, args: list[str]) -> NoReturn:
     """Run the command that was called `name` with `args`, and exit."""
     import _signal  # type: ignore[import-not-found]  # noqa: PLC0415  (typeshed has none; `signal` loads enum)
+    import gc  # noqa: PLC0415
 
+    gc.disable()  # nothing lives long here, and a walk through all objects copies every page of a child
     if _signal.getsignal(_signal.SIGINT) is _signal.default_int_handler:
         _signal.signal(_signal.SIGINT, _signal.SIG_DFL)  # no KeyboardInterrupt, here or in a child
     posix._exit(command(flags.Options(name), args))

@@ -5,8 +5,9 @@ from __future__ import annotations
 import posix
 
 from ocirt import state
-from ocirt.cli.create import absolute, begin
-from ocirt.containers.create import destroy
+from ocirt.cli.create import begin
+from ocirt.cli.given import absolute
+from ocirt.containers.destroy import destroy
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import gc
 import posix
 from time import time_ns
 
-from ocirt import jsonlite, paths, state
+from ocirt import paths, state
 from ocirt.cgroups import control
+from ocirt.containers.destroy import destroy, hook_state
 from ocirt.containers.host import look
 from ocirt.errors import Error
 from ocirt.kernel.process import close_on_exec_from
@@ -19,7 +19,6 @@ from ocirt.spec.load import read_spec
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from typing import Any
 
     from ocirt.state import Record
 
@@ -80,8 +79,10 @@ class Creation:
         except BaseException:
             state.remove(request.directory)
             raise
+        run.prepare = self._write_created
         run.commit = self._commit
-        run.hook_state = self._hook_state()
+        if self.record["hooks"]:
+            run.hook_state = hook_state(self.record)
         self.run = run
         return run
 
@@ -89,7 +90,6 @@ class Creation:
         """Walk the plan, up to an init that waits for `start` (or that runs, without the barrier). Raises Error, OSError."""
         run = self.run
         assert run is not None
-        gc.disable()  # nothing here lives long, and init's tail must not be interrupted
         close_on_exec_from(3)
         self._attempt(run.parent)
         return self.record
@@ -139,21 +139,22 @@ class Creation:
             "spec_version": spec["ociVersion"],
         }
 
+    def _write_created(self) -> None:
+        """Step `state.prepare`: have the record of the created container ready, so that little is left to do when it is."""
+        run = self.run
+        assert run is not None
+        started = state.process_start_time(run.pid) or 0
+        state.write(self.request.directory, self.record | {"status": "created", "pid": run.pid, "start_time": started})
+        self.record |= {"pid": run.pid, "start_time": started}
+
     def _commit(self) -> None:
         """Step `state.commit`: the container exists from here on."""
-        run, record = self.run, self.record
-        assert run is not None
-        record["status"] = "created"
-        record["pid"] = run.pid
-        record["start_time"] = state.process_start_time(run.pid) or 0
-        state.save(self.request.directory, record)
-        self.on_created(run.pid)
+        state.publish(self.request.directory)
+        self.record["status"] = "created"
+        self.on_created(self.record["pid"])
 
     def on_created(self, pid: int) -> None:
         """What the command line wants done with init's pid while it can still fail, such as --pid-file."""
-
-    def _hook_state(self) -> Any:
-        return hook_state(self.record)
 
     def undo(self) -> None:
         """Take back what was made: init, cgroups, the directory. Errors of the undoing must not hide what went wrong."""
@@ -166,44 +167,3 @@ class Creation:
                 except OSError:
                     pass  # it has ended, and somebody waited for it
         destroy(self.record, self.request.directory, quiet=True)
-
-
-def hook_state(record: Record) -> Any:
-    """A function of status and pid that gives the state of runtime-spec, "State", as hooks read it: nothing is loaded to do it."""
-    head = jsonlite.dumps({"ociVersion": record.get("spec_version", ""), "id": record["id"]})[:-1]
-    tail = jsonlite.dumps({"bundle": record["bundle"], "annotations": record["annotations"]})[1:]
-
-    def text(status: str, pid: int) -> bytes:
-        number = f'"pid":{pid},' if pid else ""
-        return f'{head},"status":"{status}",{number}{tail}'.encode("utf-8", "surrogateescape")
-
-    return text
-
-
-def destroy(record: Record, directory: str, *, quiet: bool = False) -> None:
-    """Remove the cgroups and the directory of a container whose init is gone, then run its poststop hooks.
-
-    Raises Error or OSError for what is left, with the directory still there so that it can be tried again; `quiet`: never.
-    """
-    cgroup = record.get("cgroup")
-    if cgroup and record["status"] == "creating":
-        # A directory that was there before may be another container's: only what this one was to make is its own.
-        mine = {name: path for name, path in cgroup["paths"].items() if path in cgroup["created"]}
-        cgroup = {"mode": cgroup["mode"], "paths": mine, "created": cgroup["created"]}
-    try:
-        if cgroup and cgroup["paths"]:
-            if record["namespaces"].get("pid") != "":
-                control.kill(cgroup, _SIGKILL)
-            control.remove(cgroup)
-        state.remove(directory)
-    except (Error, OSError):
-        if not quiet:
-            raise
-    for index, hook in enumerate((record.get("hooks") or {}).get("poststop", ())):
-        from ocirt.kernel.steps import hooks  # noqa: PLC0415  (only if there are any)
-
-        try:
-            hooks.execute(hook, hook_state(record)("stopped", 0), f"error running poststop hook #{index}")
-        except OSError as err:
-            # The specification has it logged only: the container is gone whatever a hook says.
-            posix.write(2, f"warning: {err.filename}\n".encode("utf-8", "replace"))

@@ -7,8 +7,7 @@ import posix
 import select
 
 from ocirt import state
-from ocirt.cgroups import control
-from ocirt.containers.create import destroy
+from ocirt.containers.destroy import destroy
 from ocirt.errors import Error
 
 TYPE_CHECKING = False
@@ -98,6 +97,8 @@ def _end(pid: int, start_time: int, record: Record | None = None) -> None:
         except ProcessLookupError:
             return
         if record is not None and state.paused(record):
+            from ocirt.cgroups import control  # noqa: PLC0415  (only then)
+
             control.thaw(record["cgroup"])  # the v1 freezer holds back even SIGKILL
         poll = select.poll()
         poll.register(fd, select.POLLIN)

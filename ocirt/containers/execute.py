@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import gc
 import posix
 
 from ocirt import state
-from ocirt.containers.host import look
 from ocirt.errors import Error
 from ocirt.kernel.process import close_on_exec_from
 from ocirt.kernel.run import ChildGoneError, Run, StepError
-from ocirt.plan import Request
+from ocirt.plan import Host, Request
 from ocirt.plan.execute import plan_exec
 
 TYPE_CHECKING = False
@@ -48,14 +46,14 @@ class Execution:
                 for controller in controllers.split(",") if colon else (None,):
                     paths = below(paths, sub, controller)
         spec = {"process": process, "seccomp": record.get("seccomp")}
-        self.run = Run(plan_exec(spec, record, paths, look(), request))
+        host = Host(None, posix.geteuid() == 0, user_namespace=False)
+        self.run = Run(plan_exec(spec, record, paths, host, request))
 
     def make(self, on_pid: Callable[[int], None] | None = None) -> int:
         """Walk the plan until the program runs; its pid. `on_pid` is called with it before that. Raises Error, OSError."""
         run = self.run
         if on_pid is not None:
             run.commit = lambda: on_pid(run.pid)
-        gc.disable()
         close_on_exec_from(3)
         try:
             run.parent()

@@ -74,7 +74,7 @@ def _release(record: Record) -> None:
 
 def poststart(record: Record) -> None:
     """Run the poststart hooks; one that fails ends the container (runtime-spec 1.3, "Poststart"). Raises Error."""
-    from ocirt.containers.create import hook_state  # noqa: PLC0415  (only if there are any)
+    from ocirt.containers.destroy import hook_state  # noqa: PLC0415  (only if there are any)
     from ocirt.kernel.steps import hooks  # noqa: PLC0415
 
     text = hook_state(record)("running", record["pid"])

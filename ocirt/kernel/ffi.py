@@ -85,7 +85,7 @@ class Function(_ctypes.CFuncPtr):
     _restype_ = Long
 
 
-LIBC = _ctypes.dlopen(None, posix.RTLD_NOW)
+LIBC = _ctypes.dlopen(None, posix.RTLD_NOW)  # type: ignore[arg-type]  # (None is the process itself)
 
 _syscall: Any = Function(_ctypes.dlsym(LIBC, "syscall"))
 _syscall.argtypes = (Word,) * 7
@@ -139,9 +139,9 @@ class Buffer:
         """A copy of the contents."""
         return bytes(memoryview(self._array).cast("B"))
 
-    def write(self, data: bytes) -> None:
+    def write(self, data: memoryview) -> None:
         """Put `data` at the start."""
-        memoryview(self._array).cast("B")[: len(data)] = data
+        memoryview(self._array).cast("B")[: data.nbytes] = data
 
 
 def address_of(data: bytes) -> int:

@@ -67,7 +67,7 @@ def receive_descriptor(socket_fd: int) -> tuple[bytes, int]:
     data, control = Buffer(_LARGEST), Buffer(24)
     vector = pack("PN", data.address, data.size)
     head = Buffer(56)
-    head.write(pack("PI4xPNPNi4x", 0, 0, address_of(vector), 1, control.address, control.size, 0))
+    head.write(memoryview(pack("PI4xPNPNi4x", 0, 0, address_of(vector), 1, control.address, control.size, 0)))
     size = syscall("recvmsg", socket_fd, head.address, _MSG_CMSG_CLOEXEC)
     length, level, kind, fd = unpack_from("Niii", control.bytes())
     came = length >= 20 and level == _SOL_SOCKET and kind == _SCM_RIGHTS

@@ -1,8 +1,8 @@
 """The interpreter of plans: walks the steps of one side, and says exactly which of them failed.
 
-All that a child will need is looked up and loaded before it is cloned. Past its clone a child imports nothing (the import system
-is taken apart, as paths may soon lead into the container), decides nothing, formats nothing: what goes wrong goes to the parent as
-the number of the step, an errno and the name of the call.
+All that a child will need is looked up and loaded before it is cloned. Past its clone a child imports nothing (the import
+system is taken apart, as paths may soon lead into the container), decides nothing, formats nothing: what goes wrong goes to the
+parent as the number of the step, an errno and the name of the call.
 """
 
 from __future__ import annotations
@@ -48,8 +48,8 @@ class Run:
     """One plan on its way: its slots, and what the sides have in common.
 
     fds: descriptors by slot. pid: init, in the runtime's pid namespace. sync: this side's end of the socket between parent and
-    child, `peer` the other end's. commit: called by the step `state.commit`. hook_state: makes what hooks read on stdin. The other
-    attributes belong to the steps module that sets them.
+    child, `peer` the other end's. prepare, commit: called by the steps of `state`. hook_state: makes what hooks read on stdin.
+    The other attributes belong to the steps module that sets them.
     """
 
     def __init__(self, plan: Plan, trace: Trace | None = None) -> None:
@@ -81,6 +81,7 @@ class Run:
         self.tail_buffers: list[bytes] = []  # argv, envp
         self.kept: list[Any] = []  # buffers that queued calls point to
         self.before_exec: list[Callable[[], None]] = []
+        self.prepare: Callable[[], None] = _nothing
         self.commit: Callable[[], None] = _nothing
         self.on_console: Callable[[str, int], None] = _nobody
         self.hook_state: Callable[[str, int], bytes] = _no_state

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from errno import EACCES, EPERM, EROFS
 
-from ocirt.cgroups import devices, limits
+from ocirt.cgroups import devices
 from ocirt.errors import Error
 from ocirt.plan import INIT, PARENT, step
 
@@ -23,7 +23,12 @@ def wanted(resources: dict[str, Any]) -> bool:
 
 def entries_of(spec: dict[str, Any], host: Host) -> list[Entry]:
     """The writes into cgroup files that `linux.resources` asks for, device rules apart. Raises Error."""
-    return limits.writes(spec["linux"].get("resources"), host.layout.mode)
+    resources = spec["linux"].get("resources") or {}
+    if not wanted(resources):
+        return []
+    from ocirt.cgroups.limits import writes  # noqa: PLC0415  (only with limits)
+
+    return writes(resources, host.layout.mode)
 
 
 def before(spec: dict[str, Any], paths: dict[str, str], entries: list[Entry], host: Host, request: Request) -> Plan:

@@ -11,7 +11,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-    from ocirt.plan import Host, Plan, Request
+    from ocirt.plan import Errors, Host, Plan, Request
 
 # Joined by one setns(2) on init's pidfd (Linux 5.8); a namespace that init shares with us is joined for nothing.
 _ALL = k.CLONE_NEWNS | k.CLONE_NEWCGROUP | k.CLONE_NEWUTS | k.CLONE_NEWIPC | k.CLONE_NEWNET
@@ -39,7 +39,7 @@ def plan_exec(spec: dict[str, Any], record: dict[str, Any], paths: dict[str, str
         plan.append(step(PARENT, "namespace.join_target", pid))
     side = INIT if host.root else STAGE
     # A container that has moved its processes to cgroups below its own, and handed on controllers, takes none any more (EBUSY).
-    beside = {EBUSY: ("process.clone_beside", (side, record["pid"]))}
+    beside: Errors = {EBUSY: ("process.clone_beside", (side, record["pid"]))}
     plan.append(step(PARENT, "process.clone", side, 0, errors=beside if "" in paths else None))
     if "oomScoreAdj" in spec["process"]:
         plan.append(step(PARENT, "process.set_oom_score", spec["process"]["oomScoreAdj"], at="/process/oomScoreAdj"))
@@ -55,7 +55,7 @@ def plan_exec(spec: dict[str, Any], record: dict[str, Any], paths: dict[str, str
     plan.append(step(INIT, "process.new_session"))
     if request.keyring:
         plan.append(step(INIT, "process.join_keyring", "_ses." + request.container_id, errors={ENOSYS: None}))
-    plan.append(step(INIT, "tree.open_root"))
+    plan.append(step(INIT, "process.open_root"))
     if request.console:
         plan += process.console(run, bind=False)
     if request.pipes:

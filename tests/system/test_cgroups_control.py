@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from ocirt.cgroups import bpf, control, devices, limits, unified
+from ocirt.cgroups import bpf, control, devices, files, limits, unified
 from ocirt.cgroups.apply import apply
 from ocirt.cgroups.layout import Layout, detect, own_cgroups
 from ocirt.cgroups.paths import resolve, writable
@@ -174,19 +174,19 @@ def test_create_where_it_exists(new: New) -> None:
 def test_join_by_itself(layout: Layout, new: New) -> None:
     """A process with one thread joins by writing 0."""
     cgroup = new()
-    files = [os.open(path, os.O_WRONLY | os.O_CLOEXEC) for path in control.join_files(cgroup["paths"])]
+    opened = [os.open(path, os.O_WRONLY | os.O_CLOEXEC) for path in files.join_files(cgroup["paths"])]
     inner = cgroup["paths"][""].removeprefix(layout.mounts[""])
     pid = os.fork()
     if pid == 0:
         status = 1
         try:
-            for fd in files:
+            for fd in opened:
                 os.write(fd, b"0")
             found = own(os.getpid())
             status = 0 if all(found[name] == inner for name in layout.mounts) else 2
         finally:
             os._exit(status)
-    for fd in files:
+    for fd in opened:
         os.close(fd)
     assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
 

@@ -1,7 +1,7 @@
 """The barrier between `create` and `start`: two FIFOs and a file in the container's directory.
 
-`start` writes a byte to the FIFO `start`. Init answers on `started`: with its end (init's descriptor closes on exec), or with what
-failed. The file `phase` holds, as four bytes, what ocirt.state.phase reads.
+`start` writes a byte to the FIFO `start`. Init answers on `started`: with its end (init's descriptor closes on exec), or with
+what failed. The file `phase` holds, as four bytes, what ocirt.state.phase reads.
 """
 
 from __future__ import annotations
@@ -26,4 +26,9 @@ def make(run: Run, directory: str) -> None:
 def wait(run: Run) -> None:
     """Stand still until somebody calls `start`."""
     posix.read(run.start_fd, 1)
-    run.before_exec.append(lambda: posix.pwrite(run.phase_fd, b"\1\0\0\0", 0) and None)
+    run.before_exec.append(lambda: _started(run))
+
+
+def _started(run: Run) -> None:
+    """Right before the queued calls: what comes after can only be the program, or a failure that overwrites this."""
+    posix.pwrite(run.phase_fd, b"\1\0\0\0", 0)

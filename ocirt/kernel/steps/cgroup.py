@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import posix
 
-from ocirt.cgroups import control
-from ocirt.cgroups.apply import apply
-from ocirt.cgroups.files import write
+from ocirt.cgroups.files import join_files, write
 from ocirt.kernel.run import Run
 
 TYPE_CHECKING = False
@@ -16,18 +14,24 @@ if TYPE_CHECKING:
 
 def check(run: Run, paths: dict[str, str]) -> None:
     """Refuse cgroups that have processes in them, or are frozen."""
+    from ocirt.cgroups import control  # noqa: PLC0415  (the parent's; `exec` does without)
+
     del run
     control.check_empty(paths)
 
 
 def make(run: Run, paths: dict[str, str]) -> None:
     """Make the directories."""
+    from ocirt.cgroups import control  # noqa: PLC0415
+
     del run
     control.create(paths)
 
 
 def limit(run: Run, paths: dict[str, str], entries: tuple[Entry, ...]) -> None:
     """Write limits."""
+    from ocirt.cgroups.apply import apply  # noqa: PLC0415  (only with limits)
+
     del run
     apply(paths, entries)
 
@@ -57,7 +61,7 @@ def open(run: Run, paths: dict[str, str]) -> None:  # noqa: A001  (the plan's wo
     unified = paths.get("")
     if unified is not None:
         run.cgroup_fd = posix.open(unified, posix.O_RDONLY | posix.O_DIRECTORY | posix.O_CLOEXEC)
-    for file in control.join_files({name: path for name, path in paths.items() if name}):
+    for file in join_files({name: path for name, path in paths.items() if name}):
         run.join_fds.append(posix.open(file, posix.O_WRONLY | posix.O_CLOEXEC))
 
 

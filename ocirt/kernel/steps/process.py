@@ -12,6 +12,7 @@ from ocirt.kernel.run import Run
 from ocirt.kernel.steps import sync
 from ocirt.paths import encode, write_text
 
+_O_PATH = 0o10000000
 _LAST_CAPABILITY = 40  # CAP_CHECKPOINT_RESTORE; what a newer kernel has beyond it is found by trying
 _MOST_CAPABILITIES = 64
 
@@ -73,6 +74,11 @@ def open_target(run: Run, pid: int) -> None:
     run.fds["target"] = posix.pidfd_open(pid)
 
 
+def open_root(run: Run) -> None:
+    """The root of a process that has joined a container."""
+    run.root_fd = posix.open("/", _O_PATH | posix.O_DIRECTORY | posix.O_CLOEXEC)
+
+
 def protect(run: Run) -> None:
     """Keep others from looking into this process, before it enters namespaces whose owners may (CVE-2016-9962)."""
     del run
@@ -81,9 +87,9 @@ def protect(run: Run) -> None:
 
 def close_descriptors(run: Run, fds: int) -> None:
     """Close what led to the host, all but the way to the parent, the barrier, and what the program gets."""
-    ends = (run.sync, run.root_fd, run.start_fd, run.phase_fd, run.fds.get("barrier/started", -1))
+    ends = [run.sync, run.root_fd, run.start_fd, run.phase_fd, run.fds.get("barrier/started", -1)]
     if run.trace is not None:
-        ends = (*ends, run.trace.fd)
+        ends.append(run.trace.fd)
     kept = sorted(fd for fd in ends if fd > 2 + fds)
     first = 3 + fds
     for fd in kept:

@@ -123,4 +123,3 @@ def execve(run: Run) -> None:
             errno = ffi.get_errno()
             run.at = index
             raise CallError(errno, "execve" if index == calls[-1][0] else "", run.program)
-

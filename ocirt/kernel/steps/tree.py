@@ -33,11 +33,6 @@ def attach_root(run: Run, path: str) -> None:
     run.root_fd = fd
 
 
-def open_root(run: Run) -> None:
-    """The root of a process that has joined a container."""
-    run.root_fd = posix.open("/", _O_PATH | posix.O_DIRECTORY | posix.O_CLOEXEC)
-
-
 def make_parent_private(run: Run, path: str) -> None:
     """Keep what is attached at the root from propagating to the host, where the host's tree stays shared."""
     del run

@@ -9,7 +9,7 @@ import pytest
 
 from ocirt.cgroups import apply as module
 from ocirt.cgroups.apply import apply
-from ocirt.cgroups.control import join_files
+from ocirt.cgroups.files import join_files
 from ocirt.cgroups.limits import OPTIONAL, OR_NEXT, REQUIRED
 from ocirt.errors import Error
 
