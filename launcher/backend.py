@@ -27,7 +27,7 @@ from typing import Any
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE))
 
-from setuptools import build_meta  # type: ignore[import-untyped]  # noqa: E402
+from setuptools import build_meta  # noqa: E402
 
 import build as launcher  # noqa: E402
 

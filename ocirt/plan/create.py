@@ -85,7 +85,7 @@ def plan_create(spec: dict[str, Any], host: Host, request: Request, paths: dict[
         plan.append(step(INIT, "stdio.take"))
     plan += rootfs.enter(spec, request)
     plan.append(step(INIT, "process.close_descriptors", request.fds))
-    plan += process.identity(run, keep_groups=_no_groups(spaces, host), seccomp=bool(seccomp))
+    plan += process.identity(run, user_namespace=spaces.has_user, seccomp=bool(seccomp))
 
     # In this order: told that init is ready, the parent may end before init's next instruction.
     plan += [step(INIT, "process.outlive_parent"), step(INIT, "sync.tell", "ready"), step(PARENT, "sync.expect", "ready")]
@@ -97,11 +97,6 @@ def plan_create(spec: dict[str, Any], host: Host, request: Request, paths: dict[
     plan += _hooks(hooks, "startContainer", START, "created")
     plan += process.tail(run, fds=request.fds, listen_fds=request.listen_fds, filtered=bool(seccomp))
     return plan
-
-
-def _no_groups(spaces: namespaces.Namespaces, host: Host) -> bool:
-    """Whether setgroups(2) may be denied: in the user namespace of somebody who is not root."""
-    return spaces.has_user and not host.root
 
 
 def _hooks(hooks: dict[str, Any], kind: str, side: str, status: str) -> Plan:

@@ -13,8 +13,15 @@ if TYPE_CHECKING:
 
     from ocirt.plan import Errors, Host, Plan, Request
 
-# Joined by one setns(2) on init's pidfd (Linux 5.8); a namespace that init shares with us is joined for nothing.
-_ALL = k.CLONE_NEWNS | k.CLONE_NEWCGROUP | k.CLONE_NEWUTS | k.CLONE_NEWIPC | k.CLONE_NEWNET
+# Joined by one setns(2) on init's pidfd (Linux 5.8). What the container shares with the host is not joined: that may be forbidden.
+_FLAGS = {
+    "cgroup": k.CLONE_NEWCGROUP,
+    "ipc": k.CLONE_NEWIPC,
+    "mount": k.CLONE_NEWNS,
+    "network": k.CLONE_NEWNET,
+    "time": k.CLONE_NEWTIME,
+    "uts": k.CLONE_NEWUTS,
+}
 
 
 def plan_exec(spec: dict[str, Any], record: dict[str, Any], paths: dict[str, str], host: Host, request: Request) -> Plan:
@@ -25,7 +32,7 @@ def plan_exec(spec: dict[str, Any], record: dict[str, Any], paths: dict[str, str
     run = process.Process(spec["process"])
     seccomp = spec.get("seccomp")
     kinds = record["namespaces"]
-    flags = _ALL | (k.CLONE_NEWTIME if "time" in kinds else 0)
+    flags = sum(flag for kind, flag in _FLAGS.items() if kind in kinds)
     user = k.CLONE_NEWUSER if "user" in kinds else 0
     pid = k.CLONE_NEWPID if "pid" in kinds else 0
     plan: Plan = [step(PARENT, "process.open_target", record["pid"])]
@@ -60,7 +67,7 @@ def plan_exec(spec: dict[str, Any], record: dict[str, Any], paths: dict[str, str
         plan += process.console(run, bind=False)
     if request.pipes:
         plan.append(step(INIT, "stdio.take"))
-    plan += process.identity(run, keep_groups=bool(user) and not host.root, seccomp=bool(seccomp))
+    plan += process.identity(run, user_namespace=bool(user), seccomp=bool(seccomp))
     # In this order: told that init is ready, the parent may end before init's next instruction.
     plan += [step(INIT, "process.outlive_parent"), step(INIT, "sync.tell", "ready"), step(PARENT, "sync.expect", "ready")]
     plan += process.limits(run)

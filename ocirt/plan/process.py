@@ -63,10 +63,10 @@ def limits(run: Process) -> Plan:
     return [step(PARENT, "process.raise_limit", number, name, hard, at=pointer) for number, name, _, hard, pointer in run.rlimits]
 
 
-def identity(run: Process, *, keep_groups: bool, seccomp: bool) -> Plan:
+def identity(run: Process, *, user_namespace: bool, seccomp: bool) -> Plan:
     """Give up privileges and become the user. `seccomp`: there is a filter, which without no_new_privs takes CAP_SYS_ADMIN.
 
-    `keep_groups`: setgroups(2) is not allowed in this user namespace.
+    `user_namespace`: the container has one, which may deny setgroups(2).
     """
     process, pointer = run.process, run.pointer
     cwd = clean(process["cwd"])
@@ -82,7 +82,7 @@ def identity(run: Process, *, keep_groups: bool, seccomp: bool) -> Plan:
     sets = run.capabilities
     plan.append(step(INIT, "process.limit_bounding_set", sets["bounding"], at=pointer + "/capabilities/bounding"))
     plan.append(step(INIT, "stdio.own", run.uid, at=pointer + "/user"))
-    plan.append(step(INIT, "user.become", run.uid, run.gid, tuple(run.groups), not keep_groups, at=pointer + "/user"))
+    plan.append(step(INIT, "user.become", run.uid, run.gid, tuple(run.groups), user_namespace, at=pointer + "/user"))
     plan.append(step(INIT, "process.chdir", cwd, at=pointer + "/cwd"))
     plan.append(step(INIT, "process.check_directory", at=pointer + "/cwd"))
     spare = _SYS_ADMIN if seccomp and not no_new_privileges else 0

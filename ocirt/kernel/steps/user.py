@@ -65,13 +65,19 @@ def become_root(run: Run) -> None:
         pass  # "deny": a rootless runtime's
 
 
-def become(run: Run, uid: int, gid: int, groups: tuple[int, ...], set_groups: bool) -> None:  # noqa: FBT001
-    """Become the user of the program; capabilities stay permitted until they are set."""
+def become(run: Run, uid: int, gid: int, groups: tuple[int, ...], lenient: bool) -> None:  # noqa: FBT001
+    """Become the user of the program; capabilities stay permitted until they are set.
+
+    `lenient`: in a user namespace setgroups(2) may be denied, also by one further out; then no groups can be asked for.
+    """
     del run
     if uid:
         prctl(k.PR_SET_KEEPCAPS, 1)
-    if set_groups:
+    try:
         posix.setgroups(groups)
+    except PermissionError:
+        if groups or not lenient:
+            raise
     posix.setresgid(gid, gid, gid)
     posix.setresuid(uid, uid, uid)
 
