@@ -25,8 +25,8 @@ for home in homes:
         from marshal import loads
 
         size = int.from_bytes(read(fd, 4), "little")
-        loader, index, checked = loads(read(fd, size))
-        exec(loader, {"archive": (fd, home, 4 + size, index, checked)})
+        loader, *rest = loads(read(fd, size))
+        exec(loader, {"archive": (fd, home, 4 + size, *rest)})
     sys.path.append(home)
     break
 else:

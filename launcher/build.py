@@ -59,24 +59,74 @@ def companion(python: str = "python", home: str = "") -> str:
     return COMPANION.format(python=python, home=f"# home: {home}\n" if home else "")
 
 
+# What a verb loads in functions, in the usual case: (module to begin with, modules beside what that imports).
+_STEPS = ("cgroup", "device", "mount", "namespace", "process", "program", "state", "stdio", "sync", "tree", "user")
+_CREATE = ("spec.check", "spec.mounts", "spec.rlimits", "cgroups.control", *("kernel.steps." + name for name in _STEPS))
+_GROUPS: dict[str, tuple[str, ...]] = {
+    "create": (*_CREATE, "kernel.steps.barrier"),
+    "delete": ("cgroups.control",),
+    "exec": (
+        *("spec.process", "spec.rlimits", "containers.attach"),
+        *("kernel.steps." + name for name in _STEPS if name not in ("device", "mount", "tree")),
+    ),
+    "kill": (),
+    "run": (*_CREATE, "containers.attach"),
+    "start": (),
+    "state": (),
+}
+
+
 def archive(package: Path, *, checked: bool) -> bytes:
     """The byte code of all modules below `package` as one file, with the code that loads from it in front.
 
     `checked`: a module is used only as long as its source has the time that it has now (a clone, where it is edited).
     """
     blob = b""
-    index = {}
+    index, codes, imports = {}, {}, {}
     for path in sorted(package.rglob("*.py")):
         parts = list(path.relative_to(package.parent).with_suffix("").parts)
         is_package = parts[-1] == "__init__"
         if is_package:
             parts.pop()
-        code = marshal.dumps(_lean_code(path.read_text(), str(path) if checked else str(path.relative_to(package.parent))))
-        index[".".join(parts)] = (len(blob), len(code), is_package, path.stat().st_mtime_ns)
+        name = ".".join(parts)
+        tree = ast.parse(path.read_text())
+        imports[name] = _imports(tree)
+        codes[name] = _lean_code(tree, str(path) if checked else str(path.relative_to(package.parent)))
+        code = marshal.dumps(codes[name])
+        index[name] = (len(blob), len(code), is_package, path.stat().st_mtime_ns)
         blob += code
-    loader = _lean_code((HERE / "loader.py").read_text(), "loader.py")
-    head = marshal.dumps((loader, index, checked))
+    groups = {}
+    for verb, more in _GROUPS.items():
+        names: list[str] = []
+        for first in ("cli.main", "cli." + verb, *more):
+            _add(f"{package.name}.{first}", imports, names)
+        code = marshal.dumps([codes[name] for name in names])
+        groups[verb] = (len(blob), len(code), names)
+        blob += code
+    loader = _lean_code(ast.parse((HERE / "loader.py").read_text()), "loader.py")
+    head = marshal.dumps((loader, index, groups, checked))
     return len(head).to_bytes(4, "little") + head + blob
+
+
+def _imports(tree: ast.Module) -> list[str]:
+    """What a module imports when it is loaded, as dotted names, of which some may be names in modules."""
+    found = []
+    for node in tree.body:
+        if isinstance(node, ast.Import):
+            found += [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            found += [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
+    return found
+
+
+def _add(name: str, imports: dict[str, list[str]], names: list[str]) -> None:
+    """Append a module behind the packages that hold it and the modules that it imports."""
+    if name in names or name not in imports:
+        return
+    _add(name.rpartition(".")[0], imports, names)
+    for needed in imports[name]:
+        _add(needed, imports, names)
+    names.append(name)
 
 
 def archive_name() -> str:
@@ -84,9 +134,8 @@ def archive_name() -> str:
     return f"ocirt/__pycache__/ocirt.{sys.implementation.cache_tag}.archive"
 
 
-def _lean_code(source: str, name: str) -> CodeType:
+def _lean_code(tree: ast.Module, name: str) -> CodeType:
     """Code without docstrings and assertions, and without the import of `__future__`, which only the compiler needs."""
-    tree = ast.parse(source)
     tree.body = [node for node in tree.body if not (isinstance(node, ast.ImportFrom) and node.module == "__future__")]
     found: CodeType = compile(tree, name, "exec", __future__.annotations.compiler_flag, dont_inherit=True, optimize=2)
     return found

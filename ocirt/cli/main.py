@@ -70,8 +70,18 @@ def _command(options: flags.Options, args: list[str]) -> int:
         number = fewest if len(rest) < fewest else most
         return _usage(options, "Incorrect Usage.", f'{options.name}: "{verb}" requires {word} {number} argument(s)', verb)
     options.set_verb(verb, line, values)
+    _preload(verb)
     status: int = __import__("ocirt.cli." + verb, None, None, ("run",)).run(options, rest)
     return status
+
+
+def _preload(verb: str) -> None:
+    """Have the modules of a verb loaded at once, where an archive of byte code can do that (launcher/loader.py)."""
+    import sys  # noqa: PLC0415
+
+    preload = getattr(sys.meta_path[0], "preload", None) if sys.meta_path else None
+    if preload is not None:
+        preload(verb)
 
 
 def _help(options: flags.Options, verb: str = "") -> int:

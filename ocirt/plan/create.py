@@ -56,9 +56,10 @@ def plan_create(spec: dict[str, Any], host: Host, request: Request, paths: dict[
         plan.append(step(PARENT, "process.set_oom_score", spec["process"]["oomScoreAdj"], at="/process/oomScoreAdj"))
     plan += cgroup.enter(paths)
     plan += namespaces.maps(spaces, linux, host)
+    plan += namespaces.meanwhile(spaces, host)
     plan.append(step(PARENT, "state.prepare"))
     plan += [step(INIT, "process.protect"), step(INIT, "process.die_with_parent")]
-    plan += namespaces.enter(spaces)
+    plan += namespaces.enter(spaces, host)
     plan.append(step(INIT, "process.new_session"))
     if request.keyring:
         plan.append(step(INIT, "process.join_keyring", "_ses." + request.container_id, errors={ENOSYS: None}))

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
     from ocirt.plan import Errors, Host, Plan, Request
 
-# Joined by one setns(2) on init's pidfd (Linux 5.8). What the container shares with the host is not joined: that may be forbidden.
+# Joined by one setns(2) on init's pidfd (Linux 5.8). What the container shares with the host is not: that may be forbidden.
 _FLAGS = {
     "cgroup": k.CLONE_NEWCGROUP,
     "ipc": k.CLONE_NEWIPC,

@@ -116,16 +116,23 @@ def clone(spaces: Namespaces) -> Plan:
     return plan
 
 
-def enter(spaces: Namespaces) -> Plan:
+def enter(spaces: Namespaces, host: Host) -> Plan:
     """Init's first steps in namespaces, once it is in its cgroup."""
     plan: Plan = []
     if not spaces.staged:
         plan += [_join(INIT, spaces, kind) for kind in _ORDER if kind in spaces.joined and kind != "pid"]
     if "cgroup" in spaces.new:
         plan.append(step(INIT, "namespace.unshare", k.CLONE_NEWCGROUP, at=spaces.pointers["cgroup"]))
-    if "network" in spaces.new:
+    if "network" in spaces.new and not host.root:
         plan.append(step(INIT, "namespace.loopback_up", at=spaces.pointers["network"]))
     return plan
+
+
+def meanwhile(spaces: Namespaces, host: Host) -> Plan:
+    """What the parent does for init's namespaces while init is at work: the kernel's lock on links may be held for long."""
+    if "network" not in spaces.new or not host.root:
+        return []
+    return [step(PARENT, "namespace.loopback_up_of_init", at=spaces.pointers["network"])]
 
 
 def maps(spaces: Namespaces, linux: dict[str, Any], host: Host) -> Plan:

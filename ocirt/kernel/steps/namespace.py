@@ -53,9 +53,13 @@ def join_target(run: Run, kinds: int) -> None:
 def return_pid(run: Run) -> None:
     """Make children of the runtime's own pid namespace again."""
     del run
-    fd = posix.open("/proc/self/ns/pid", posix.O_RDONLY | posix.O_CLOEXEC)
+    _join_path("/proc/self/ns/pid", k.CLONE_NEWPID)
+
+
+def _join_path(path: str, kind: int) -> None:
+    fd = posix.open(path, posix.O_RDONLY | posix.O_CLOEXEC)
     try:
-        process.setns(fd, k.CLONE_NEWPID)
+        process.setns(fd, kind)
     finally:
         posix.close(fd)
 
@@ -64,6 +68,19 @@ def unshare(run: Run, kinds: int) -> None:
     """Leave namespaces for new ones."""
     del run
     process.unshare(kinds)
+
+
+def loopback_up_of_init(run: Run) -> None:
+    """Bring up `lo` in init's network namespace, and come back."""
+    own = posix.open("/proc/self/ns/net", posix.O_RDONLY | posix.O_CLOEXEC)
+    try:
+        _join_path(f"/proc/{run.pid}/ns/net", k.CLONE_NEWNET)
+        try:
+            loopback_up(run)
+        finally:
+            process.setns(own, k.CLONE_NEWNET)
+    finally:
+        posix.close(own)
 
 
 def loopback_up(run: Run) -> None:
