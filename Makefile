@@ -15,7 +15,7 @@ all: build
 build: build/ocirt build/bytecode
 
 # Without a compiler this is a shell script (launcher/launcher.sh).
-build/ocirt: launcher/launcher.c launcher/launcher.sh launcher/boot.py launcher/build.py
+build/ocirt: launcher/launcher.c launcher/waiter.c launcher/call.h launcher/launcher.sh launcher/boot.py launcher/build.py
 	@test -n "$(PYTHON)" || { echo "ocirt needs Python 3.11 or later" >&2; exit 1; }
 	$(PYTHON) launcher/build.py build
 
@@ -62,7 +62,7 @@ needs-test: needs
 		program uidmap newuidmap;)
 
 needs-conformance: needs-test
-	$(call install, program podman podman; program conmon conmon;)
+	$(call install, program podman podman; program conmon conmon; program catatonit catatonit; program runc runc;)
 
 run: needs
 	@$(MAKE) -s build

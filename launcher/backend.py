@@ -66,6 +66,10 @@ def build_editable(wheel_directory: str, config_settings: Settings = None, metad
     # For the interpreter that installs, which is the one that will run it.
     compileall.compile_dir(HERE.parent / "ocirt", quiet=2)
     launcher.write_archive(HERE.parent / "ocirt")
+    try:
+        launcher.compile_program("waiter", HERE.parent / launcher.WAITER)
+    except RuntimeError as error:
+        sys.stderr.write(f"{error}: created containers will wait in Python\n")
     name = _fresh(build_meta.build_editable)(wheel_directory, config_settings, metadata_directory)
     return _complete(Path(wheel_directory, name), pure=_asks_pure(config_settings), home=str(HERE.parent))
 
@@ -79,9 +83,11 @@ def _complete(wheel: Path, *, pure: bool, home: str) -> str:
     distribution, version, *_ = wheel.name.split("-")
     scripts = f"{distribution}-{version}.data/scripts"
     info = f"{distribution}-{version}.dist-info"
-    made, tags = _launcher(wheel.parent, pure=pure)
+    made, waiter, tags = _programs(wheel.parent, pure=pure)
     added = {f"{scripts}/ocirt": made, f"{scripts}/ocirt-python": launcher.companion(home=home).encode()}
     plain = {} if home else {launcher.archive_name(): launcher.archive(HERE.parent / "ocirt", checked=False)}
+    if waiter and not home:
+        plain[launcher.WAITER] = waiter
     tag = "py3-none-" + ".".join(tags)
     target = wheel.with_name(f"{distribution}-{version}-{tag}.whl")
     scratch = wheel.with_suffix(".new")
@@ -127,18 +133,20 @@ def _byte_code(source: bytes, name: str) -> bytes:
         return made.read_bytes()
 
 
-def _launcher(scratch: Path, *, pure: bool) -> tuple[bytes, list[str]]:
-    """The command, and the platforms that it runs on."""
+def _programs(scratch: Path, *, pure: bool) -> tuple[bytes, bytes, list[str]]:
+    """The command, the waiter (none without a compiler), and the platforms that they run on."""
     machine = os.uname().machine
     if not pure:
-        made = scratch / "launcher"
+        made = []
         try:
-            launcher.compile_launcher(made)
+            for name in ("launcher", "waiter"):
+                target = scratch / name
+                launcher.compile_program(name, target)
+                made.append(target.read_bytes())
+                target.unlink()
         except RuntimeError as error:
             sys.stderr.write(f"{error}: the command `ocirt` will be a shell script\n")
         else:
-            data = made.read_bytes()
-            made.unlink()
-            # It needs no library, so it runs beside any C library.
-            return data, [f"{libc}_{machine}" for libc in ("manylinux_2_17", "musllinux_1_1")]
-    return launcher.shell_launcher().encode(), ["any"]
+            # They need no library, so they run beside any C library.
+            return made[0], made[1], [f"{libc}_{machine}" for libc in ("manylinux_2_17", "musllinux_1_1")]
+    return launcher.shell_launcher().encode(), b"", ["any"]

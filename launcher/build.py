@@ -34,6 +34,10 @@ print(sys.executable)
 '''
 
 
+# The waiter lies in the package, so that it is found with it (ocirt/containers/host.py).
+WAITER = "ocirt/kernel/waiter"
+
+
 def boot_text() -> str:
     """boot.py without comments and docstring."""
     tree = ast.parse((HERE / "boot.py").read_text())
@@ -63,7 +67,7 @@ def companion(python: str = "python", home: str = "") -> str:
 _STEPS = ("cgroup", "device", "mount", "namespace", "process", "program", "state", "stdio", "sync", "tree", "user")
 _CREATE = ("spec.check", "spec.mounts", "spec.rlimits", "cgroups.control", *("kernel.steps." + name for name in _STEPS))
 _GROUPS: dict[str, tuple[str, ...]] = {
-    "create": (*_CREATE, "kernel.steps.barrier"),
+    "create": (*_CREATE, "kernel.steps.barrier", "kernel.steps.waiter"),
     "delete": ("cgroups.control",),
     "exec": (
         *("spec.process", "spec.rlimits", "containers.attach"),
@@ -150,22 +154,22 @@ def write_archive(package: Path) -> None:
     scratch.replace(target)
 
 
-def compile_launcher(target: Path) -> None:
-    """Compile the launcher to `target`. Raises RuntimeError when there is no working compiler."""
+def compile_program(name: str, target: Path) -> None:
+    """Compile launcher/<name>.c to `target`. Raises RuntimeError when there is no working compiler."""
     compiler = shlex.split(os.environ.get("CC", "")) or [shutil.which("cc") or shutil.which("gcc") or shutil.which("clang") or ""]
     if not compiler[0]:
         raise RuntimeError("no C compiler (cc, gcc, clang, or named by CC)")
     with tempfile.TemporaryDirectory() as scratch:
         Path(scratch, "boot.h").write_text(boot_header())
         made = Path(scratch, "ocirt")
-        command = [*compiler, *FLAGS, "-I", scratch, str(HERE / "launcher.c"), "-o", str(made)]
+        command = [*compiler, *FLAGS, "-I", scratch, str(HERE / f"{name}.c"), "-o", str(made)]
         try:
             done = subprocess.run(command, capture_output=True, text=True, check=False)
         except OSError as error:
             raise RuntimeError(f"no C compiler: {error}") from error
         sys.stderr.write(done.stderr)
         if done.returncode:
-            raise RuntimeError(f"the launcher does not compile for {os.uname().machine}")
+            raise RuntimeError(f"{name}.c does not compile for {os.uname().machine}")
         target.unlink(missing_ok=True)  # it may be running
         shutil.copy2(made, target)
 
@@ -175,7 +179,8 @@ def main(directory: Path) -> None:
     directory.mkdir(parents=True, exist_ok=True)
     command = directory / "ocirt"
     try:
-        compile_launcher(command)
+        compile_program("launcher", command)
+        compile_program("waiter", HERE.parent / WAITER)
     except RuntimeError as error:
         sys.stderr.write(f"{error}: {command} will be a shell script, slower and without protection of the interpreter's file\n")
         command.write_text(shell_launcher())

@@ -34,7 +34,7 @@ def _step_failed(err: StepError, operation: str, arguments: tuple[Any, ...], poi
     text = strerror(err.errno)
     if operation == "program.find":
         return _program(err, str(arguments[0]), pointer, text)
-    if operation == "program.execve":
+    if operation in ("program.execve", "waiter.hand_over"):
         return Error("kernel", f'exec: "{err.detail}": {text}', subject=pointer)
     what = _subject(operation, arguments)
     detail = "" if err.detail in ("", what) else err.detail

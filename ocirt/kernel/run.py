@@ -76,10 +76,8 @@ class Run:
         self.home = ""
         self.program = b""
         self.filter: Any = None
-        self.filter_pointer = b""
-        self.tail: list[tuple[int, tuple[Any, ...]]] = []
-        self.tail_buffers: list[bytes] = []  # argv, envp
-        self.kept: list[Any] = []  # buffers that queued calls point to
+        self.strings: tuple[list[bytes], list[bytes]] = ([], [])  # arguments and environment of the program
+        self.tail: list[tuple[int, str, tuple[Any, ...]]] = []  # queued: step, system call, its six words
         self.before_exec: list[Callable[[], None]] = []
         self.prepare: Callable[[], None] = _nothing
         self.commit: Callable[[], None] = _nothing

@@ -40,6 +40,8 @@ def plan_create(spec: dict[str, Any], host: Host, request: Request, paths: dict[
     run = process.Process(spec["process"])
     seccomp = linux.get("seccomp")
     entries = cgroup.entries_of(spec, host)
+    waiter = request.waits and bool(host.waiter) and not hooks.get("startContainer")
+    waiter = waiter and process.can_wait_outside(run, filtered=bool(seccomp))
     if not request.pivot and (linux.get("rootfsPropagation") or "").endswith("private"):
         raise Error("invalid", "a private root needs pivot_root", subject="/linux/rootfsPropagation", hint="leave --no-pivot out")
 
@@ -50,6 +52,8 @@ def plan_create(spec: dict[str, Any], host: Host, request: Request, paths: dict[
     plan += cgroup.before(spec, paths, entries, host, request)
     if request.waits:
         plan.append(step(PARENT, "barrier.make", request.directory))
+        if waiter:
+            plan.append(step(PARENT, "waiter.load", host.waiter))
     plan.append(step(PARENT, "sync.open"))
     plan += namespaces.clone(spaces)
     if "oomScoreAdj" in spec["process"]:
@@ -93,10 +97,10 @@ def plan_create(spec: dict[str, Any], host: Host, request: Request, paths: dict[
     plan += process.limits(run)
     plan += cgroup.after(paths, entries)
     plan += [step(PARENT, "state.commit"), step(PARENT, "sync.tell", "committed"), step(INIT, "sync.leave_parent", "committed")]
-    if request.waits:
+    if request.waits and not waiter:
         plan.append(step(START, "barrier.wait"))
     plan += _hooks(hooks, "startContainer", START, "created")
-    plan += process.tail(run, fds=request.fds, listen_fds=request.listen_fds, filtered=bool(seccomp))
+    plan += process.tail(run, fds=request.fds, listen_fds=request.listen_fds, filtered=bool(seccomp), waiter=waiter)
     return plan
 
 

@@ -106,12 +106,10 @@ def identity(run: Process, *, user_namespace: bool, seccomp: bool) -> Plan:
     return plan
 
 
-def tail(run: Process, *, fds: int, listen_fds: int, filtered: bool) -> Plan:
-    """From `start` to the program: what is queued, then execve(2)."""
+def tail(run: Process, *, fds: int, listen_fds: int, filtered: bool, waiter: bool = False) -> Plan:
+    """From `start` to the program: what is queued, then execve(2); with `waiter`, before `start` by that."""
     pointer = run.pointer
     plan = [step(START, "program.prepare", tuple(run.process["args"]), tuple(run.env), listen_fds, at=pointer + "/args")]
-    if filtered:
-        plan.append(step(START, "program.prepare_filter", at="/linux/seccomp"))
     plan.append(step(START, "program.keep_descriptors", fds))
     plan += [step(START, "program.limit", number, name, soft, hard, at=at) for number, name, soft, hard, at in run.rlimits]
     if filtered:
@@ -128,8 +126,24 @@ def tail(run: Process, *, fds: int, listen_fds: int, filtered: bool) -> Plan:
                     at=pointer + "/capabilities",
                 )
             )
-    plan.append(step(START, "program.execve", at=pointer + "/args"))
-    return plan
+    last = step(START, "program.execve", at=pointer + "/args")
+    if waiter:
+        sets = run.capabilities
+        kept = (sets["effective"], sets["permitted"], sets["inheritable"])
+        last = step(START, "waiter.hand_over", fds, kept, at=pointer + "/args")
+    return [*plan, last]
+
+
+def can_wait_outside(run: Process, *, filtered: bool) -> bool:
+    """Whether the small program of `waiter.hand_over` can take init's place until `start`.
+
+    execve(2) takes from a user who is not root all capabilities but the ambient ones. The program's own execve would do so too,
+    but what comes before it may need them: a filter without no_new_privs, a program that only CAP_DAC_OVERRIDE can reach.
+    """
+    sets = run.capabilities
+    if run.uid and (sets["permitted"] & ~sets["ambient"]):
+        return False
+    return not filtered or bool(run.process.get("noNewPrivileges"))
 
 
 def console(run: Process, *, bind: bool) -> Plan:

@@ -11,8 +11,8 @@ import posix
 from _struct import pack
 from errno import EACCES, EISDIR, ENOENT, ENOTDIR
 
-from ocirt.kernel import ffi, process, resolve
-from ocirt.kernel.ffi import NR, CallError, address_of
+from ocirt.kernel import process, resolve
+from ocirt.kernel.ffi import NR, CallError, address_of, get_errno, raw_syscall
 from ocirt.kernel.run import Run
 from ocirt.paths import encode
 
@@ -22,6 +22,14 @@ if TYPE_CHECKING:
 
 _SET_MODE_FILTER = 1
 _FIRST_FD = 3
+
+
+class SockFilter(bytes):
+    """An array of struct sock_filter, to be passed as struct sock_fprog."""
+
+    __slots__ = ()
+
+
 
 
 def load_filter(run: Run, root: str, section: dict[str, Any]) -> None:
@@ -60,24 +68,14 @@ def _check(path: str) -> None:
 
 
 def prepare(run: Run, args: tuple[str, ...], env: tuple[str, ...], listen_fds: int) -> None:
-    """Lay out the arguments and the environment."""
+    """Have the arguments and the environment ready."""
     words = list(env)
     if run.home:
         words.append("HOME=" + run.home)
     if listen_fds:
         words = [word for word in words if not word.startswith(("LISTEN_FDS=", "LISTEN_PID="))]
         words += [f"LISTEN_FDS={listen_fds}", f"LISTEN_PID={posix.getpid()}"]
-    for strings in (args, words):
-        encoded = [encode(word) for word in strings]
-        array = process.pointer_array(encoded)
-        run.kept += [encoded, array]
-        run.tail_buffers.append(array)
-
-
-def prepare_filter(run: Run) -> None:
-    """Lay out struct sock_fprog."""
-    program = run.filter.program
-    run.filter_pointer = pack("H6xP", len(program) // 8, address_of(program))
+    run.strings = ([encode(word) for word in args], [encode(word) for word in words])
 
 
 def keep_descriptors(run: Run, fds: int) -> None:
@@ -91,35 +89,52 @@ def keep_descriptors(run: Run, fds: int) -> None:
 def limit(run: Run, number: int, resource: str, soft: int, hard: int) -> None:
     """Queue prlimit(2)."""
     del resource
-    values = pack("QQ", soft, hard)
-    run.kept.append(values)
-    run.tail.append((run.at, (NR["prlimit64"], 0, number, values, None, 0, 0)))
+    _queue(run, "prlimit64", 0, number, pack("QQ", soft, hard), 0)
 
 
 def filter(run: Run) -> None:  # noqa: A001  (the plan's word)
     """Queue seccomp(2)."""
-    run.tail.append((run.at, (NR["seccomp"], _SET_MODE_FILTER, run.filter.flags, run.filter_pointer, 0, 0, 0)))
+    _queue(run, "seccomp", _SET_MODE_FILTER, run.filter.flags, SockFilter(run.filter.program))
 
 
 def set_capabilities(run: Run, effective: int, permitted: int, inheritable: int) -> None:
     """Queue capset(2)."""
-    head, data = process.capability_buffers(effective, permitted, inheritable)
-    run.kept += [head, data]
-    run.tail.append((run.at, (NR["capset"], head, data, 0, 0, 0, 0)))
+    _queue(run, "capset", *process.capability_buffers(effective, permitted, inheritable))
 
 
 def execve(run: Run) -> None:
-    """Make the queued calls, then execve(2)."""
+    """Queue execve(2), and make all queued calls."""
+    queue_execve(run)
     for action in run.before_exec:
         action()
-    argv, envp = run.tail_buffers
-    run.tail.append((run.at, (NR["execve"], run.program, argv, envp, 0, 0, 0)))
-    calls = run.tail
-    call = ffi.raw_syscall
+    kept: list[Any] = []  # what the calls point to
+    calls = [(index, (NR[call], *[_laid_out(word, kept) for word in words])) for index, call, words in run.tail]
     gc.disable()
     process.reset_signals()
-    for index, arguments in calls:
-        if call(*arguments) == -1:
-            errno = ffi.get_errno()
+    for index, words in calls:
+        if raw_syscall(*words) == -1:
+            errno = get_errno()
             run.at = index
-            raise CallError(errno, "execve" if index == calls[-1][0] else "", run.program)
+            raise CallError(errno, "", run.program)
+
+
+def queue_execve(run: Run) -> None:
+    """Queue the last call."""
+    _queue(run, "execve", run.program, *run.strings)
+
+
+def _queue(run: Run, call: str, *words: Any) -> None:
+    """Queue a call of up to six words: a number, a buffer, texts for a NULL-terminated array of pointers, or a SockFilter."""
+    run.tail.append((run.at, call, (*words, *[0] * (6 - len(words)))))
+
+
+def _laid_out(word: Any, kept: list[Any]) -> int | bytes:
+    """A word of a call as the system call takes it; memory that it points to is appended to `kept`."""
+    if isinstance(word, list):
+        array = process.pointer_array(word)
+    elif isinstance(word, SockFilter):
+        array = pack("H6xP", len(word) // 8, address_of(word))
+    else:
+        return word  # type: ignore[no-any-return]
+    kept += [word, array]
+    return array
