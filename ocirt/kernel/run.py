@@ -122,7 +122,20 @@ class Run:
         try:
             self.walk("parent")
         except OSError as err:
-            raise failure(self.at, err) from None
+            raise self._childs_failure() or failure(self.at, err) from None
+
+    def _childs_failure(self) -> StepError | None:
+        """What the child has said of a failure of its own: if it is gone, what the parent does to it fails because of that."""
+        if self.sync < 0:
+            return None
+        posix.set_blocking(self.sync, False)
+        try:
+            while message := messages.receive(self.sync):
+                if message[:1] == b"f":
+                    return StepError(*messages.failure_of(message))
+        except BlockingIOError:
+            pass
+        return None
 
     def await_exec(self) -> None:
         """Wait until init's end of the socket closes, as it does on exec. Raises StepError for what init says instead."""

@@ -35,7 +35,7 @@ def plan_exec(spec: dict[str, Any], record: dict[str, Any], paths: dict[str, str
     flags = sum(flag for kind, flag in _FLAGS.items() if kind in kinds)
     user = k.CLONE_NEWUSER if "user" in kinds else 0
     pid = k.CLONE_NEWPID if "pid" in kinds else 0
-    plan: Plan = [step(PARENT, "process.open_target", record["pid"])]
+    plan: Plan = [step(PARENT, "process.open_target", record["pid"], record["start_time"])]
     if seccomp:
         plan.append(step(PARENT, "program.load_filter", request.state_root, seccomp, at="/linux/seccomp"))
     if paths:
@@ -43,7 +43,7 @@ def plan_exec(spec: dict[str, Any], record: dict[str, Any], paths: dict[str, str
     plan.append(step(PARENT, "sync.open"))
     if host.root and pid:
         # It counts for the next child; with root's rights the user namespace need not be joined first.
-        plan.append(step(PARENT, "namespace.join_target", pid))
+        plan += [step(PARENT, "process.protect"), step(PARENT, "namespace.join_target", pid)]
     side = INIT if host.root else STAGE
     # A container that has moved its processes to cgroups below its own, and handed on controllers, takes none any more (EBUSY).
     beside: Errors = {EBUSY: ("process.clone_beside", (side, record["pid"]))}
@@ -67,6 +67,8 @@ def plan_exec(spec: dict[str, Any], record: dict[str, Any], paths: dict[str, str
         plan += process.console(run, bind=False)
     if request.pipes:
         plan.append(step(INIT, "stdio.take"))
+    # Also of what leads to the host only until execve: /proc/self/fd is a way to it for the program and the working directory.
+    plan.append(step(INIT, "process.close_descriptors", request.fds))
     plan += process.identity(run, user_namespace=bool(user), seccomp=bool(seccomp))
     # In this order: told that init is ready, the parent may end before init's next instruction.
     plan += [step(INIT, "process.outlive_parent"), step(INIT, "sync.tell", "ready"), step(PARENT, "sync.expect", "ready")]

@@ -89,6 +89,7 @@ def clone(spaces: Namespaces) -> Plan:
         if "pid" not in spaces.joined:
             return [step(PARENT, "process.clone", INIT, flags, at="/linux/namespaces")]
         return [
+            step(PARENT, "process.protect"),  # the child that is cloned next can be seen from inside
             _join(PARENT, spaces, "pid"),
             step(PARENT, "process.clone", INIT, flags, at="/linux/namespaces"),
             step(PARENT, "namespace.return_pid"),

@@ -13,6 +13,7 @@ from ocirt.cgroups.devices import DEFAULTS
 from ocirt.kernel import constants as k
 from ocirt.plan import INIT, PARENT, step
 from ocirt.spec.mountoptions import MS_REC, PROPAGATION, parse
+from ocirt.spec.mounts import PROC_FILES
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
 
 _LINKS = (("fd", "/proc/self/fd"), ("stdin", "/proc/self/fd/0"), ("stdout", "/proc/self/fd/1"), ("stderr", "/proc/self/fd/2"))
 _MODE = 0o666
+# Masked and read-only paths lie below: they must not be behind a link of the image, which could be changed meanwhile.
+_EXACT = ("/proc", "/sys")
 
 
 class Tree:
@@ -111,7 +114,7 @@ def mounts(tree: Tree, spaces: Namespaces, cgroup_paths: dict[str, str], host: H
                 plan.append(
                     step(INIT, "mount.change", slot, options["rec_set"], options["rec_clear"], True, at=pointer + "/options")
                 )
-            plan.append(step(INIT, "mount.attach", slot, target, target == "/proc", at=pointer))
+            plan.append(step(INIT, "mount.attach", slot, target, target in _EXACT, target in PROC_FILES, at=pointer))
         elif options["remount"]:
             plan.append(step(INIT, "mount.remount", target, options["attr_set"], options["attr_clear"], at=pointer))
         elif kind == "cgroup" or (kind == "cgroup2" and host.layout.mode != "v2"):
@@ -141,8 +144,8 @@ def mounts(tree: Tree, spaces: Namespaces, cgroup_paths: dict[str, str], host: H
             plan.append(step(INIT, "mount.new", slot, kind, source, tuple(data), attributes, at=pointer))
             if options["tmpcopyup"] and kind == "tmpfs":
                 plan.append(step(INIT, "mount.copy_up", slot, target, at=pointer + "/options"))
-            # Security modules and sysctls are written below /proc: it must not lie behind a link of the image.
-            plan.append(step(INIT, "mount.attach", slot, target, kind in ("proc", "sysfs"), at=pointer))
+            exact = target in _EXACT or kind in ("proc", "sysfs")
+            plan.append(step(INIT, "mount.attach", slot, target, exact, target in PROC_FILES, at=pointer))
             if options["rec_set"] or options["rec_clear"]:
                 plan.append(
                     step(INIT, "mount.change", slot, options["rec_set"], options["rec_clear"], True, at=pointer + "/options")

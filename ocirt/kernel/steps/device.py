@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import posix
+from errno import EINVAL
 
 from ocirt.kernel import mount, resolve
+from ocirt.kernel.ffi import CallError
 from ocirt.kernel.run import Run
 from ocirt.paths import name as last
 from ocirt.paths import parent
@@ -15,6 +17,9 @@ _KINDS = {"c": 0o020000, "u": 0o020000, "b": 0o060000, "p": 0o010000}
 def open_directory(run: Run) -> None:
     """Open /dev, wherever in the container it lies."""
     run.dev_fd = resolve.make_directory(run.root_fd, "/dev")
+    own, host = posix.fstat(run.dev_fd), posix.stat("/dev")
+    if (own.st_dev, own.st_ino) == (host.st_dev, host.st_ino):
+        raise CallError(EINVAL, "", "/dev is the host's own: nothing is made there")
 
 
 def _directory(run: Run, path: str) -> int:

@@ -6,7 +6,7 @@ import posix
 from errno import EBUSY, EINVAL, ENOENT, EPERM
 
 from ocirt.kernel import constants as k
-from ocirt.kernel import mount, resolve
+from ocirt.kernel import mount, process, resolve
 from ocirt.kernel.ffi import CallError
 from ocirt.kernel.run import Run
 
@@ -62,10 +62,23 @@ def idmap(run: Run, slot: str, user: str) -> None:
         posix.close(fd)
 
 
-def attach(run: Run, slot: str, target: str, exact: bool) -> None:  # noqa: FBT001
-    """Attach a mount at `target`, which is made if it is missing; `exact`: no symlink may lead there."""
+def attach(run: Run, slot: str, target: str, exact: bool, over_proc: bool) -> None:  # noqa: FBT001
+    """Attach a mount at `target`, which is made if it is missing; `exact`: no symlink may lead there.
+
+    Below a procfs, wherever it lies, only `over_proc` is attached: what config.json puts over one of the files that may be
+    covered. At /proc itself belongs a procfs and nothing else (CVE-2019-16884): security modules and sysctls are written there.
+    """
     fd = run.fds[slot]
-    mount.move_mount_to(fd, _target(run, target, exact, resolve.is_directory(fd)))
+    place = _target(run, target, exact or over_proc, resolve.is_directory(fd))
+    try:
+        if target == "/proc":
+            if process.fstatfs_type(fd) != k.PROC_SUPER_MAGIC:
+                raise CallError(EINVAL, "fstatfs", "/proc can only be a procfs")
+        elif process.fstatfs_type(place) == k.PROC_SUPER_MAGIC and not over_proc:
+            raise CallError(EINVAL, "fstatfs", target + " leads into /proc")
+        mount.move_mount(fd, place)
+    finally:
+        posix.close(place)
 
 
 def _target(run: Run, path: str, exact: bool, directory: bool) -> int:  # noqa: FBT001
@@ -110,6 +123,8 @@ def mask(run: Run, path: str) -> None:
     try:
         if not resolve.is_directory(target):
             fd = mount.open_tree("", False, dir_fd=_host_null(run))
+            # It is the host's own: its mode and owner are not the container's to change.
+            mount.mount_setattr(fd, k.MOUNT_ATTR_RDONLY | k.MOUNT_ATTR_NOSUID | k.MOUNT_ATTR_NOEXEC)
         elif run.mask_fd < 0:
             # One file system for all of them: each tmpfs costs the kernel memory and a shrinker.
             options: Data = (("size", "0"), ("nr_inodes", "2"), ("mode", "755"))
@@ -218,12 +233,11 @@ def cgroup(
             fd = _bind(paths[controllers[0]], attributes)
         else:
             continue
-        _attach(run, fd, f"{target}/{directory}")
+        posix.mkdir(directory, 0o755, dir_fd=base)
+        mount.move_mount_to(fd, resolve.open_no_links(base, directory))
         for name in controllers:
             if name not in ("", directory) and not name.startswith("name="):
-                parent_fd = resolve.open_in_root(run.root_fd, target)
-                posix.symlink(directory, name, dir_fd=parent_fd)
-                posix.close(parent_fd)
+                posix.symlink(directory, name, dir_fd=base)
     if attributes & k.MOUNT_ATTR_RDONLY:
         mount.mount_setattr(base, k.MOUNT_ATTR_RDONLY)
 
@@ -243,7 +257,9 @@ def _cgroup_v2(paths: dict[str, str], mounts: dict[str, str], namespace: bool, a
         except CallError as err:
             if err.errno not in (EPERM, EBUSY):
                 raise  # else the user namespace does not own the cgroup namespace
-    return _bind(paths.get("") or mounts[""], attributes)
+    if "" in paths:
+        return _bind(paths[""], attributes)
+    return _bind(mounts[""], attributes | k.MOUNT_ATTR_RDONLY)  # all of the host's: not to be changed (CVE-2023-25809)
 
 
 def _bind(source: str, attributes: int) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import _signal  # type: ignore[import-not-found]  # (typeshed has none; `signal` loads enum)
 import posix
+from errno import ESRCH
 
 from ocirt.kernel import constants as k
 from ocirt.kernel import messages, process
@@ -69,9 +70,13 @@ def meet(run: Run) -> None:
     _close_peer(run)
 
 
-def open_target(run: Run, pid: int) -> None:
-    """Hold the container's init, so that its number cannot come to mean another process."""
+def open_target(run: Run, pid: int, start_time: int) -> None:
+    """Hold the container's init; if its number means another process by now, there is no such container any more."""
+    from ocirt.state import process_start_time  # noqa: PLC0415  (the parent's)
+
     run.fds["target"] = posix.pidfd_open(pid)
+    if process_start_time(pid) != start_time:
+        raise CallError(ESRCH, "pidfd_open", "the container's init has ended")
 
 
 def open_root(run: Run) -> None:

@@ -30,8 +30,6 @@ class SockFilter(bytes):
     __slots__ = ()
 
 
-
-
 def load_filter(run: Run, root: str, section: dict[str, Any]) -> None:
     """Have the filter ready: from the cache below the state root, or translated now."""
     from ocirt.seccomp import cache  # noqa: PLC0415  (the parent's, and only with a profile)

@@ -5,7 +5,8 @@ from __future__ import annotations
 import posix
 from errno import EINVAL, EPERM, EROFS
 
-from ocirt.kernel import resolve
+from ocirt.kernel import constants as k
+from ocirt.kernel import mount, resolve
 from ocirt.kernel.run import Run
 
 
@@ -28,14 +29,34 @@ def reopen_null(run: Run) -> None:
             continue
         if null < 0:
             try:
-                null = resolve.open_in_root(run.root_fd, "/dev/null", posix.O_RDWR | posix.O_NOCTTY)
+                null = resolve.open_in_root(run.root_fd, "/dev/null", posix.O_RDWR | posix.O_NOCTTY | posix.O_NONBLOCK)
+                if not _null(posix.fstat(null)):
+                    posix.close(null)
+                    null = _own_null()
             except OSError:
-                return  # there is none
-            if not _null(posix.fstat(null)):
-                break
+                null = _own_null()
+            if null < 0:
+                return
         posix.dup2(null, fd, inheritable=True)
     if null >= 0:
         posix.close(null)
+
+
+def _own_null() -> int:
+    """A null device of nobody else's; -1 in a user namespace, to whose root the host's does not belong anyway."""
+    try:
+        fd = mount.new_mount("tmpfs", "tmpfs", (("nr_inodes", "3"),), k.MOUNT_ATTR_NOSUID)
+    except OSError as err:
+        if err.errno == EPERM:
+            return -1
+        raise
+    try:
+        posix.mknod("null", resolve.S_IFCHR | 0o666, posix.makedev(1, 3), dir_fd=fd)
+        return posix.open("null", posix.O_RDWR | posix.O_CLOEXEC, dir_fd=fd)
+    except PermissionError:
+        return -1
+    finally:
+        posix.close(fd)
 
 
 def own(run: Run, uid: int) -> None:

@@ -100,9 +100,13 @@ def find_home(run: Run, uid: int, env: list[str]) -> None:
             data += more
     finally:
         posix.close(fd)
-    wanted = b"%d" % uid
-    for line in data.split(b"\n"):
-        fields = line.split(b":")
-        if len(fields) >= 6 and fields[2] == wanted:
+    # Only lines in which the number stands somewhere are looked at, each once: the file may be of any shape.
+    number = b"%d" % uid
+    at = data.find(b":" + number + b":")
+    while at >= 0:
+        start, end = data.rfind(b"\n", 0, at) + 1, data.find(b"\n", at)
+        fields = data[start : end if end >= 0 else len(data)].split(b":", 6)
+        if len(fields) >= 6 and fields[2] == number:
             run.home = fields[5].decode("utf-8", "surrogateescape") or "/"
             return
+        at = data.find(b":" + number + b":", end) if end >= 0 else -1
