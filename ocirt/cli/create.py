@@ -50,6 +50,11 @@ def begin(options: Options, args: list[str], *, waits: bool, attached: bool) -> 
     creation.socket = absolute(socket)
     creation.pid_file = pid_file
     creation.check_terminal(options.name)
+    if options.debug:
+        from ocirt.cli import log  # noqa: PLC0415  (only for who asks)
+
+        for pointer, text in creation.warnings():
+            log.debug(options, f"{pointer}: {text}")
     return creation
 
 

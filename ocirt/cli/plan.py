@@ -34,6 +34,8 @@ def run(options: Options, args: list[str]) -> int:
         out(jsonlite.dumps([as_json(step) for step in plan], 2) + "\n")
     else:
         out(as_text(plan))
+        for pointer, text in creation.warnings():
+            out(f"warning {pointer}: {text}\n")
     return 0
 
 

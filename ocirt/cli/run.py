@@ -8,11 +8,13 @@ from ocirt import state
 from ocirt.cli.create import begin
 from ocirt.cli.given import absolute
 from ocirt.containers.destroy import destroy
+from ocirt.errors import Error
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from ocirt.cli.options import Options
     from ocirt.containers.attach import Attached
+    from ocirt.state import Record
 
 
 def run(options: Options, args: list[str]) -> int:
@@ -45,7 +47,17 @@ def run(options: Options, args: list[str]) -> int:
         return 0
     status = attached.wait(record["pid"])
     if not options.get("keep"):
-        lock = state.lock(creation.request.directory)
-        destroy(record, creation.request.directory)
-        posix.close(lock)
+        _remove(record, creation.request.directory)
     return status
+
+
+def _remove(record: Record, directory: str) -> None:
+    """Remove what the container held, unless a `delete` was quicker."""
+    try:
+        lock = state.lock(directory)
+    except Error as err:
+        if err.code == "not-found":
+            return
+        raise
+    destroy(record, directory)
+    posix.close(lock)

@@ -20,6 +20,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from ocirt.spec.shape import Finding
     from ocirt.state import Record
 
 _SIGKILL = 9
@@ -37,9 +38,17 @@ class Creation:
         self.host = look()
         unprivileged = not self.host.root
         request.lenient_cgroups = unprivileged or self.host.user_namespace if rootless is None else rootless
-        self.spec = read_spec(request.bundle, config, rootless=unprivileged)
+        self._findings: list[Finding] = []
+        self.spec = read_spec(request.bundle, config, rootless=unprivileged, warnings=self._findings)
         self.record: Record = {}
         self.run: Run | None = None
+
+    def warnings(self) -> list[tuple[str, str]]:
+        """(JSON pointer, text) of what config.json says in vain: unknown properties, values that this host leaves aside."""
+        from ocirt.cgroups.notes import ignored  # noqa: PLC0415  (only for who asks)
+
+        found = [(pointer, f"{message} ({hint})") for pointer, message, hint, _ in self._findings]
+        return found + ignored(self.spec["linux"].get("resources"), self.host.layout.mode)
 
     def check_terminal(self, name: str) -> None:
         """Hold process.terminal against what the command line gives. Raises Error in runc's words; `name` is the program's."""
@@ -159,11 +168,14 @@ class Creation:
     def undo(self) -> None:
         """Take back what was made: init, cgroups, the directory. Errors of the undoing must not hide what went wrong."""
         run = self.run
-        for pid in (run.stage_pid, run.pid) if run is not None else ():
-            if pid:
-                try:
-                    posix.kill(pid, _SIGKILL)
-                    posix.waitpid(pid, 0)
-                except OSError:
-                    pass  # it has ended, and somebody waited for it
+        assert run is not None
+        children = [pid for pid in (run.stage_pid, run.pid) if pid]
+        for pid in children:
+            try:
+                posix.kill(pid, _SIGKILL)
+                posix.waitpid(pid, 0)
+            except OSError:
+                pass  # it has ended, and somebody waited for it
+        if not children:
+            self.record["hooks"] = {}  # there was no container yet, so none ends
         destroy(self.record, self.request.directory, quiet=True)

@@ -83,7 +83,6 @@ class Run:
         self.commit: Callable[[], None] = _nothing
         self.on_console: Callable[[str, int], None] = _nobody
         self.hook_state: Callable[[str, int], bytes] = _no_state
-        self.taken: list[int] = []  # steps whose alternative was taken, by this side
         self.programs: dict[str, Program] = {}
         for side in dict.fromkeys(each[0] for each in plan):
             self.programs[side] = self._program(side)
@@ -103,6 +102,7 @@ class Run:
         """Do all steps of a side. Raises what a step raises, with `at` at that step."""
         for index, operation, arguments, table in self.programs.get(side, ()):
             self.at = index
+            taken = 0
             if self.trace is not None:
                 began = monotonic_ns()
             try:
@@ -110,12 +110,12 @@ class Run:
             except OSError as err:
                 if table is None or err.errno not in table:
                     raise
-                self.taken.append(index)
-                call = table[err.errno]
+                taken = err.errno
+                call = table[taken]
                 if call is not None:
                     call[0](self, *call[1])
             if self.trace is not None:
-                self.trace.add(side, index, began)
+                self.trace.add(side, index, began, taken)
 
     def parent(self) -> None:
         """Walk the parent's side. Raises StepError for a system call that failed, in whichever process, ChildGoneError, Error."""
@@ -147,6 +147,8 @@ class Run:
 
     def child(self, side: str) -> NoReturn:
         """As a new child of the parent: walk `side`, report what fails, and end."""
+        if self.trace is not None:
+            self.trace.forget()  # the parent writes it down
         self._seal()
         self.become(side)
 

@@ -27,21 +27,27 @@ class Trace:
             text += f'{{"name":"thread_name","ph":"M","pid":1,"tid":{track},"args":{{"name":"{name}"}}}},\n'
         posix.write(self.fd, text.encode())
 
-    def add(self, side: str, index: int, began: int) -> None:
-        """Note a step that began at `began` (ns, CLOCK_MONOTONIC) and has just ended."""
+    def add(self, side: str, index: int, began: int, taken: int) -> None:
+        """Note a step that began at `began` (ns, CLOCK_MONOTONIC) and has just ended; `taken`: the errno of an alternative."""
         ended = monotonic_ns()
         _, operation, _, pointer, _ = self._plan[index]
-        self.span(_TRACKS[side], operation, pointer, began, ended)
-        if operation in ("process.clone", "sync.tell", "program.filter", "program.limit", "state.commit"):
+        self.span(_TRACKS[side], operation, pointer, began, ended, taken)
+        # Before the process may end or become the program; writing takes time of its own.
+        if operation in ("sync.tell", "sync.leave_parent", "program.keep_descriptors", "state.commit"):
             self.flush()
 
-    def span(self, track: int, name: str, pointer: str, began: int, ended: int) -> None:
+    def span(self, track: int, name: str, pointer: str, began: int, ended: int, taken: int = 0) -> None:
         """Note anything that took from `began` to `ended` (ns)."""
         quoted = pointer.replace("\\", "\\\\").replace('"', '\\"')
+        also = f',"alternative":"{posix.strerror(taken)}"' if taken else ""
         self._lines.append(
             f'{{"name":"{name}","cat":"step","ph":"X","pid":1,"tid":{track},"ts":{began / 1000},'
-            f'"dur":{(ended - began) / 1000},"args":{{"pointer":"{quoted}"}}}},\n'
+            f'"dur":{(ended - began) / 1000},"args":{{"pointer":"{quoted}"{also}}}}},\n'
         )
+
+    def forget(self) -> None:
+        """Drop what was noted: in a new child, what its parent did."""
+        self._lines.clear()
 
     def flush(self) -> None:
         """Append what was noted."""

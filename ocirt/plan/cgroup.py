@@ -13,7 +13,9 @@ if TYPE_CHECKING:
     from typing import Any
 
     from ocirt.cgroups.limits import Entry
-    from ocirt.plan import Host, Plan, Request
+    from ocirt.plan import Errors, Host, Plan, Request, Step
+
+_DENIED = (EACCES, EPERM, EROFS)
 
 
 def wanted(resources: dict[str, Any]) -> bool:
@@ -35,7 +37,6 @@ def before(spec: dict[str, Any], paths: dict[str, str], entries: list[Entry], ho
     """Make the cgroups and limit them, before anything runs in them."""
     linux = spec["linux"]
     resources = linux.get("resources") or {}
-    mode = host.layout.mode
     if not paths:
         if wanted(resources) and request.cgroups != "disabled":
             raise Error(
@@ -45,7 +46,6 @@ def before(spec: dict[str, Any], paths: dict[str, str], entries: list[Entry], ho
                 hint="leave the limits out, or have a cgroup delegated",
             )
         return []
-    denied = (EACCES, EPERM, EROFS)
     plan = [
         step(PARENT, "cgroup.check", paths, at="/linux/cgroupsPath"),
         step(
@@ -53,25 +53,31 @@ def before(spec: dict[str, Any], paths: dict[str, str], entries: list[Entry], ho
             "cgroup.make",
             paths,
             at="/linux/cgroupsPath",
-            errors=dict.fromkeys(denied) if request.lenient_cgroups and not wanted(resources) else None,
+            errors=dict.fromkeys(_DENIED) if request.lenient_cgroups and not wanted(resources) else None,
         ),
     ]
     if early := [entry for entry in entries if entry[0] != "cpu"]:
         plan.append(step(PARENT, "cgroup.limit", paths, tuple(early), at="/linux/resources"))
-    section = resources.get("devices")
-    if "devices" in paths or mode == "v2":
-        nodes = [node["path"] for node in linux.get("devices", ())]
-        rules = devices.rules(section, nodes)
-        may_fail = host.user_namespace or not host.root
-        errors: Any = dict.fromkeys(denied) if may_fail and not _restricts(section) else None
-        if mode == "v2":
-            plan.append(step(PARENT, "cgroup.device_program", paths, devices.program(rules), at=devices.POINTER, errors=errors))
-        else:
-            plan.append(
-                step(PARENT, "cgroup.device_rules", paths, tuple(devices.writes(rules)), at=devices.POINTER, errors=errors)
-            )
+    if "devices" in paths:
+        # Here, as init makes nodes and opens them, and the kernel takes the rules one by one, the denial of all first.
+        plan.append(_device_rules(linux, paths, host))
     plan.append(step(PARENT, "cgroup.open", paths, at="/linux/cgroupsPath"))
     return plan
+
+
+def meanwhile(spec: dict[str, Any], paths: dict[str, str], host: Host) -> Plan:
+    """What can be done while init is at work: the kernel takes its time to verify a device program, and takes it whole."""
+    return [_device_rules(spec["linux"], paths, host)] if paths and host.layout.mode == "v2" else []
+
+
+def _device_rules(linux: dict[str, Any], paths: dict[str, str], host: Host) -> Step:
+    section = (linux.get("resources") or {}).get("devices")
+    rules = devices.rules(section, [node["path"] for node in linux.get("devices", ())])
+    may_fail = (host.user_namespace or not host.root) and not _restricts(section)
+    errors: Errors | None = dict.fromkeys(_DENIED) if may_fail else None
+    if host.layout.mode == "v2":
+        return step(PARENT, "cgroup.device_program", paths, devices.program(rules), at=devices.POINTER, errors=errors)
+    return step(PARENT, "cgroup.device_rules", paths, tuple(devices.writes(rules)), at=devices.POINTER, errors=errors)
 
 
 def _restricts(section: list[dict[str, Any]] | None) -> bool:

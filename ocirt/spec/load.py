@@ -15,16 +15,22 @@ if TYPE_CHECKING:
 LIMIT = 32 << 20  # bytes; the largest config.json seen in the wild is a few hundred KiB
 
 
-def read_spec(bundle: str, config: str = "config.json", *, rootless: bool = False) -> dict[str, Any]:
+def read_spec(
+    bundle: str, config: str = "config.json", *, rootless: bool = False, warnings: list[Finding] | None = None
+) -> dict[str, Any]:
     """The validated contents of `<bundle>/<config>`. Members that are null are left out, as Go's decoder has it.
 
-    `rootless`: the runtime runs without root, so that a user namespace is needed and some settings cannot be had.
+    `rootless`: the runtime runs without root, so that a user namespace is needed and some settings cannot be had. `warnings` gets
+    the findings that are none.
     Raises Error: "invalid" or "unsupported" with the JSON pointer as subject, for the first finding that is an error.
     """
     from ocirt.spec.check import check  # noqa: PLC0415  (process.json and resources don't need it)
 
     spec = _parse(_read(paths.join(bundle, config), f"JSON specification file {config}"), config)
-    refuse(check(spec, rootless), config)
+    findings = check(spec, rootless)
+    refuse(findings, config)
+    if warnings is not None:
+        warnings += findings
     out: dict[str, Any] = spec
     return out
 
