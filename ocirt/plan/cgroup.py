@@ -53,7 +53,9 @@ def before(spec: dict[str, Any], paths: dict[str, str], entries: list[Entry], ho
             "cgroup.make",
             paths,
             at="/linux/cgroupsPath",
-            errors=dict.fromkeys(_DENIED) if request.lenient_cgroups and not wanted(resources) else None,
+            errors=dict.fromkeys(_DENIED, ("cgroup.do_without", (paths,)))
+            if request.lenient_cgroups and not wanted(resources)
+            else None,
         ),
     ]
     if early := [entry for entry in entries if entry[0] != "cpu"]:

@@ -28,6 +28,12 @@ def make(run: Run, paths: dict[str, str]) -> None:
     control.create(paths)
 
 
+def do_without(run: Run, paths: dict[str, str]) -> None:
+    """Where none may be made and none is needed: later steps, and the record, find no paths."""
+    del run
+    paths.clear()
+
+
 def limit(run: Run, paths: dict[str, str], entries: tuple[Entry, ...]) -> None:
     """Write limits."""
     from ocirt.cgroups.apply import apply  # noqa: PLC0415  (only with limits)
@@ -39,6 +45,8 @@ def limit(run: Run, paths: dict[str, str], entries: tuple[Entry, ...]) -> None:
 def device_rules(run: Run, paths: dict[str, str], writes: tuple[tuple[str, str, str], ...]) -> None:
     """Write the rules of the version 1 devices controller."""
     del run
+    if not paths:
+        return
     directory = paths["devices"]
     for file, value, _ in writes:
         write(f"{directory}/{file}", value.encode("ascii"))
@@ -49,6 +57,8 @@ def device_program(run: Run, paths: dict[str, str], program: bytes) -> None:
     from ocirt.cgroups import bpf  # noqa: PLC0415  (the parent's, and version 2 only)
 
     del run
+    if not paths:
+        return
     fd = posix.open(paths[""], posix.O_RDONLY | posix.O_DIRECTORY | posix.O_CLOEXEC)
     try:
         bpf.load_and_attach(program, fd, replace=True)
