@@ -62,7 +62,8 @@ needs-test: needs
 		program uidmap newuidmap;)
 
 needs-conformance: needs-test
-	$(call install, program podman podman; program conmon conmon; program catatonit catatonit; program runc runc;)
+	$(call install, program podman podman; program conmon conmon; program catatonit catatonit; program runc runc; \
+		program buildah buildah; program containerd containerd;)
 
 run: needs
 	@$(MAKE) -s build

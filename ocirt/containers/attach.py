@@ -10,7 +10,7 @@ from __future__ import annotations
 import _signal  # type: ignore[import-not-found]  # (typeshed has none; `signal` loads enum)
 import posix
 import select
-from errno import EAGAIN, EINVAL, EIO, EPIPE
+from errno import EINVAL, EIO, EPIPE
 
 from ocirt.kernel import constants as k
 from ocirt.kernel.ffi import syscall
@@ -29,16 +29,51 @@ _SFD_CLOEXEC = 0o2000000
 _SIGSET_SIZE = 8
 
 
+class _Copy:
+    """One direction of a stream: bytes from `source` to `target`, whichever of them has to be waited for."""
+
+    __slots__ = ("pending", "source", "target")
+
+    MOVED, FULL, ENDED = range(3)
+
+    def __init__(self, source: int, target: int) -> None:
+        self.source = source
+        self.target = target
+        self.pending = b""  # read, and not taken by the target yet
+
+    def move(self) -> int:
+        """Move some bytes. FULL: the target takes no more now; ENDED: there are no more, or nobody wants them. Raises OSError."""
+        try:
+            if not self.pending:
+                try:
+                    return self.MOVED if posix.splice(self.source, self.target, _CHUNK) else self.ENDED
+                except OSError as err:
+                    if err.errno != EINVAL:  # neither is a pipe, or the target appends
+                        raise
+                self.pending = posix.read(self.source, _CHUNK)
+                if not self.pending:
+                    return self.ENDED
+            self.pending = self.pending[posix.write(self.target, self.pending) :]
+        except BlockingIOError:
+            return self.FULL
+        except OSError as err:
+            if err.errno in (EIO, EPIPE):  # a terminal's other side is closed; a reader went away
+                return self.ENDED
+            raise
+        return self.FULL if self.pending else self.MOVED
+
+
 class Attached:
     """The caller's side of a process: made before the clone, so that no signal is lost; then `wait`."""
 
     def __init__(self, *, terminal: bool, subreaper: bool) -> None:
         self._terminal = terminal
         self._lent: Lent | None = None
-        self._copies: list[tuple[int, int]] = []  # (from, to)
+        self._copies: list[_Copy] = []
         self._inner: list[int] = []
         # Blocked, not handled: an arriving signal waits until it can be passed on. The child starts with an empty mask again.
-        blocked = set(range(1, 65)) - {32, 33}
+        # SIGPIPE is what writing to a closed pipe gives ourselves.
+        blocked = set(range(1, 65)) - {_signal.SIGPIPE, 32, 33}
         _signal.pthread_sigmask(_signal.SIG_BLOCK, blocked)
         mask = sum(1 << (number - 1) for number in blocked).to_bytes(_SIGSET_SIZE, "little")
         self._signals = syscall("signalfd4", -1, mask, _SIGSET_SIZE, _SFD_CLOEXEC)
@@ -57,9 +92,10 @@ class Attached:
                 continue
             reader, writer = posix.pipe2(posix.O_CLOEXEC)
             inner, outer = (reader, writer) if fd == 0 else (writer, reader)
+            posix.set_blocking(outer, False)
             ends[fd] = inner
             self._inner.append(inner)
-            self._copies.append((0, outer) if fd == 0 else (outer, fd))
+            self._copies.append(_Copy(0, outer) if fd == 0 else _Copy(outer, fd))
         run.stdio = (ends[0], ends[1], ends[2])
 
     def _take_console(self, name: str, master: int) -> None:
@@ -67,7 +103,8 @@ class Attached:
 
         del name
         self._lent = Lent(master)
-        self._copies = [(0, master), (master, 1)]
+        posix.set_blocking(master, False)
+        self._copies = [_Copy(0, master), _Copy(master, 1)]
 
     def created(self) -> None:
         """After the clone: the inner ends are init's alone."""
@@ -88,24 +125,32 @@ class Attached:
     def _loop(self, pid: int) -> int:
         poll = select.poll()
         poll.register(self._signals, select.POLLIN)
-        copies = dict(self._copies)
-        for source in copies:
-            poll.register(source, select.POLLIN)
+        waiting: dict[int, _Copy] = {}  # by the descriptor that is polled for it
+        for copy in self._copies:
+            _wait_for(poll, waiting, copy.source, copy)
         status = _reap(pid)  # it may have ended before the first signal could tell
         while status is None:
-            for fd, _ in poll.poll() if copies else ((self._signals, 0),):
+            for fd, _ in poll.poll() if waiting else ((self._signals, 0),):
                 if fd == self._signals:
                     status = self._on_signal(pid)
-                elif fd in copies and not _move(fd, copies[fd]):
-                    poll.unregister(fd)
-                    self._close_copy(fd, copies.pop(fd))
-        self._copies = list(copies.items())
+                elif fd in waiting:
+                    copy = waiting[fd]
+                    outcome = copy.move()
+                    wanted = {_Copy.MOVED: copy.source, _Copy.FULL: copy.target}.get(outcome, -1)
+                    if wanted != fd:
+                        poll.unregister(fd)
+                        del waiting[fd]
+                        if wanted >= 0:
+                            _wait_for(poll, waiting, wanted, copy)
+                        else:
+                            self._end(copy)
         return status
 
-    def _close_copy(self, source: int, target: int) -> None:
+    def _end(self, copy: _Copy) -> None:
         """One direction has come to its end: the process sees the end of its input."""
-        if source == 0 and not self._terminal:
-            posix.close(target)
+        self._copies.remove(copy)
+        if copy.source == 0 and not self._terminal:
+            posix.close(copy.target)
 
     def _on_signal(self, pid: int) -> int | None:
         number = int.from_bytes(posix.read(self._signals, _SIGINFO_SIZE)[:4], "little")
@@ -120,15 +165,24 @@ class Attached:
 
     def _drain(self) -> None:
         """What the process wrote before its end. Others may hold its streams for longer: they are not waited for."""
-        poll = select.poll()
-        outputs = {source: target for source, target in self._copies if source != 0}
-        for source in outputs:
-            poll.register(source, select.POLLIN)
-        while outputs and (ready := poll.poll(0)):
-            for fd, _ in ready:
-                if not _move(fd, outputs[fd]):
-                    poll.unregister(fd)
-                    del outputs[fd]
+        for copy in self._copies:
+            if copy.source == 0:
+                continue
+            ready, taker = select.poll(), select.poll()
+            ready.register(copy.source, select.POLLIN)
+            taker.register(copy.target, select.POLLOUT)
+            while copy.pending or ready.poll(0):
+                outcome = copy.move()
+                if outcome == _Copy.ENDED:
+                    break
+                if outcome == _Copy.FULL:
+                    taker.poll()
+
+
+def _wait_for(poll: select.poll, waiting: dict[int, _Copy], fd: int, copy: _Copy) -> None:
+    """Poll for what a copy needs next: bytes at its source, or room at its target."""
+    poll.register(fd, select.POLLIN if fd == copy.source else select.POLLOUT)
+    waiting[fd] = copy
 
 
 def _reap(pid: int) -> int | None:
@@ -143,28 +197,3 @@ def _reap(pid: int) -> int | None:
             return found
         if ended == pid:
             found = status
-
-
-def _move(source: int, target: int) -> bool:
-    """Move some bytes; False at the end of the stream, or when nobody wants more. Raises OSError."""
-    try:
-        try:
-            return posix.splice(source, target, _CHUNK) > 0
-        except OSError as err:
-            if err.errno != EINVAL:
-                raise
-        data = posix.read(source, _CHUNK)
-        if not data:
-            return False
-        while data:
-            try:
-                data = data[posix.write(target, data) :]
-            except BlockingIOError:
-                select.select((), (target,), ())
-    except OSError as err:
-        if err.errno == EAGAIN:
-            return True
-        if err.errno in (EIO, EPIPE):  # a terminal's other side is closed; a reader went away
-            return False
-        raise
-    return True

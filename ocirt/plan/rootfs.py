@@ -116,12 +116,13 @@ def mounts(tree: Tree, spaces: Namespaces, cgroup_paths: dict[str, str], host: H
                 )
             plan.append(step(INIT, "mount.attach", slot, target, target in _EXACT, target in PROC_FILES, at=pointer))
         elif options["remount"]:
-            plan.append(step(INIT, "mount.remount", target, options["attr_set"], options["attr_clear"], at=pointer))
+            plan.append(step(INIT, "mount.remount", slot, target, options["attr_set"], options["attr_clear"], at=pointer))
         elif kind == "cgroup" or (kind == "cgroup2" and host.layout.mode != "v2"):
             plan.append(
                 step(
                     INIT,
                     "mount.cgroup",
+                    slot,
                     target,
                     host.layout.mode,
                     host.layout.mounts,

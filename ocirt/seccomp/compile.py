@@ -213,11 +213,14 @@ def _program(
     """Translate for each architecture alone, then join: libseccomp's time grows with the square of what it holds at once."""
     # libseccomp keeps an ordered list and walks it from its start: highest first is a third faster. The sort is stable, so the
     # rules of one system call, whose order matters, keep it.
-    rules = sorted(rules, key=_number, reverse=True)
+    resolve = library.syscall_resolve_name_arch
+    known = [name for name, number in names.items() if number != _UNKNOWN]
+    # Those that an architecture has behind socketcall(2) or ipc(2) share a number there, so their order matters with them.
+    behind = {name for name in known if name in (b"socketcall", b"ipc")}
+    behind |= {name for name in known for architecture in architectures if resolve(architecture, name) < 0}
+    rules = sorted(rules, key=lambda rule: (1, 0) if rule[0] in behind else (0, rule[1]), reverse=True)
     # The default action lets newer calls pass, or says ENOSYS itself. A tracer that gets them (TRACE) may emulate them.
     passing = default in (ALLOW, LOG, ERRNO | _ENOSYS) or default & 0xFFFF0000 == TRACE
-    known = [name for name, number in names.items() if number != _UNKNOWN]
-    resolve = library.syscall_resolve_name_arch
     parts = []
     for architecture, where in architectures.items():
         numbers = {name: resolve(architecture, name) for name in known}
@@ -255,10 +258,6 @@ def _conditional(
     bits = 64 if architecture & _ARCH_64BIT and not architecture & _ARCH_N32 else 32
     little = sys.byteorder == "little"
     return {number: assemble_rules(own, default, bits, little=little) for number, own in found.items()}, rest
-
-
-def _number(rule: Rule) -> int:
-    return rule[1]
 
 
 def _translate(

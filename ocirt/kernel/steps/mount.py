@@ -98,11 +98,10 @@ def _target(run: Run, path: str, exact: bool, directory: bool) -> int:  # noqa: 
         raise
 
 
-def remount(run: Run, target: str, attr_set: int, attr_clear: int) -> None:
+def remount(run: Run, slot: str, target: str, attr_set: int, attr_clear: int) -> None:
     """Change the attributes of what is mounted at `target`."""
-    fd = resolve.open_in_root(run.root_fd, target)
-    mount.mount_setattr(fd, attr_set, attr_clear)
-    posix.close(fd)
+    run.fds[slot] = resolve.open_in_root(run.root_fd, target)
+    mount.mount_setattr(run.fds[slot], attr_set, attr_clear)
 
 
 def read_only(run: Run, path: str) -> None:
@@ -203,6 +202,7 @@ def _copy_file(name: str, source: int, target: int) -> None:
 
 def cgroup(
     run: Run,
+    slot: str,
     target: str,
     mode: str,
     mounts: dict[str, str],
@@ -216,9 +216,11 @@ def cgroup(
     the container's own directories.
     """
     if mode == "v2" or list(mounts) == [""]:
-        _attach(run, _cgroup_v2(paths, mounts, namespace, attributes), target)
+        run.fds[slot] = _cgroup_v2(paths, mounts, namespace, attributes)
+        _attach(run, run.fds[slot], target)
         return
     base = mount.new_mount("tmpfs", "tmpfs", (("mode", "755"),), attributes & ~k.MOUNT_ATTR_RDONLY)
+    run.fds[slot] = base
     _attach(run, base, target)
     names: dict[str, list[str]] = {}
     for controller, place in mounts.items():

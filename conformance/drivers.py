@@ -1,0 +1,229 @@
+"""How the tests call each client: with storage, state and configuration of its own in a temporary directory."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import json
+import os
+import resource
+import shutil
+import subprocess
+import tarfile
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.support.bundle import make_rootfs
+from tests.support.isolation import mount, mount_targets, remove_tree, umount
+from tests.support.leaks import descendants
+from tests.support.runtime import Result, default_command, wait_for
+
+TIMEOUT = 60.0  # seconds for one command
+IMAGE = "localhost/ocirt-test"
+_PATH = f"{os.environ.get('PATH', '')}:/usr/local/sbin:/usr/sbin:/sbin"
+
+
+def program(name: str) -> str | None:
+    """Where a program of the machine is, None if it has none."""
+    return shutil.which(name, path=_PATH)
+
+
+def need(*names: str) -> None:
+    """Skip the test unless the machine has all these programs."""
+    missing = [name for name in names if program(name) is None]
+    if missing:
+        pytest.skip(f"not installed: {', '.join(missing)}")
+
+
+def ours() -> str:
+    """The runtime under test: one word, as clients take no more."""
+    command = default_command()
+    if len(command) != 1:
+        pytest.skip("clients take a runtime of one word; OCIRT_TEST_RUNTIME has more")
+    path = os.path.abspath(command[0])
+    if not os.access(path, os.X_OK):
+        pytest.fail(f"{path} is not there: run `make` first", pytrace=False)
+    return path
+
+
+def peer() -> str:
+    """runc: what OCIRT_TEST_PEER names, else `runc-new` or `runc` of the machine. Skips the test where there is none."""
+    found = os.environ.get("OCIRT_TEST_PEER") or program("runc-new") or program("runc")
+    if found is None:
+        pytest.skip("nothing to compare with: runc is not installed (neither runc-new nor runc is in PATH)")
+    return found
+
+
+def runtime_path(name: str) -> str:
+    """`ocirt` for ours, `runc` for the peer."""
+    return ours() if name == "ocirt" else peer()
+
+
+def call(
+    argv: Sequence[str],
+    *,
+    env: Mapping[str, str],
+    stdin: str | None = None,
+    timeout: float = TIMEOUT,
+) -> Result:
+    """Run a command to its end. Its output goes through files: a pipe would wait for what the command leaves running."""
+    reader, writer = os.memfd_create("out"), os.memfd_create("err")
+    try:
+        done = subprocess.run(
+            argv,
+            input=None if stdin is None else stdin.encode(),
+            stdin=subprocess.DEVNULL if stdin is None else None,
+            stdout=reader,
+            stderr=writer,
+            env=env,
+            cwd=env["HOME"],  # conmon writes a file `oom` into it
+            timeout=timeout,
+            check=False,
+        )
+        texts = [os.pread(fd, os.fstat(fd).st_size, 0).decode(errors="backslashreplace") for fd in (reader, writer)]
+    finally:
+        os.close(reader)
+        os.close(writer)
+    return Result(tuple(argv), done.returncode, texts[0], texts[1])
+
+
+class Machine:
+    """A directory that stands for a machine: nothing outside of it is written, but for the cgroups below `cgroup_parent`."""
+
+    def __init__(self, path: Path, token: str, cgroup_parent: str) -> None:
+        self.path = path
+        self.token = token
+        self.cgroup_parent = cgroup_parent
+        self.rootfs = make_rootfs(path / "rootfs")
+        self.image = path / "image.tar"
+        with tarfile.open(self.image, "w") as archive:
+            archive.add(self.rootfs, ".")
+        self._covered: list[str] = []
+        self.env = {
+            "PATH": _PATH,
+            "HOME": str(path),
+            "TMPDIR": str(path),
+            "CONTAINERS_CONF": str(path / "containers.conf"),
+            "CONTAINERS_STORAGE_CONF": str(path / "storage.conf"),
+        }
+        # The runtimes' state: podman's clean-up does not get the --runtime-flag that podman got. Then caches of the clients.
+        for place in ("/run", "/var/lib/containers", "/var/lib/cni"):
+            if os.path.isdir(place):
+                self.cover(place)
+        self._configure()
+
+    def _configure(self) -> None:
+        def limit(name: str, number: int, most: int) -> str:
+            hard = resource.getrlimit(number)[1]
+            value = most if hard == resource.RLIM_INFINITY else min(hard, most)
+            return f"{name}={value}:{value}"
+
+        # podman's defaults are above what a machine without CAP_SYS_RESOURCE can give.
+        limits = [limit("nofile", resource.RLIMIT_NOFILE, 1024), limit("nproc", resource.RLIMIT_NPROC, 4096)]
+        names = [Path(ours()).name, "runc", "runc-new"]
+        # Podman 4 reads the second spelling of "nocgroups", whatever its manual says.
+        (self.path / "containers.conf").write_text(
+            f"""\
+[containers]
+default_ulimits = {json.dumps(limits)}
+[engine]
+cgroup_manager = "cgroupfs"
+events_logger = "file"
+lock_type = "file"
+runtime_supports_json = {json.dumps(names)}
+runtime_supports_nocgroups = {json.dumps(names)}
+runtime_supports_nocgroup = {json.dumps(names)}
+[network]
+network_config_dir = "{self.path}/networks"
+"""
+        )
+        storage = self.path / "storage"
+        (self.path / "storage.conf").write_text(
+            f'[storage]\ndriver = "{self.driver}"\nrunroot = "{storage}/run"\ngraphroot = "{storage}/graph"\n'
+        )
+
+    @functools.cached_property
+    def driver(self) -> str:
+        """`overlay`, where directories of this machine can be its upper layers."""
+        done = subprocess.run(["stat", "-f", "-c", "%T", str(self.path)], capture_output=True, text=True, check=True)
+        return "vfs" if "overlay" in done.stdout else "overlay"
+
+    def cover(self, place: str) -> None:
+        """Mount an empty tmpfs, which only the tests see."""
+        mount("tmpfs", place, "tmpfs", 0)
+        self._covered.append(place)
+
+    def remove(self) -> None:
+        """Remove all of it. Raises AssertionError for processes that are still there."""
+        wait_for(lambda: not self.processes(), "the end of what the clients started", 10)
+        while self._covered:
+            umount(self._covered.pop())
+        for target in reversed(mount_targets()):
+            if target.is_relative_to(self.path):
+                with contextlib.suppress(OSError):
+                    umount(str(target))
+        remove_tree(self.path)
+
+    def processes(self) -> list[int]:
+        """The descendants of the tests that run."""
+        return [pid for pid, said in descendants().items() if not said.startswith("Z")]
+
+
+class Podman:
+    """podman with one runtime; all containers of a machine are seen by every object of this class."""
+
+    def __init__(self, machine: Machine, runtime: str) -> None:
+        self.machine = machine
+        self.runtime = runtime
+        self.env = machine.env
+
+    def argv(self, *args: str | Path) -> list[str]:
+        """The whole command line of one call."""
+        place = self.machine.path
+        return [
+            program("podman") or "podman",
+            *("--root", f"{place}/storage/graph", "--runroot", f"{place}/storage/run", "--tmpdir", f"{place}/libpod"),
+            # Else two podmans at once may mount it twice.
+            *(["--storage-opt", "overlay.skip_mount_home=true"] if self.machine.driver == "overlay" else []),
+            *("--runtime", self.runtime),
+            *map(str, args),
+        ]
+
+    def call(self, *args: str | Path, **options: Any) -> Result:
+        """Any verb; options as for `call` of this module."""
+        return call(self.argv(*args), env=self.env, **options)
+
+    def flags(self, *flags: str | Path) -> list[str | Path]:
+        """What `run` and `create` get: no network unless the flags choose one, and a cgroup of the tests."""
+        named = any(str(flag).partition("=")[0] in ("--network", "--net", "--uidmap") for flag in flags)
+        return ["--cgroup-parent", self.machine.cgroup_parent, *([] if named else ["--network", "none"]), *flags]
+
+    def run(self, *args: str | Path, flags: Sequence[str | Path] = (), **options: Any) -> Result:
+        """`run --rm` of a command in the image."""
+        return self.call("run", "--rm", *self.flags(*flags), IMAGE, *args, **options)
+
+    def start(self, *args: str | Path, flags: Sequence[str | Path] = ()) -> str:
+        """`run --detach` of a command in the image, which has to succeed; the container's id."""
+        return self.call("run", "--detach", *self.flags(*flags), IMAGE, *args).ok().out.strip()
+
+    def inspect(self, container: str, field: str) -> str:
+        """One field of `inspect`, as `.State.Status`."""
+        return self.call("inspect", "--format", f"{{{{{field}}}}}", container).ok().out.strip()
+
+    def clean_up(self) -> None:
+        """Remove every container and wait for conmon and the clean-up that it starts."""
+        self.call("rm", "--all", "--force", "--time", "0").ok()
+        wait_for(lambda: not self.machine.processes(), "the end of conmon", 10)
+
+
+@contextlib.contextmanager
+def podman_storage(machine: Machine) -> Iterator[None]:
+    """Import the image and make what podman makes once, such as a cgroup for its conmons."""
+    first = Podman(machine, ours())
+    first.call("import", machine.image, IMAGE).ok()
+    first.run("true")  # whatever comes of it: the tests will say
+    first.clean_up()
+    yield

@@ -1,0 +1,207 @@
+"""containerd, driven by ctr, with ocirt as the binary that its shim calls, and with runc."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from conformance.drivers import Machine, call, need, program, runtime_path
+from tests.support.runtime import Result, wait_for
+from tests.support.terminal import Terminal
+
+_PATH = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+# The rest of containerd is not needed, and some of it leaves things on the machine.
+_WITHOUT = [
+    "io.containerd.grpc.v1.cri",
+    "io.containerd.internal.v1.opt",
+    "io.containerd.internal.v1.tracing",
+    "io.containerd.tracing.processor.v1.otlp",
+    *(f"io.containerd.snapshotter.v1.{name}" for name in ("aufs", "blockfile", "btrfs", "devmapper", "zfs")),
+]
+
+
+class Containerd:
+    """A containerd of our own."""
+
+    def __init__(self, machine: Machine) -> None:
+        self.machine = machine
+        self.address = str(machine.path / "containerd.sock")
+        place = machine.path / "containerd"
+        place.mkdir()
+        configuration = place / "config.toml"
+        configuration.write_text(
+            f'version = 2\nroot = "{place}/root"\nstate = "{place}/state"\ndisabled_plugins = {json.dumps(_WITHOUT)}\n'
+            f'[grpc]\naddress = "{self.address}"\n'
+        )
+        self.log = place / "log"
+        with self.log.open("wb") as log:
+            self.process = subprocess.Popen(
+                [program("containerd") or "containerd", "--config", str(configuration)],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                env=machine.env,
+            )
+
+    def ready(self) -> bool:
+        """Whether it answers."""
+        assert self.process.poll() is None, self.log.read_text()
+        return os.path.exists(self.address) and call([*self.argv(), "version"], env=self.machine.env).rc == 0
+
+    def argv(self) -> list[str]:
+        """How ctr finds it."""
+        return [program("ctr") or "ctr", "--address", self.address]
+
+    def stop(self) -> None:
+        """End it."""
+        self.process.terminate()
+        self.process.wait(20)
+
+
+@pytest.fixture(scope="module")
+def containerd(machine: Machine) -> Iterator[Containerd]:
+    """A containerd, for as long as this file's tests last."""
+    need("containerd", "containerd-shim-runc-v2", "ctr")
+    made = Containerd(machine)
+    try:
+        wait_for(made.ready, "containerd", 20)
+        yield made
+    finally:
+        made.stop()
+
+
+class Ctr:
+    """ctr, and containers with one runtime."""
+
+    def __init__(self, containerd: Containerd, runtime: str) -> None:
+        self.containerd = containerd
+        self.runtime = runtime
+        self.machine = containerd.machine
+        self.env = containerd.machine.env
+        self.made: list[str] = []
+
+    def call(self, *args: str, **options: Any) -> Result:
+        """Any verb."""
+        return call([*self.containerd.argv(), *args], env=self.env, **options)
+
+    def words(self, *args: str, flags: tuple[str, ...] = ()) -> list[str]:
+        """`run` of a command in the machine's root file system, as a new container."""
+        name = f"{self.machine.token}-{os.path.basename(self.runtime)}-{len(self.made)}-{time.monotonic_ns()}"
+        self.made.append(name)
+        own = ["--rootfs", "--runc-binary", self.runtime, "--cgroup", f"{self.machine.cgroup_parent}/{name}", "--env", _PATH]
+        return ["run", *own, *flags, str(self.machine.rootfs), name, *args]
+
+    def run(self, *args: str, flags: tuple[str, ...] = (), **options: Any) -> Result:
+        """Attached, and removed at the end."""
+        return self.call(*self.words(*args, flags=("--rm", *flags)), **options)
+
+    def start(self, *args: str, flags: tuple[str, ...] = ()) -> str:
+        """Detached; the container's name."""
+        self.call(*self.words(*args, flags=("--detach", *flags))).ok()
+        return self.made[-1]
+
+    def status(self, container: str) -> str:
+        """What `task ls` says."""
+        rows = [line.split() for line in self.call("task", "ls").ok().out.splitlines()]
+        return next((row[2] for row in rows if row[0] == container), "")
+
+    def clean_up(self) -> None:
+        """Remove every container."""
+        for container in self.made:
+            self.call("task", "rm", "--force", container)
+            self.call("container", "rm", container)
+        left = self.call("container", "ls", "--quiet").ok().out.split()
+        assert not set(self.made).intersection(left)
+        keep = {self.containerd.process.pid}
+        wait_for(lambda: set(self.machine.processes()) <= keep, "the end of the shims", 10)
+
+
+@pytest.fixture(params=["ocirt", "runc"])
+def ctr(request: pytest.FixtureRequest, containerd: Containerd, no_leaks: list[Path]) -> Iterator[Ctr]:
+    """ctr with ocirt, then with runc."""
+    made = Ctr(containerd, runtime_path(request.param))
+    yield made
+    made.clean_up()
+
+
+def test_run(ctr: Ctr) -> None:
+    """Output, exit code, the cgroup that was named."""
+    result = ctr.run("sh", "-c", "echo out; echo err >&2; cut -d : -f 3 /proc/self/cgroup | sort -u; exit 7")
+    assert (result.rc, result.err) == (7, "err\n")
+    assert result.out == f"out\n{ctr.machine.cgroup_parent}/{ctr.made[-1]}\n"
+
+
+def test_run_with_flags(ctr: Ctr) -> None:
+    """Directory, seccomp, no_new_privs, limits, read-only root, a mount, the host's network."""
+    script = "pwd; grep -E 'Seccomp:|NoNewPrivs' /proc/self/status; touch /x || echo refused; head -n 1 /data/passwd"
+    flags = ("--cwd", "/tmp", "--seccomp", "--read-only", "--memory-limit", "67108864", "--cpus", "0.5")
+    mount = ("--mount", f"type=bind,src={ctr.machine.rootfs}/etc,dst=/data,options=rbind:ro")
+    result = ctr.run("sh", "-c", script, flags=(*flags, *mount, "--net-host")).ok()
+    assert result.out == "/tmp\nNoNewPrivs:\t1\nSeccomp:\t2\nrefused\nroot:x:0:0:root:/root:/bin/sh\n"
+
+
+def test_run_privileged(ctr: Ctr) -> None:
+    """All capabilities that this machine has, nothing masked."""
+    own = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("CapBnd"))
+    result = ctr.run("sh", "-c", "grep CapBnd /proc/self/status", flags=("--privileged",))
+    assert result.ok().out == own + "\n"
+
+
+def test_errors(ctr: Ctr) -> None:
+    """containerd finds the runtime's message in its log."""
+    ctr.run("/no/such/program").failed("OCI runtime create failed: .*/no/such/program.*no such file or directory")
+    ctr.run("no-such-program").failed("executable file not found in")
+    ctr.run("/etc/passwd").failed("permission denied")
+
+
+def test_life(ctr: Ctr) -> None:
+    """Run detached, exec, pause, resume, list, kill, remove."""
+    container = ctr.start("sleep", "1000")
+    assert ctr.status(container) == "RUNNING"
+
+    def execute(*args: str) -> Result:
+        return ctr.call("task", "exec", "--exec-id", f"e{time.monotonic_ns()}", container, *args)
+
+    result = execute("sh", "-c", "echo inside; exit 3")
+    assert (result.rc, result.out) == (3, "inside\n")
+    execute("/no/such/program").failed("no such file or directory|executable file not found")
+    ctr.call("task", "pause", container).ok()
+    assert ctr.status(container) == "PAUSED"
+    ctr.call("task", "resume", container).ok()
+    assert ctr.status(container) == "RUNNING"
+    assert len(ctr.call("task", "ps", container).ok().out.splitlines()) == 2
+    assert "METRIC" in ctr.call("task", "metrics", container).ok().out
+    ctr.call("task", "kill", "--signal", "SIGKILL", container).ok()
+    wait_for(lambda: ctr.status(container) == "STOPPED", "the end")
+    assert "137" in ctr.call("task", "rm", container).err
+    ctr.call("container", "rm", container).ok()
+
+
+def test_kill_all(ctr: Ctr) -> None:
+    """`kill --all` reaches the children of init."""
+    container = ctr.start("sh", "-c", "sleep 1001 & exec sleep 1000")
+    wait_for(lambda: len(ctr.call("task", "ps", container).out.splitlines()) == 3, "both processes")
+    ctr.call("task", "kill", "--all", "--signal", "KILL", container).ok()
+    wait_for(lambda: ctr.status(container) == "STOPPED", "the end")
+
+
+def test_terminal(ctr: Ctr) -> None:
+    """`--tty`: the console goes to the shim over its socket."""
+    command = [*ctr.containerd.argv(), *ctr.words("sh", "-c", "tty; stty size; exit 4", flags=("--rm", "--tty"))]
+    with Terminal(command, env=ctr.env, rows=33, columns=99) as terminal:
+        assert terminal.wait() == 4
+        assert b"/dev/pts/0" in terminal.output
+
+
+def test_an_unclean_end(ctr: Ctr) -> None:
+    """`task rm --force` of one that runs, with children."""
+    container = ctr.start("sh", "-c", "sleep 1001 & sleep 1002 & wait")
+    ctr.call("task", "rm", "--force", container)
+    wait_for(lambda: ctr.status(container) == "", "its removal")
