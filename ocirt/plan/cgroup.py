@@ -60,16 +60,12 @@ def before(spec: dict[str, Any], paths: dict[str, str], entries: list[Entry], ho
     ]
     if early := [entry for entry in entries if entry[0] != "cpu"]:
         plan.append(step(PARENT, "cgroup.limit", paths, tuple(early), at="/linux/resources"))
-    if "devices" in paths:
-        # Here, as init makes nodes and opens them, and the kernel takes the rules one by one, the denial of all first.
+    if "devices" in paths or host.layout.mode == "v2":
+        # Not while init is at work. In version 1 the kernel takes the rules one by one, the denial of all first, and init opens
+        # devices; for a program it patches its own code, which stops the other processors for longer than is won.
         plan.append(_device_rules(linux, paths, host))
     plan.append(step(PARENT, "cgroup.open", paths, at="/linux/cgroupsPath"))
     return plan
-
-
-def meanwhile(spec: dict[str, Any], paths: dict[str, str], host: Host) -> Plan:
-    """What can be done while init is at work: the kernel takes its time to verify a device program, and takes it whole."""
-    return [_device_rules(spec["linux"], paths, host)] if paths and host.layout.mode == "v2" else []
 
 
 def _device_rules(linux: dict[str, Any], paths: dict[str, str], host: Host) -> Step:

@@ -60,7 +60,6 @@ def plan_create(spec: dict[str, Any], host: Host, request: Request, paths: dict[
         plan.append(step(PARENT, "process.set_oom_score", spec["process"]["oomScoreAdj"], at="/process/oomScoreAdj"))
     plan += cgroup.enter(paths)
     plan += namespaces.maps(spaces, linux, host)
-    plan += cgroup.meanwhile(spec, paths, host)
     plan += namespaces.meanwhile(spaces, host)
     plan.append(step(PARENT, "state.prepare"))
     plan += [step(INIT, "process.protect"), step(INIT, "process.die_with_parent")]
