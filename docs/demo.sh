@@ -15,6 +15,7 @@ fi
 
 mkdir -p "$work"/rootfs/{bin,dev,etc,proc,sys,tmp}
 cp "$busybox" "$work/rootfs/bin/busybox"
+echo "root:x:0:0:root:/:/bin/sh" >"$work/rootfs/etc/passwd"
 for applet in sh cat echo head hostname id ls mount ps sleep uname; do ln -s busybox "$work/rootfs/bin/$applet"; done
 # A busybox that is not static brings its libraries.
 { ldd "$busybox" 2>/dev/null | grep -o '/[^ ]*' || true; } | while read -r library; do

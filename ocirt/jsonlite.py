@@ -122,10 +122,10 @@ def quote(text: str) -> str:
 
 def _fast(value: Any) -> str:
     """`value` by the C encoder; "" where a text in it has half a surrogate pair, or a float is none of JSON's."""
-    text = "".join(make_encoder(None, _no_form, encode_basestring, None, ":", ",", False, False, False)(value, 0))
     try:
+        text = "".join(make_encoder(None, _no_form, encode_basestring, None, ":", ",", False, False, False)(value, 0))
         text.encode()
-    except UnicodeEncodeError:
+    except ValueError:  # a UnicodeEncodeError is one
         return ""
     return text
 

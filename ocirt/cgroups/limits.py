@@ -236,7 +236,7 @@ def _block_v1(block: dict[str, Any], pointer: str) -> list[Entry]:
             found.append(("blkio", "blkio.leaf_weight_device", f"{number} {device['leafWeight']}", place, REQUIRED))
     for name, file, _ in _THROTTLES:
         for index, device in enumerate(block.get(name) or ()):
-            value = f"{device['major']}:{device['minor']} {device['rate']}"
+            value = f"{device['major']}:{device['minor']} {device.get('rate', 0)}"
             found.append(("blkio", file, value, f"{pointer}/{name}/{index}", REQUIRED))
     return found
 
@@ -253,7 +253,7 @@ def _block_v2(block: dict[str, Any], pointer: str) -> list[Entry]:
     for name, _, key in _THROTTLES:
         for index, device in enumerate(block.get(name) or ()):
             # 0 takes a limit away in version 1 and is refused in version 2.
-            value = f"{device['major']}:{device['minor']} {key}={device['rate'] or 'max'}"
+            value = f"{device['major']}:{device['minor']} {key}={device.get('rate') or 'max'}"
             found.append(("io", "io.max", value, f"{pointer}/{name}/{index}", REQUIRED))
     return found
 

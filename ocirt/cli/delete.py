@@ -11,5 +11,14 @@ if TYPE_CHECKING:
 
 def run(options: Options, args: list[str]) -> int:
     """Delete container args[0]. Raises Error."""
-    delete(options.root, args[0], force=options.get("force"))
+    warn(options, delete(options.root, args[0], force=options.get("force")))
     return 0
+
+
+def warn(options: Options, said: list[str]) -> None:
+    """Log what hooks complained of."""
+    if said:
+        from ocirt.cli import log  # noqa: PLC0415
+
+        for text in said:
+            log.write(options, "warning", text)

@@ -6,6 +6,8 @@ import posix
 
 from ocirt.errors import Error
 
+_MOST_DIGITS = 9
+
 
 def absolute(path: str) -> str:
     """A path of the command line, before the working directory may change; "" stays."""
@@ -24,6 +26,8 @@ def descriptors(preserve: int) -> tuple[int, int]:
     listen = 0
     if posix.environ.get(b"LISTEN_PID") == b"%d" % posix.getpid():
         text = posix.environ.get(b"LISTEN_FDS", b"")
+        if len(text) > _MOST_DIGITS:
+            raise Error("usage", "LISTEN_FDS: more descriptors than a process can have")
         listen = int(text) if text.isdigit() else 0
     if preserve < 0:
         raise Error("usage", "--preserve-fds: a negative number of descriptors")
@@ -52,4 +56,8 @@ def write_pid_file(path: str, pid: int) -> None:
         posix.write(fd, b"%d" % pid)
     finally:
         posix.close(fd)
-    posix.rename(temporary, path)
+    try:
+        posix.rename(temporary, path)
+    except OSError:
+        posix.unlink(temporary)
+        raise

@@ -89,7 +89,10 @@ def _call(call: Call) -> str:
     operation, arguments = call
     words = []
     for name, value in named(operation, arguments).items():
-        text = hex(value) if _is_flags(name, value) else jsonlite.dumps(value)
+        if name in ("mode", "mask") and type(value) is int:
+            text = oct(value)
+        else:
+            text = hex(value) if _is_flags(name, value) else jsonlite.dumps(value)
         words.append(f"{name}={text if len(text) <= _LONGEST else text[: _LONGEST - 1] + '…'}")
     return f"{operation}({', '.join(words)})"
 

@@ -47,11 +47,11 @@ def run(options: Options, args: list[str]) -> int:
         return 0
     status = attached.wait(record["pid"])
     if not options.get("keep"):
-        _remove(record, creation.request.directory)
+        _remove(options, record, creation.request.directory)
     return status
 
 
-def _remove(record: Record, directory: str) -> None:
+def _remove(options: Options, record: Record, directory: str) -> None:
     """Remove what the container held, unless a `delete` was quicker."""
     try:
         lock = state.lock(directory)
@@ -59,5 +59,9 @@ def _remove(record: Record, directory: str) -> None:
         if err.code == "not-found":
             return
         raise
-    destroy(record, directory)
+    said = destroy(record, directory)
     posix.close(lock)
+    if said:
+        from ocirt.cli.delete import warn  # noqa: PLC0415
+
+        warn(options, said)

@@ -55,7 +55,8 @@ class _Copy:
                     return self.ENDED
             self.pending = self.pending[posix.write(self.target, self.pending) :]
         except BlockingIOError:
-            return self.FULL
+            # Of the target; or of a source that does not block either, and is empty again.
+            return self.FULL if self.pending or not _writable(self.target) else self.MOVED
         except OSError as err:
             if err.errno in (EIO, EPIPE):  # a terminal's other side is closed; a reader went away
                 return self.ENDED
@@ -104,7 +105,8 @@ class Attached:
         del name
         self._lent = Lent(master)
         posix.set_blocking(master, False)
-        self._copies = [_Copy(0, master), _Copy(master, 1)]
+        # Two numbers for it: each direction waits for something else of the same terminal.
+        self._copies = [_Copy(0, master), _Copy(posix.dup(master), 1)]
 
     def created(self) -> None:
         """After the clone: the inner ends are init's alone."""
@@ -177,6 +179,12 @@ class Attached:
                     break
                 if outcome == _Copy.FULL:
                     taker.poll()
+
+
+def _writable(fd: int) -> bool:
+    poll = select.poll()
+    poll.register(fd, select.POLLOUT)
+    return bool(poll.poll(0))
 
 
 def _wait_for(poll: select.poll, waiting: dict[int, _Copy], fd: int, copy: _Copy) -> None:

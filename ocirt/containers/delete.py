@@ -18,8 +18,8 @@ _SIGKILL = 9
 _PATIENCE = 10.0  # seconds that a killed process may take to end
 
 
-def delete(root: str, container_id: str, *, force: bool) -> None:
-    """Delete a container that has stopped or was never started; with `force` any.
+def delete(root: str, container_id: str, *, force: bool) -> list[str]:
+    """Delete a container that has stopped or was never started; with `force` any. Returns what its poststop hooks complain of.
 
     Raises Error("not-found") unless forced, Error("state") for one that runs, Error("kernel") for what would not end.
     """
@@ -30,7 +30,7 @@ def delete(root: str, container_id: str, *, force: bool) -> None:
         lock = state.lock(record["directory"])
     except Error as err:
         if force and err.code == "not-found":
-            return
+            return []
         raise
     try:
         record = _load(root, container_id, force=force)
@@ -38,10 +38,11 @@ def delete(root: str, container_id: str, *, force: bool) -> None:
         if now not in ("stopped", "created") and not force:
             raise Error("state", f"cannot delete container {container_id} that is not stopped: {now}")
         kill_and_wait(record)
-        destroy(record, record["directory"])
+        return destroy(record, record["directory"])
     except Error as err:
         if not (force and err.code == "not-found"):
             raise
+        return []
     finally:
         posix.close(lock)
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import posix
-
 from ocirt import jsonlite, state
 from ocirt.errors import Error
 
@@ -28,9 +26,10 @@ def hook_state(record: Record) -> Callable[[str, int], bytes]:
     return text
 
 
-def destroy(record: Record, directory: str, *, quiet: bool = False) -> None:
+def destroy(record: Record, directory: str, *, quiet: bool = False) -> list[str]:
     """Remove the cgroups and the directory of a container whose init is gone, then run its poststop hooks.
 
+    Returns what those complain of.
     Raises Error or OSError for what is left, with the directory still there so that it can be tried again; `quiet`: never.
     """
     cgroup = record.get("cgroup")
@@ -49,11 +48,12 @@ def destroy(record: Record, directory: str, *, quiet: bool = False) -> None:
     except (Error, OSError):
         if not quiet:
             raise
+    said: list[str] = []
     for index, hook in enumerate((record.get("hooks") or {}).get("poststop", ())):
         from ocirt.kernel.steps import hooks  # noqa: PLC0415  (only if there are any)
 
         try:
             hooks.execute(hook, hook_state(record)("stopped", 0), f"error running poststop hook #{index}")
         except OSError as err:
-            # The specification has it logged only: the container is gone whatever a hook says.
-            posix.write(2, f"warning: {err.filename}\n".encode("utf-8", "replace"))
+            said.append(str(err.filename))  # the container is gone whatever a hook says (runtime-spec, "Lifecycle")
+    return said

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import posix
-from errno import EACCES, EISDIR, ENODEV, ENOENT, ENOSYS, EPERM
+from errno import EACCES, EINVAL, EISDIR, ENODEV, ENOENT, ENOSYS, EPERM
 
 from ocirt.errors import Error
 from ocirt.kernel.run import ChildGoneError, StepError
@@ -107,6 +107,8 @@ def _hint(operation: str, errno: int, arguments: tuple[Any, ...]) -> str:
         return "to raise a hard limit above the caller's takes CAP_SYS_RESOURCE"
     if operation == "process.set_capabilities" and errno == EPERM:
         return "a capability that the caller does not have cannot be given"
+    if operation == "user.become" and errno == EINVAL:
+        return "the user namespace maps no such id"
     if operation == "user.map" and errno == EPERM:
         return "see /etc/subuid and /etc/subgid"
     return ""
@@ -127,8 +129,10 @@ def _gone(status: int, pointer: str) -> Error:
     return Error("kernel", f"unable to start container process: init ended {word}", subject=pointer)
 
 
-def from_words(words: tuple[int, int, str, str], late: dict[str, list[Any]]) -> Error:
+def from_words(words: tuple[int, int, str, str], late: dict[str, list[Any]], program: str) -> Error:
     """The Error for what init wrote to the barrier; `late` are the steps of its plan that come after it, by number."""
     index, errno, call, detail = words
     operation, arguments, pointer = late.get(str(index), ["program.execve", [], ""])
+    if operation in ("program.execve", "waiter.hand_over"):
+        detail = detail or program  # the waiter says numbers only
     return _step_failed(StepError(index, errno, call, detail), operation, tuple(arguments), pointer)

@@ -67,7 +67,7 @@ def _release(record: Record) -> None:
     if said:
         from ocirt.containers.failures import from_words  # noqa: PLC0415  (only for a failure)
 
-        raise from_words(messages.failure_of(said), record.get("late") or {})
+        raise from_words(messages.failure_of(said), record.get("late") or {}, record["process"]["args"][0])
     if state.phase(record) != 1:
         raise Error("kernel", "the container's init ended before its program ran", hint="killed, or out of memory?")
 

@@ -41,6 +41,7 @@ _NUMBERS: dict[str, tuple[int, int]] = {
     "prlimit64": (302, 261),
     "pwrite64": (18, 68),
     "read": (0, 63),
+    "rt_sigaction": (13, 134),
     "seccomp": (317, 277),
     "setdomainname": (171, 162),
     "sethostname": (170, 161),

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import posix
 from _struct import pack, unpack_from
+from errno import ECONNRESET
 
-from ocirt.kernel.ffi import Buffer, address_of, syscall
+from ocirt.kernel.ffi import Buffer, CallError, address_of, syscall
 
 _AF_UNIX = 1
 _SOCK_SEQPACKET = 5
@@ -63,12 +64,20 @@ def send_descriptor(socket_fd: int, data: bytes, fd: int) -> None:
 
 
 def receive_descriptor(socket_fd: int) -> tuple[bytes, int]:
-    """One message and the descriptor that came with it (close-on-exec), -1 if none did. Raises CallError."""
+    """One message and the descriptor that came with it (close-on-exec), -1 if none did; b"" when the other side is gone.
+
+    Raises CallError.
+    """
     data, control = Buffer(_LARGEST), Buffer(24)
     vector = pack("PN", data.address, data.size)
     head = Buffer(56)
     head.write(memoryview(pack("PI4xPNPNi4x", 0, 0, address_of(vector), 1, control.address, control.size, 0)))
-    size = syscall("recvmsg", socket_fd, head.address, _MSG_CMSG_CLOEXEC)
+    try:
+        size = syscall("recvmsg", socket_fd, head.address, _MSG_CMSG_CLOEXEC)
+    except CallError as err:
+        if err.errno != ECONNRESET:
+            raise
+        return b"", -1  # the other side is gone, and has left something unread
     length, level, kind, fd = unpack_from("Niii", control.bytes())
     came = length >= 20 and level == _SOL_SOCKET and kind == _SCM_RIGHTS
     return data.bytes()[:size], fd if came else -1

@@ -100,4 +100,7 @@ def reset_signals() -> None:
     for number in range(1, 65):
         if _signal.getsignal(number) == _signal.SIG_IGN:
             _signal.signal(number, _signal.SIG_DFL)
+    # The C library keeps two for itself and hides them; some callers (GNU make) ignore these too.
+    for number in (32, 33):
+        syscall("rt_sigaction", number, bytes(32), 0, 8)
     _signal.pthread_sigmask(_signal.SIG_SETMASK, ())

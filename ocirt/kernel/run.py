@@ -110,7 +110,7 @@ class Run:
             except OSError as err:
                 if table is None or err.errno not in table:
                     raise
-                taken = err.errno
+                taken = err.errno or 0
                 call = table[taken]
                 if call is not None:
                     call[0](self, *call[1])

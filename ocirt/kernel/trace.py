@@ -6,6 +6,7 @@ The file is a JSON array; the format lets its end be missing, so that each proce
 from __future__ import annotations
 
 import posix
+from _json import encode_basestring
 from time import monotonic_ns
 
 TYPE_CHECKING = False
@@ -33,16 +34,15 @@ class Trace:
         _, operation, _, pointer, _ = self._plan[index]
         self.span(_TRACKS[side], operation, pointer, began, ended, taken)
         # Before the process may end or become the program; writing takes time of its own.
-        if operation in ("sync.tell", "sync.leave_parent", "program.keep_descriptors", "state.commit"):
+        if operation in ("sync.tell", "sync.leave_parent", "program.keep_descriptors", "state.commit", "process.clone_sibling"):
             self.flush()
 
     def span(self, track: int, name: str, pointer: str, began: int, ended: int, taken: int = 0) -> None:
         """Note anything that took from `began` to `ended` (ns)."""
-        quoted = pointer.replace("\\", "\\\\").replace('"', '\\"')
         also = f',"alternative":"{posix.strerror(taken)}"' if taken else ""
         self._lines.append(
             f'{{"name":"{name}","cat":"step","ph":"X","pid":1,"tid":{track},"ts":{began / 1000},'
-            f'"dur":{(ended - began) / 1000},"args":{{"pointer":"{quoted}"{also}}}}},\n'
+            f'"dur":{(ended - began) / 1000},"args":{{"pointer":{encode_basestring(pointer)}{also}}}}},\n'
         )
 
     def forget(self) -> None:

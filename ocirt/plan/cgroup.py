@@ -38,7 +38,7 @@ def before(spec: dict[str, Any], paths: dict[str, str], entries: list[Entry], ho
     linux = spec["linux"]
     resources = linux.get("resources") or {}
     if not paths:
-        if wanted(resources) and request.cgroups != "disabled":
+        if wanted(resources):
             raise Error(
                 "unsupported",
                 "no cgroup could be used to set limits",

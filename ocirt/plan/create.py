@@ -40,6 +40,8 @@ def plan_create(spec: dict[str, Any], host: Host, request: Request, paths: dict[
     run = process.Process(spec["process"])
     seccomp = linux.get("seccomp")
     entries = cgroup.entries_of(spec, host)
+    # The parent may do it later than init comes to its hooks, and without root may not do it.
+    by_init = not host.root or bool(hooks.get("createContainer"))
     waiter = request.waits and bool(host.waiter) and not hooks.get("startContainer")
     waiter = waiter and process.can_wait_outside(run, filtered=bool(seccomp))
     if not request.pivot and (linux.get("rootfsPropagation") or "").endswith("private"):
@@ -55,15 +57,13 @@ def plan_create(spec: dict[str, Any], host: Host, request: Request, paths: dict[
         if waiter:
             plan.append(step(PARENT, "waiter.load", host.waiter))
     plan.append(step(PARENT, "sync.open"))
-    plan += namespaces.clone(spaces)
-    if "oomScoreAdj" in spec["process"]:
-        plan.append(step(PARENT, "process.set_oom_score", spec["process"]["oomScoreAdj"], at="/process/oomScoreAdj"))
+    plan += namespaces.clone(spaces, process.oom_score(run, staged=spaces.staged))
     plan += cgroup.enter(paths)
     plan += namespaces.maps(spaces, linux, host)
-    plan += namespaces.meanwhile(spaces, host)
+    plan += namespaces.meanwhile(spaces, by_init=by_init)
     plan.append(step(PARENT, "state.prepare"))
     plan += [step(INIT, "process.protect"), step(INIT, "process.die_with_parent")]
-    plan += namespaces.enter(spaces, host)
+    plan += namespaces.enter(spaces, by_init=by_init)
     plan.append(step(INIT, "process.new_session"))
     if request.keyring:
         plan.append(step(INIT, "process.join_keyring", "_ses." + request.container_id, errors={ENOSYS: None}))
@@ -83,9 +83,9 @@ def plan_create(spec: dict[str, Any], host: Host, request: Request, paths: dict[
     for name, operation in (("hostname", "process.set_host_name"), ("domainname", "process.set_domain_name")):
         if spec.get(name):
             plan.append(step(INIT, operation, spec[name], at="/" + name))
-    plan += rootfs.finish(tree)
     if request.console:
         plan += process.console(run, bind=True)
+    plan += rootfs.finish(tree)
     if request.pipes:
         plan.append(step(INIT, "stdio.take"))
     plan += rootfs.enter(spec, request)

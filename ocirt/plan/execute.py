@@ -6,6 +6,7 @@ from errno import EBUSY, ENOSYS
 
 from ocirt.kernel import constants as k
 from ocirt.plan import INIT, PARENT, STAGE, process, step
+from ocirt.plan.namespaces import met
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -48,13 +49,12 @@ def plan_exec(spec: dict[str, Any], record: dict[str, Any], paths: dict[str, str
     # A container that has moved its processes to cgroups below its own, and handed on controllers, takes none any more (EBUSY).
     beside: Errors = {EBUSY: ("process.clone_beside", (side, record["pid"]))}
     plan.append(step(PARENT, "process.clone", side, 0, errors=beside if "" in paths else None))
-    if "oomScoreAdj" in spec["process"]:
-        plan.append(step(PARENT, "process.set_oom_score", spec["process"]["oomScoreAdj"], at="/process/oomScoreAdj"))
+    plan += process.oom_score(run, staged=side == STAGE)
     if paths:
         plan.append(step(side, "cgroup.join"))
     plan += [step(side, "process.protect"), step(side, "namespace.join_target", flags | user | (pid if side == STAGE else 0))]
     if side == STAGE:
-        plan += [step(STAGE, "process.clone_sibling", INIT, 0), step(PARENT, "process.meet")]
+        plan += [step(STAGE, "process.clone_sibling", INIT, 0), *met()]
     if user:
         plan.append(step(INIT, "user.become_root"))
     plan.append(step(INIT, "process.protect"))

@@ -82,20 +82,22 @@ def _join(side: str, spaces: Namespaces, kind: str) -> Any:
     return step(side, "namespace.join", "namespace/" + kind, FLAGS[kind], at=spaces.pointers[kind] + "/path")
 
 
-def clone(spaces: Namespaces) -> Plan:
-    """The parent's and the stage's steps that end with a new init."""
+def clone(spaces: Namespaces, score: Plan) -> Plan:
+    """The parent's and the stage's steps that end with a new init, with the steps `score` for whichever process comes first."""
     flags = spaces.clone_flags
     if not spaces.staged:
         if "pid" not in spaces.joined:
-            return [step(PARENT, "process.clone", INIT, flags, at="/linux/namespaces")]
+            return [step(PARENT, "process.clone", INIT, flags, at="/linux/namespaces"), *score]
         return [
             step(PARENT, "process.protect"),  # the child that is cloned next can be seen from inside
             _join(PARENT, spaces, "pid"),
             step(PARENT, "process.clone", INIT, flags, at="/linux/namespaces"),
             step(PARENT, "namespace.return_pid"),
+            *score,
         ]
     plan = [
         step(PARENT, "process.clone", STAGE, 0, at="/linux/namespaces"),
+        *score,
         step(STAGE, "process.protect"),
     ]
     joins = [_join(STAGE, spaces, kind) for kind in _ORDER if kind in spaces.joined]
@@ -112,26 +114,31 @@ def clone(spaces: Namespaces) -> Plan:
         plan += joins
     plan += [
         step(STAGE, "process.clone_sibling", INIT, flags, at="/linux/namespaces"),
-        step(PARENT, "process.meet"),
+        *met(),
     ]
     return plan
 
 
-def enter(spaces: Namespaces, host: Host) -> Plan:
-    """Init's first steps in namespaces, once it is in its cgroup."""
+def met() -> Plan:
+    """Let the parent know init before init says a word: until then the stage speaks on the same socket."""
+    return [step(PARENT, "process.meet"), step(PARENT, "sync.tell", "met"), step(INIT, "sync.expect", "met")]
+
+
+def enter(spaces: Namespaces, *, by_init: bool) -> Plan:
+    """Init's first steps in namespaces, once it is in its cgroup; `by_init`: it brings up `lo` itself."""
     plan: Plan = []
     if not spaces.staged:
         plan += [_join(INIT, spaces, kind) for kind in _ORDER if kind in spaces.joined and kind != "pid"]
     if "cgroup" in spaces.new:
         plan.append(step(INIT, "namespace.unshare", k.CLONE_NEWCGROUP, at=spaces.pointers["cgroup"]))
-    if "network" in spaces.new and not host.root:
+    if "network" in spaces.new and by_init:
         plan.append(step(INIT, "namespace.loopback_up", at=spaces.pointers["network"]))
     return plan
 
 
-def meanwhile(spaces: Namespaces, host: Host) -> Plan:
+def meanwhile(spaces: Namespaces, *, by_init: bool) -> Plan:
     """What the parent does for init's namespaces while init is at work: the kernel's lock on links may be held for long."""
-    if "network" not in spaces.new or not host.root:
+    if "network" not in spaces.new or by_init:
         return []
     return [step(PARENT, "namespace.loopback_up_of_init", at=spaces.pointers["network"])]
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from errno import EACCES, EINVAL, EPERM
 
 from ocirt.paths import clean
-from ocirt.plan import INIT, PARENT, START, step
+from ocirt.plan import INIT, PARENT, STAGE, START, step
 from ocirt.spec.capabilities import mask
 
 TYPE_CHECKING = False
@@ -37,6 +37,8 @@ class Process:
         self.gid: int = user.get("gid", 0)
         self.groups: list[int] = user.get("additionalGids") or []
         env = {entry.partition("=")[0]: entry for entry in process.get("env") or ()}
+        if env.get("HOME") == "HOME=":
+            del env["HOME"]  # as good as none: it is looked up
         self.env = list(env.values())
         self.path: str = env.get("PATH", "=").partition("=")[2]
         # As for runc, a process without the section has no capabilities at all.
@@ -56,6 +58,18 @@ class Process:
 
 def _tightness(limit: tuple[int, str, int, int, str]) -> int:
     return -_TIGHT.index(limit[1]) if limit[1] in _TIGHT else -len(_TIGHT)
+
+
+def oom_score(run: Process, *, staged: bool) -> Plan:
+    """Set the score where it can be set: by the parent, or by a stage for itself, from which init inherits it.
+
+    Soon after its clone a stage is not to be looked into from outside, which closes the file to a parent that is not root.
+    """
+    if "oomScoreAdj" not in run.process:
+        return []
+    operation = "process.set_own_oom_score" if staged else "process.set_oom_score"
+    score = run.process["oomScoreAdj"]
+    return [step(STAGE if staged else PARENT, operation, score, at=run.pointer + "/oomScoreAdj")]
 
 
 def limits(run: Process) -> Plan:

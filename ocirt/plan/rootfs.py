@@ -102,7 +102,7 @@ def mounts(tree: Tree, spaces: Namespaces, cgroup_paths: dict[str, str], host: H
         pointer = f"/mounts/{index}"
         kind, target = mount.get("type", ""), paths.clean("/" + mount["destination"])
         options = parse(mount.get("options") or [], kind, pointer)
-        slot = f"mount/{index}"
+        slot, recursive = f"mount/{index}", options["rec_set"]
         if options["bind"]:
             if not tree.by_parent:
                 plan.append(step(INIT, "mount.clone", slot, _source(tree, mount), options["recursive"], at=pointer + "/source"))
@@ -110,10 +110,8 @@ def mounts(tree: Tree, spaces: Namespaces, cgroup_paths: dict[str, str], host: H
                 plan.append(
                     step(INIT, "mount.change", slot, options["attr_set"], options["attr_clear"], False, at=pointer + "/options")
                 )
-            if options["rec_set"] or options["rec_clear"]:
-                plan.append(
-                    step(INIT, "mount.change", slot, options["rec_set"], options["rec_clear"], True, at=pointer + "/options")
-                )
+            if recursive or options["rec_clear"]:
+                plan.append(step(INIT, "mount.change", slot, recursive, options["rec_clear"], True, at=pointer + "/options"))
             plan.append(step(INIT, "mount.attach", slot, target, target in _EXACT, target in PROC_FILES, at=pointer))
         elif options["remount"]:
             plan.append(step(INIT, "mount.remount", slot, target, options["attr_set"], options["attr_clear"], at=pointer))
@@ -138,8 +136,9 @@ def mounts(tree: Tree, spaces: Namespaces, cgroup_paths: dict[str, str], host: H
             ]
             data += [(name, None) for name in options["superblock"]]
             attributes = options["attr_set"]
-            if attributes & k.MOUNT_ATTR_RDONLY and kind == "tmpfs":
+            if (attributes | recursive) & k.MOUNT_ATTR_RDONLY and kind == "tmpfs":
                 attributes &= ~k.MOUNT_ATTR_RDONLY  # until the targets below it are made
+                recursive &= ~k.MOUNT_ATTR_RDONLY
                 tree.read_only.append((slot, pointer + "/options"))
             source = mount.get("source") or kind
             plan.append(step(INIT, "mount.new", slot, kind, source, tuple(data), attributes, at=pointer))
@@ -147,10 +146,8 @@ def mounts(tree: Tree, spaces: Namespaces, cgroup_paths: dict[str, str], host: H
                 plan.append(step(INIT, "mount.copy_up", slot, target, at=pointer + "/options"))
             exact = target in _EXACT or kind in ("proc", "sysfs")
             plan.append(step(INIT, "mount.attach", slot, target, exact, target in PROC_FILES, at=pointer))
-            if options["rec_set"] or options["rec_clear"]:
-                plan.append(
-                    step(INIT, "mount.change", slot, options["rec_set"], options["rec_clear"], True, at=pointer + "/options")
-                )
+        if not options["bind"] and (recursive or options["rec_clear"]):
+            plan.append(step(INIT, "mount.change", slot, recursive, options["rec_clear"], True, at=pointer + "/options"))
         for flag in options["propagation"]:
             plan.append(step(INIT, "mount.propagate", slot, flag & ~MS_REC, bool(flag & MS_REC), at=pointer + "/options"))
     return plan

@@ -232,7 +232,8 @@ def enterable(path: str) -> list[str]:
         return []
     prefix = Path(path).parents[1]
     script = (
-        f"set -e; mount -t tmpfs none /mnt; mkdir /mnt/kept; mount --bind {prefix} /mnt/kept; mount -t tmpfs -o mode=755 none {closed}; "
+        f"set -e; mount -t tmpfs none /mnt; mkdir /mnt/kept; mount --bind {prefix} /mnt/kept; "
+        f"mount -t tmpfs -o mode=755 none {closed}; "
         f'mkdir -p {prefix}; mount --bind /mnt/kept {prefix}; exec "$@"'
     )
     return ["unshare", "--mount", "--", "sh", "-c", script, "sh"]

@@ -58,6 +58,8 @@ def clone_sibling(run: Run, side: str, flags: int) -> None:
     # The number is the one in our own pid namespace, which is the parent's.
     pid = process.clone3_sibling(flags)
     if pid == 0:
+        if run.trace is not None:
+            run.trace.forget()  # the stage writes it down
         run.become(side)
     messages.send(run.sync, b"p", b"%d" % pid)
 
@@ -137,7 +139,16 @@ def join_keyring(run: Run, name: str) -> None:
 
 def set_oom_score(run: Run, score: int) -> None:
     """Write /proc/PID/oom_score_adj of the child."""
-    path = f"/proc/{run.pid or run.stage_pid}/oom_score_adj"
+    _write_oom_score(f"/proc/{run.pid}/oom_score_adj", score)
+
+
+def set_own_oom_score(run: Run, score: int) -> None:
+    """Write /proc/self/oom_score_adj."""
+    del run
+    _write_oom_score("/proc/self/oom_score_adj", score)
+
+
+def _write_oom_score(path: str, score: int) -> None:
     try:
         write_text(path, str(score))
     except OSError as err:

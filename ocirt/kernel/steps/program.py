@@ -113,7 +113,7 @@ def execve(run: Run) -> None:
         if raw_syscall(*words) == -1:
             errno = get_errno()
             run.at = index
-            raise CallError(errno, "", run.program)
+            raise CallError(errno, "", run.program if index == calls[-1][0] else None)
 
 
 def queue_execve(run: Run) -> None:

@@ -53,6 +53,7 @@ def hand_over(run: Run, fds: int, capabilities: tuple[int, int, int]) -> None:
         handed = (run.start_fd, run.fds["barrier/started"], run.phase_fd)
         calls = [
             (run.at, "prctl", (k.PR_SET_DUMPABLE, 0)),
+            (run.at, "prctl", (k.PR_SET_NAME, b"ocirt-init")),
             (run.at, "capset", process.capability_buffers(*capabilities)),
             (run.at, "read", (run.start_fd, bytes(8), 1)),
             (run.at, "pwrite64", (run.phase_fd, b"\1\0\0\0", 4, 0)),

@@ -1,0 +1,1 @@
+"""Tests of ocirt.kernel, as far as it needs no privileges."""

@@ -1,0 +1,1 @@
+"""Tests of ocirt.plan: order and content of plans, without any container."""
