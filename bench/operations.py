@@ -58,10 +58,11 @@ class Peer:
         if kind not in self.bundles:
             args = {
                 "sleep": ["/bin/sleep", "1000"],
+                "docker, sleep": ["/bin/sleep", "1000"],
                 "pipe": ["/bin/probe", "write", str(4 * GIB)],
                 "held": ["/bin/probe", "catch"],
             }.get(kind, ["/bin/true"])
-            seccomp = {"small": small, "docker": docker_default}.get(kind, lambda: None)()
+            seccomp = {"small": small, "docker": docker_default}.get(kind.partition(",")[0], lambda: None)()
             namespaces = ["pid", "network", "ipc", "uts", "mount", *(["cgroup"] if self.view == "v2" else [])]
             self.bundles[kind] = make_bundle(
                 self.work / kind,
@@ -70,7 +71,7 @@ class Peer:
                 namespaces=namespaces,
                 root={"readonly": True},
                 add_mounts=[cgroup_mount()],
-                cgroupsPath=f"{self.parent}/{self.name}-{kind}",
+                cgroupsPath=f"{self.parent}/{self.name}-{kind.replace(', ', '-')}",
             )
         return self.bundles[kind].path
 
@@ -78,12 +79,13 @@ class Peer:
         """The container's init."""
         return int(json.loads(self.call("state", container))["pid"])
 
-    def resident(self) -> str:
+    def resident(self, kind: str = "sleep") -> str:
         """A container that runs all the time, for exec, state and kill."""
-        if "resident" not in self.containers:
-            self.call("run", "--detach", "--bundle", self.bundle("sleep"), "resident")
-            self.containers["resident"] = self.pid("resident")
-        return "resident"
+        name = "resident-" + kind.replace(", ", "-")
+        if name not in self.containers:
+            self.call("run", "--detach", "--bundle", self.bundle(kind), name)
+            self.containers[name] = self.pid(name)
+        return name
 
     def close(self) -> None:
         """Remove what is left."""
@@ -108,14 +110,17 @@ def _run_with_profile(kind: str, cold: bool) -> Callable[[Peer], Sample]:
     return operation
 
 
-def create(peer: Peer) -> Sample:
-    """`create`; the CPU time counts that of the waiting init."""
-    result = sample(peer.argv("create", "--bundle", peer.bundle("true"), "c"))
-    pid = peer.pid("c")
-    result.cpu += cpu_of(pid)
-    peer.call("delete", "--force", "c")
-    reap_orphans()
-    return result
+def _create(kind: str) -> Callable[[Peer], Sample]:
+    def operation(peer: Peer) -> Sample:
+        """`create`; the CPU time counts that of the waiting init."""
+        result = sample(peer.argv("create", "--bundle", peer.bundle(kind), "c"))
+        pid = peer.pid("c")
+        result.cpu += cpu_of(pid)
+        peer.call("delete", "--force", "c")
+        reap_orphans()
+        return result
+
+    return operation
 
 
 def _ended(pid: int) -> None:
@@ -124,17 +129,21 @@ def _ended(pid: int) -> None:
         os.waitpid(pid, 0)
 
 
-def sequence(peer: Peer) -> dict[str, Sample]:
-    """create, start, delete of one container: each, and the sum of the three."""
-    steps = {"create": sample(peer.argv("create", "--bundle", peer.bundle("true"), "c"))}
-    pid = peer.pid("c")
-    before = cpu_of(pid)
-    steps["start"] = sample(peer.argv("start", "c"))
-    _ended(pid)
-    steps["delete"] = sample(peer.argv("delete", "c"))
-    total = steps["create"] + steps["start"] + steps["delete"]
-    total.cpu += before
-    return {"start": steps["start"], "delete": steps["delete"], "create + start + delete": total}
+def _sequence(kind: str, suffix: str = "") -> Callable[[Peer], dict[str, Sample]]:
+    def operation(peer: Peer) -> dict[str, Sample]:
+        """create, start, delete of one container: each, and the sum of the three."""
+        steps = {"create": sample(peer.argv("create", "--bundle", peer.bundle(kind), "c"))}
+        pid = peer.pid("c")
+        before = cpu_of(pid)
+        steps["start"] = sample(peer.argv("start", "c"))
+        _ended(pid)
+        steps["delete"] = sample(peer.argv("delete", "c"))
+        total = steps["create"] + steps["start"] + steps["delete"]
+        total.cpu += before
+        whole = {"create + start + delete" + suffix: total}
+        return whole if suffix else {"start": steps["start"], "delete": steps["delete"], **whole}
+
+    return operation
 
 
 def state(peer: Peer) -> Sample:
@@ -155,9 +164,12 @@ def delete_force(peer: Peer) -> Sample:
     return result
 
 
-def execute(peer: Peer) -> Sample:
-    """`exec` of /bin/true."""
-    return sample(peer.argv("exec", peer.resident(), "/bin/true"))
+def _execute(kind: str) -> Callable[[Peer], Sample]:
+    def operation(peer: Peer) -> Sample:
+        """`exec` of /bin/true in a container that runs all the time."""
+        return sample(peer.argv("exec", peer.resident(kind), "/bin/true"))
+
+    return operation
 
 
 def execute_20(peer: Peer) -> Sample:
@@ -176,9 +188,12 @@ OPERATIONS: dict[str, Callable[[Peer], Sample | dict[str, Sample]]] = {
     "run, small profile": _run_with_profile("small", cold=False),
     "run, docker's profile": _run_with_profile("docker", cold=False),
     "run, docker's profile, cold cache": _run_with_profile("docker", cold=True),
-    "create": create,
-    "create + start + delete": sequence,
-    "exec": execute,
+    "create": _create("true"),
+    "create, docker's profile": _create("docker"),
+    "create + start + delete": _sequence("true"),
+    "create + start + delete, docker's profile": _sequence("docker", ", docker's profile"),
+    "exec": _execute("sleep"),
+    "exec, docker's profile": _execute("docker, sleep"),
     "exec, 20 at once": execute_20,
     "state": state,
     "kill": kill,

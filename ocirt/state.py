@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 VERSION = 1
 _FILE = "state.json"
+_SECCOMP = "seccomp.json"
 _LIMIT = 64 << 20  # bytes; config.json may have 32 MiB
 _ID_CHARACTERS = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_+-.")
 # What every record has, and its type. pid and start_time are 0 until there is an init process.
@@ -142,15 +143,31 @@ def save(where: str, record: Record) -> None:
 def write(where: str, record: Record) -> None:
     """Write the record beside the one that is read, which `publish` replaces by it. Raises OSError."""
     kept = {"version": VERSION} | {key: value for key, value in record.items() if key != "directory"}
-    data = jsonlite.dumps(kept).encode()
-    temporary = f"{where}/.{_FILE}"
+    _write_file(f"{where}/.{_FILE}", jsonlite.dumps(kept).encode())
+
+
+def _write_file(path: str, data: bytes) -> None:
     flags = posix.O_WRONLY | posix.O_CREAT | posix.O_TRUNC | posix.O_NOFOLLOW | posix.O_CLOEXEC
-    fd = posix.open(temporary, flags, 0o600)
+    fd = posix.open(path, flags, 0o600)
     try:
         while data:
             data = data[posix.write(fd, data) :]
     finally:
         posix.close(fd)
+
+
+def keep_seccomp(where: str, section: Record) -> None:
+    """Keep config.json's seccomp section, which may be ten times the rest. Raises OSError."""
+    _write_file(f"{where}/{_SECCOMP}", jsonlite.dumps(section).encode())
+
+
+def load_seccomp(record: Record) -> Record | None:
+    """The section that `keep_seccomp` kept; None if the container has no filter. Raises Error, OSError: never without it."""
+    if not record.get("seccomp"):
+        return None
+    path = f"{record['directory']}/{_SECCOMP}"
+    section: Record = jsonlite.loads(_read(path, _LIMIT), path)
+    return section
 
 
 def publish(where: str) -> None:

@@ -143,7 +143,7 @@ class Creation:
             # What later verbs need of config.json, which may have changed by then.
             "hooks": {kind: hooks[kind] for kind in HOOKS if hooks.get(kind)},
             "process": spec["process"],
-            "seccomp": linux.get("seccomp"),
+            "seccomp": "seccomp" in linux,  # itself in a file of its own, which only `exec` reads
             "keyring": self.request.keyring,
             "spec_version": spec["ociVersion"],
         }
@@ -155,6 +155,8 @@ class Creation:
         started = state.process_start_time(run.pid) or 0
         state.write(self.request.directory, self.record | {"status": "created", "pid": run.pid, "start_time": started})
         self.record |= {"pid": run.pid, "start_time": started}
+        if section := self.spec["linux"].get("seccomp"):
+            state.keep_seccomp(self.request.directory, section)
 
     def _commit(self) -> None:
         """Step `state.commit`: the container exists from here on."""

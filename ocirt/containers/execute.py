@@ -45,7 +45,7 @@ class Execution:
                 controllers, colon, sub = word.rpartition(":")
                 for controller in controllers.split(",") if colon else (None,):
                     paths = below(paths, sub, controller)
-        spec = {"process": process, "seccomp": record.get("seccomp")}
+        spec = {"process": process, "seccomp": state.load_seccomp(record)}
         host = Host(None, posix.geteuid() == 0, user_namespace=False)
         self.run = Run(plan_exec(spec, record, paths, host, request))
 

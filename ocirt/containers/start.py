@@ -8,7 +8,6 @@ from errno import ENOENT, ENXIO, EPIPE, ESRCH
 
 from ocirt import state
 from ocirt.errors import Error
-from ocirt.kernel import messages
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -66,6 +65,7 @@ def _release(record: Record) -> None:
                 posix.close(fd)
     if said:
         from ocirt.containers.failures import from_words  # noqa: PLC0415  (only for a failure)
+        from ocirt.kernel import messages  # noqa: PLC0415  (which loads the way into the kernel)
 
         raise from_words(messages.failure_of(said), record.get("late") or {}, record["process"]["args"][0])
     if state.phase(record) != 1:

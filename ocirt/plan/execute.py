@@ -6,7 +6,6 @@ from errno import EBUSY, ENOSYS
 
 from ocirt.kernel import constants as k
 from ocirt.plan import INIT, PARENT, STAGE, process, step
-from ocirt.plan.namespaces import met
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -54,7 +53,7 @@ def plan_exec(spec: dict[str, Any], record: dict[str, Any], paths: dict[str, str
         plan.append(step(side, "cgroup.join"))
     plan += [step(side, "process.protect"), step(side, "namespace.join_target", flags | user | (pid if side == STAGE else 0))]
     if side == STAGE:
-        plan += [step(STAGE, "process.clone_sibling", INIT, 0), *met()]
+        plan += [step(STAGE, "process.clone_sibling", INIT, 0), *process.met()]
     if user:
         plan.append(step(INIT, "user.become_root"))
     plan.append(step(INIT, "process.protect"))

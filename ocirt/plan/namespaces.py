@@ -15,6 +15,7 @@ from errno import EPERM
 
 from ocirt.kernel import constants as k
 from ocirt.plan import INIT, PARENT, STAGE, step
+from ocirt.plan.process import met
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -117,11 +118,6 @@ def clone(spaces: Namespaces, score: Plan) -> Plan:
         *met(),
     ]
     return plan
-
-
-def met() -> Plan:
-    """Let the parent know init before init says a word: until then the stage speaks on the same socket."""
-    return [step(PARENT, "process.meet"), step(PARENT, "sync.tell", "met"), step(INIT, "sync.expect", "met")]
 
 
 def enter(spaces: Namespaces, *, by_init: bool) -> Plan:

@@ -72,6 +72,11 @@ def oom_score(run: Process, *, staged: bool) -> Plan:
     return [step(STAGE if staged else PARENT, operation, score, at=run.pointer + "/oomScoreAdj")]
 
 
+def met() -> Plan:
+    """Let the parent know init before init says a word: until then the stage speaks on the same socket."""
+    return [step(PARENT, "process.meet"), step(PARENT, "sync.tell", "met"), step(INIT, "sync.expect", "met")]
+
+
 def limits(run: Process) -> Plan:
     """The parent's part: to raise a hard limit takes a capability that init may not have."""
     return [step(PARENT, "process.raise_limit", number, name, hard, at=pointer) for number, name, _, hard, pointer in run.rlimits]
