@@ -50,6 +50,12 @@ def arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
+def started_by_the_launcher() -> str:
+    """The interpreter that the first line of build/ocirt-python names."""
+    companion = ROOT / "build" / "ocirt-python"
+    return companion.read_text().partition("\n")[0].removeprefix("#!") if companion.exists() else sys.executable
+
+
 def usable(peer: Peer, results: Results) -> bool:
     """Whether a runtime can run a container in this view at all; if not, its words are kept."""
     for attempt in (1, 2):
@@ -148,8 +154,7 @@ def main() -> int:
         sys.exit(f"no such operation: {', '.join(unknown)} (see --only list)")
     if os.geteuid():
         sys.exit("bench/run.py needs root")
-    linked = ROOT / "build" / "ocirt-python"
-    interpreter = options.python or (str(linked.resolve()) if linked.exists() else sys.executable)
+    interpreter = options.python or started_by_the_launcher()
     place = Isolation(options.view)
     work = Path(tempfile.mkdtemp(prefix="ocirt-bench-"))
     peers: list[Peer] = []

@@ -61,6 +61,7 @@ def plan_create(spec: dict[str, Any], host: Host, request: Request, paths: dict[
     plan += cgroup.enter(paths)
     plan += namespaces.maps(spaces, linux, host)
     plan += namespaces.meanwhile(spaces, by_init=by_init)
+    plan += process.limits(run)
     plan.append(step(PARENT, "state.prepare"))
     plan += [step(INIT, "process.protect"), step(INIT, "process.die_with_parent")]
     plan += namespaces.enter(spaces, by_init=by_init)
@@ -94,7 +95,6 @@ def plan_create(spec: dict[str, Any], host: Host, request: Request, paths: dict[
 
     # In this order: told that init is ready, the parent may end before init's next instruction.
     plan += [step(INIT, "process.outlive_parent"), step(INIT, "sync.tell", "ready"), step(PARENT, "sync.expect", "ready")]
-    plan += process.limits(run)
     plan += cgroup.after(paths, entries)
     plan += [step(PARENT, "state.commit"), step(PARENT, "sync.tell", "committed"), step(INIT, "sync.leave_parent", "committed")]
     if request.waits and not waiter:

@@ -70,8 +70,8 @@ def plan_exec(spec: dict[str, Any], record: dict[str, Any], paths: dict[str, str
     plan.append(step(INIT, "process.close_descriptors", request.fds))
     plan += process.identity(run, user_namespace=bool(user), seccomp=bool(seccomp))
     # In this order: told that init is ready, the parent may end before init's next instruction.
-    plan += [step(INIT, "process.outlive_parent"), step(INIT, "sync.tell", "ready"), step(PARENT, "sync.expect", "ready")]
     plan += process.limits(run)
+    plan += [step(INIT, "process.outlive_parent"), step(INIT, "sync.tell", "ready"), step(PARENT, "sync.expect", "ready")]
     plan += [step(PARENT, "state.commit"), step(PARENT, "sync.tell", "committed"), step(INIT, "sync.leave_parent", "committed")]
     plan += process.tail(run, fds=request.fds, listen_fds=request.listen_fds, filtered=bool(seccomp))
     return plan
