@@ -46,12 +46,13 @@ def default_root() -> str:
     It is below XDG_RUNTIME_DIR for a user, and for root of a user namespace unless USER is root (runc's rule: sudo in there).
     """
     runtime = posix.environ.get(b"XDG_RUNTIME_DIR", b"")
-    if runtime and (posix.geteuid() != 0 or (posix.environ.get(b"USER") != b"root" and _in_user_namespace())):
+    if runtime and (posix.geteuid() != 0 or (posix.environ.get(b"USER") != b"root" and in_user_namespace())):
         return runtime.decode("utf-8", "surrogateescape").rstrip("/") + "/ocirt/runtime"
     return "/run/ocirt/runtime"
 
 
-def _in_user_namespace() -> bool:
+def in_user_namespace() -> bool:
+    """Whether this process is in a user namespace that is not the first (user_namespaces(7))."""
     try:
         return _read("/proc/self/uid_map", 256).split() != [b"0", b"0", b"4294967295"]
     except OSError:

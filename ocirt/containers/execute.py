@@ -46,7 +46,7 @@ class Execution:
                 for controller in controllers.split(",") if colon else (None,):
                     paths = below(paths, sub, controller)
         spec = {"process": process, "seccomp": state.load_seccomp(record)}
-        host = Host(None, posix.geteuid() == 0, user_namespace=False)
+        host = Host(None, posix.geteuid() == 0, state.in_user_namespace())
         self.run = Run(plan_exec(spec, record, paths, host, request))
 
     def make(self, on_pid: Callable[[int], None] | None = None) -> int:

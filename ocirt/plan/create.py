@@ -91,7 +91,7 @@ def plan_create(spec: dict[str, Any], host: Host, request: Request, paths: dict[
         plan.append(step(INIT, "stdio.take"))
     plan += rootfs.enter(spec, request)
     plan.append(step(INIT, "process.close_descriptors", request.fds))
-    plan += process.identity(run, user_namespace=spaces.has_user, seccomp=bool(seccomp))
+    plan += process.identity(run, user_namespace=spaces.has_user or host.user_namespace, seccomp=bool(seccomp))
 
     # In this order: told that init is ready, the parent may end before init's next instruction.
     plan += [step(INIT, "process.outlive_parent"), step(INIT, "sync.tell", "ready"), step(PARENT, "sync.expect", "ready")]

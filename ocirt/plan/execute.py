@@ -68,7 +68,7 @@ def plan_exec(spec: dict[str, Any], record: dict[str, Any], paths: dict[str, str
         plan.append(step(INIT, "stdio.take"))
     # Also of what leads to the host only until execve: /proc/self/fd is a way to it for the program and the working directory.
     plan.append(step(INIT, "process.close_descriptors", request.fds))
-    plan += process.identity(run, user_namespace=bool(user), seccomp=bool(seccomp))
+    plan += process.identity(run, user_namespace=bool(user) or host.user_namespace, seccomp=bool(seccomp))
     # In this order: told that init is ready, the parent may end before init's next instruction.
     plan += process.limits(run)
     plan += [step(INIT, "process.outlive_parent"), step(INIT, "sync.tell", "ready"), step(PARENT, "sync.expect", "ready")]

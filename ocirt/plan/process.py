@@ -85,7 +85,7 @@ def limits(run: Process) -> Plan:
 def identity(run: Process, *, user_namespace: bool, seccomp: bool) -> Plan:
     """Give up privileges and become the user. `seccomp`: there is a filter, which without no_new_privs takes CAP_SYS_ADMIN.
 
-    `user_namespace`: the container has one, which may deny setgroups(2).
+    `user_namespace`: the container or the runtime is in one, which may deny setgroups(2).
     """
     process, pointer = run.process, run.pointer
     cwd = clean(process["cwd"])

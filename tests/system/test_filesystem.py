@@ -337,3 +337,79 @@ def test_no_mount_reaches_the_host(runtime: Runtime, bundle: MakeBundle, tmp_pat
     finally:
         mount("none", str(path), "none", MS_REC | MS_PRIVATE)
         umount(str(path))
+
+
+def test_id_mapped_mounts(runtime: Runtime, bundle: MakeBundle, tmp_path: Path) -> None:
+    """With `idmap` the files of the host's root are those of the container's; without, of nobody."""
+    from tests.system.test_namespaces import with_user_namespace  # noqa: PLC0415
+
+    source = tmp_path / "source"
+    source.mkdir()
+    (source / "file").write_text("words")
+    mounts = [
+        {"destination": "/mapped", "type": "bind", "source": str(source), "options": ["rbind", "idmap"]},
+        {"destination": "/plain", "type": "bind", "source": str(source), "options": ["rbind"]},
+    ]
+    made = with_user_namespace(bundle(add_mounts=mounts))
+    seen = stat_in(runtime, made, "/mapped/file", "/plain/file")
+    assert (seen["/mapped/file"]["uid"], seen["/plain/file"]["uid"]) == (0, 65534)
+    runtime.shell(made, "echo new > /mapped/new").ok()
+    assert (source / "new").stat().st_uid == 0
+
+
+def test_no_pivot(runtime: Runtime, bundle: MakeBundle) -> None:
+    """`--no-pivot`, for a root in a ramdisk: the tree is moved, and nothing of the host's is in sight."""
+    made = bundle(args=["sh", "-c", "ls /; cut -d' ' -f5 /proc/self/mountinfo"])
+    plain = runtime.run(made).ok().out.split()
+    assert set(runtime.run(made, "--no-pivot").ok().out.split()) >= set(plain)
+    made.edit(rootfsPropagation="private")
+    if runtime.is_ocirt:
+        runtime.run(made, "--no-pivot").failed("pivot", rc=1)
+
+
+@pytest.mark.parametrize("options", [["remount", "ro"], ["remount", "rro"], ["remount", "ro", "private"]], ids="-".join)
+def test_remount(runtime: Runtime, bundle: MakeBundle, options: list[str]) -> None:
+    """A mount of the same container, changed; also where recursive flags and propagation stand beside it."""
+    if not runtime.is_ocirt:
+        pytest.skip("runc remounts bind mounts only")
+    made = bundle(add_mounts=[{"destination": "/dev/shm", "type": "tmpfs", "source": "shm", "options": options}])
+    assert "ro" in mounts_in(runtime, made)["/dev/shm"].options
+
+
+def test_mounts_in_a_read_only_tmpfs(runtime: Runtime, bundle: MakeBundle) -> None:
+    """`ro` and `rro` of a tmpfs come true when what belongs into it is there."""
+    mounts = [
+        {"destination": "/one", "type": "tmpfs", "source": "tmpfs", "options": ["ro"]},
+        {"destination": "/one/below", "type": "tmpfs", "source": "tmpfs"},
+        {"destination": "/two", "type": "tmpfs", "source": "tmpfs", "options": ["rro"]},
+        {"destination": "/two/below", "type": "tmpfs", "source": "tmpfs"},
+    ]
+    found = mounts_in(runtime, bundle(add_mounts=mounts))
+    assert ["ro" in found[target].options for target in ("/one", "/one/below", "/two", "/two/below")] == [
+        True,
+        False,
+        True,
+        False,
+    ]
+
+
+@pytest.mark.parametrize("where", ["tmpfs", "rootfs"])
+def test_a_console_in_a_read_only_dev(runtime: Runtime, bundle: MakeBundle, tmp_path: Path, where: str) -> None:
+    """/dev/console is made before its directory becomes read-only."""
+    from tests.support.terminal import ConsoleSocket, Reader  # noqa: PLC0415
+
+    made = bundle(terminal=True, args=["sh", "-c", "echo up > /dev/console"], root={"readonly": True})
+    for mount_ in made.config["mounts"]:
+        if mount_["destination"] == "/dev":
+            mount_["options"].append("ro")
+    if where == "rootfs":
+        made.config["mounts"] = [
+            each for each in made.config["mounts"] if each["destination"] not in ("/dev", "/dev/mqueue", "/dev/shm")
+        ]
+        (made.rootfs / "dev/pts").mkdir()
+    made.write()
+    with ConsoleSocket(tmp_path / "console") as console:
+        container = runtime.create(made, "--console-socket", console.path)
+        _, fds = console.receive()
+        runtime.start(container).ok()
+        Reader(fds[0]).expect("up")

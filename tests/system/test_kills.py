@@ -31,6 +31,7 @@ from tests.support.isolation import Isolation
 from tests.support.leaks import Leaks
 from tests.support.runtime import Runtime, lines, reap_orphans, wait_for
 from tests.system.conftest import MakeBundle
+from tests.system.test_cgroups import available
 
 pytestmark = pytest.mark.ocirt_only("runc leaves things behind here (opencontainers/runc issue 4534)")
 
@@ -240,7 +241,8 @@ def watch(
 
 @pytest.fixture
 def rich(bundle: MakeBundle) -> Bundle:
-    """A bundle that needs many kinds of calls."""
+    """A bundle that needs many kinds of calls; of limits those that this view has controllers for."""
+    limits = {"pids": {"limit": 100}, "memory": {"limit": 1 << 28}}
     return bundle(
         args=["/bin/true"],
         seccomp=small(),
@@ -256,7 +258,7 @@ def rich(bundle: MakeBundle) -> Bundle:
                 "options": ["nosuid", "noexec", "nodev", "relatime", "ro"],
             },
         ],
-        edit=lambda config: config["linux"]["resources"].update(pids={"limit": 100}, memory={"limit": 1 << 28}),
+        edit=lambda config: config["linux"]["resources"].update({name: limits[name] for name in limits if available(name)}),
     )
 
 

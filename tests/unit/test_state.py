@@ -213,7 +213,7 @@ def test_the_lock_waits(root: str) -> None:
 def environment(monkeypatch: pytest.MonkeyPatch, uid: int, user_namespace: bool, **variables: str) -> None:
     monkeypatch.setattr("posix.environ", {key.encode(): value.encode() for key, value in variables.items()})
     monkeypatch.setattr("posix.geteuid", lambda: uid)
-    monkeypatch.setattr(state, "_in_user_namespace", lambda: user_namespace)
+    monkeypatch.setattr(state, "in_user_namespace", lambda: user_namespace)
 
 
 @pytest.mark.parametrize(
