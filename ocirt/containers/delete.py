@@ -5,6 +5,7 @@ from __future__ import annotations
 import _signal  # type: ignore[import-not-found]  # (typeshed has none; `signal` loads enum)
 import posix
 import select
+from errno import EINVAL, ESRCH
 
 from ocirt import state
 from ocirt.containers.destroy import destroy
@@ -87,8 +88,10 @@ def kill_and_wait(record: Record) -> None:
 def _end(pid: int, start_time: int, record: Record | None = None) -> None:
     try:
         fd = posix.pidfd_open(pid)
-    except ProcessLookupError:
-        return
+    except OSError as err:
+        if err.errno in (ESRCH, EINVAL):
+            return  # EINVAL: the number is still that of a session or group, whose leader is gone (Linux before 6.9)
+        raise
     try:
         # Looked at after the open: if it is still the recorded process now, the descriptor means no other.
         if state.process_start_time(pid) != start_time:

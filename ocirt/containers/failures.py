@@ -107,6 +107,8 @@ def _hint(operation: str, errno: int, arguments: tuple[Any, ...]) -> str:
         return "to raise a hard limit above the caller's takes CAP_SYS_RESOURCE"
     if operation == "process.set_capabilities" and errno == EPERM:
         return "a capability that the caller does not have cannot be given"
+    if operation == "mount.idmap" and errno == EINVAL:
+        return "this kernel cannot map the ids of the source's file system"
     if operation == "user.become" and errno == EINVAL:
         return "the user namespace maps no such id"
     if operation == "user.map" and errno == EPERM:

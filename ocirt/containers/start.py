@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import posix
 import select
-from errno import ENOENT, ENXIO, EPIPE, ESRCH
+from errno import EINVAL, ENOENT, ENXIO, EPIPE, ESRCH
 
 from ocirt import state
 from ocirt.errors import Error
@@ -56,7 +56,7 @@ def _release(record: Record) -> None:
         except BlockingIOError:
             said = b""
     except OSError as err:
-        if err.errno not in (ENOENT, ENXIO, EPIPE, ESRCH):
+        if err.errno not in (EINVAL, ENOENT, ENXIO, EPIPE, ESRCH):
             raise
         raise Error("state", "cannot start a container that has stopped") from None
     finally:

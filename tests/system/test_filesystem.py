@@ -351,6 +351,8 @@ def test_id_mapped_mounts(runtime: Runtime, bundle: MakeBundle, tmp_path: Path) 
         {"destination": "/plain", "type": "bind", "source": str(source), "options": ["rbind"]},
     ]
     made = with_user_namespace(bundle(add_mounts=mounts))
+    if runtime.is_ocirt and "cannot map the ids" in runtime.run(made).err:
+        pytest.skip("this kernel has no id-mapped mounts of the file system that tests write to (tmpfs: Linux 6.3)")
     seen = stat_in(runtime, made, "/mapped/file", "/plain/file")
     assert (seen["/mapped/file"]["uid"], seen["/plain/file"]["uid"]) == (0, 65534)
     runtime.shell(made, "echo new > /mapped/new").ok()
