@@ -91,6 +91,8 @@ def _call(call: Call) -> str:
     for name, value in named(operation, arguments).items():
         if name in ("mode", "mask") and type(value) is int:
             text = oct(value)
+        elif name == "capabilities":
+            text = "[" + ",".join(map(hex, value)) + "]"
         else:
             text = hex(value) if _is_flags(name, value) else jsonlite.dumps(value)
         words.append(f"{name}={text if len(text) <= _LONGEST else text[: _LONGEST - 1] + '…'}")
