@@ -81,6 +81,7 @@ def test_program_is_found_in_path(runtime: Runtime, bundle: MakeBundle) -> None:
     tool.chmod(0o755)
     assert runtime.run(made).ok().out == "found\n"
     runtime.run(made.edit(env=["PATH=/bin"])).failed("executable file not found", rc=1)
+    runtime.run(made.edit(env=[], cwd="/opt/tools")).failed("executable file not found", rc=1)
 
 
 def test_capabilities(runtime: Runtime, bundle: MakeBundle) -> None:

@@ -43,7 +43,8 @@ def find(run: Run, name: str, path: str) -> None:
         _check(name)
         run.program = encode(name)
         return
-    for place in path.split(":"):
+    # Without a PATH nothing is found, as for Go's LookPath; an empty part of one is the working directory.
+    for place in path.split(":") if path else ():
         candidate = f"{place or '.'}/{name}"
         try:
             _check(candidate)
