@@ -23,8 +23,6 @@ if TYPE_CHECKING:
     from ocirt.spec.shape import Finding
     from ocirt.state import Record
 
-_SIGKILL = 9
-
 
 class Creation:
     """A container on its way: `prepare` plans it, `make` makes it. What fails leaves nothing.
@@ -171,13 +169,6 @@ class Creation:
         """Take back what was made: init, cgroups, the directory. Errors of the undoing must not hide what went wrong."""
         run = self.run
         assert run is not None
-        children = [pid for pid in (run.stage_pid, run.pid) if pid]
-        for pid in children:
-            try:
-                posix.kill(pid, _SIGKILL)
-                posix.waitpid(pid, 0)
-            except OSError:
-                pass  # it has ended, and somebody waited for it
-        if not children:
+        if not run.end_children():
             self.record["hooks"] = {}  # there was no container yet, so none ends
         destroy(self.record, self.request.directory, quiet=True)

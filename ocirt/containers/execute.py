@@ -18,8 +18,6 @@ if TYPE_CHECKING:
 
     from ocirt.state import Record
 
-_SIGKILL = 9
-
 
 def load_running(root: str, container_id: str, *, ignore_paused: bool = False) -> Record:
     """The record of a container that a process can join. Raises Error in runc's words."""
@@ -61,18 +59,9 @@ class Execution:
         except (StepError, ChildGoneError) as err:
             from ocirt.containers.failures import explain  # noqa: PLC0415  (only for a failure)
 
-            self._end()
+            run.end_children()
             raise explain(err, run.plan, run.at) from None
         except BaseException:
-            self._end()
+            run.end_children()
             raise
         return run.pid
-
-    def _end(self) -> None:
-        for pid in (self.run.stage_pid, self.run.pid):
-            if pid:
-                try:
-                    posix.kill(pid, _SIGKILL)
-                    posix.waitpid(pid, 0)
-                except OSError:
-                    pass  # it has ended, and somebody waited for it

@@ -25,6 +25,9 @@ if TYPE_CHECKING:
     Program = list[tuple[int, Callable[..., Any], tuple[Any, ...], Any]]
 
 
+_SIGKILL = 9
+
+
 class StepError(Exception):
     """A step failed: `index` in the plan, `errno`, the name of the `call`, `detail` (a path, or what the kernel said)."""
 
@@ -66,8 +69,6 @@ class Run:
         self.join_fds: list[int] = []
         self.postponed: list[tuple[Any, ...]] = []
         self.stdio: tuple[int, int, int] | None = None
-        self.streams: list[int] = []  # the parent's ends of `stdio`
-        self.master = -1
         self.root_fd = -1
         self.dev_fd = -1
         self.mask_fd = -1
@@ -144,6 +145,17 @@ class Run:
         self.sync = -1
         if message:
             raise StepError(*messages.failure_of(message))
+
+    def end_children(self) -> bool:
+        """Kill the children that there are, and wait for their end; whether there were any."""
+        children = [pid for pid in (self.stage_pid, self.pid) if pid]
+        for pid in children:
+            try:
+                posix.kill(pid, _SIGKILL)
+                posix.waitpid(pid, 0)
+            except OSError:
+                pass  # it has ended, and somebody waited for it
+        return bool(children)
 
     def child(self, side: str) -> NoReturn:
         """As a new child of the parent: walk `side`, report what fails, and end."""

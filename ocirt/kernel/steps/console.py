@@ -10,6 +10,7 @@ from errno import EINVAL
 from ocirt.kernel import constants as k
 from ocirt.kernel import messages, mount, resolve
 from ocirt.kernel.ffi import Buffer, CallError, syscall
+from ocirt.kernel.process import fstatfs_type
 from ocirt.kernel.run import Run
 from ocirt.kernel.steps import sync
 
@@ -21,10 +22,8 @@ def open(run: Run, rows: int, columns: int) -> None:  # noqa: A001  (the plan's 
     path = "/dev/pts/ptmx"
     place = resolve.open_in_root(run.root_fd, path)
     status = posix.fstat(place)
-    buffer = Buffer(120)
-    syscall("fstatfs", place, buffer.address)
-    magic = int.from_bytes(buffer.bytes()[:8], "little")
     number = posix.makedev(5, 2)
+    magic = fstatfs_type(place)
     if magic != k.DEVPTS_SUPER_MAGIC or status.st_ino != _PTMX_INODE or status.st_rdev != number:
         raise CallError(EINVAL, "fstatfs", path + " is not the multiplexer of a devpts")
     posix.close(place)
@@ -71,5 +70,4 @@ def receive(run: Run) -> None:
     message, fd = messages.receive_descriptor(run.sync)
     if message[:1] != b"d" or fd < 0:
         raise sync.explained(run, message)
-    run.master = fd
     run.on_console(message[1:].decode(), fd)

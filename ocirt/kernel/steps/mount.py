@@ -50,8 +50,7 @@ def propagate_host(run: Run, propagation: int, recursive: bool) -> None:  # noqa
 
 def propagate_root(run: Run, propagation: int, recursive: bool) -> None:  # noqa: FBT001
     """Set the propagation of the container's root once more: for pivot_root(2) it had to be private."""
-    del run
-    mount.mount_setattr(k.AT_FDCWD, 0, 0, propagation, recursive=recursive, path=b"/")
+    propagate_host(run, propagation, recursive)  # `/` is another tree by now
 
 
 def idmap(run: Run, slot: str, user: str) -> None:

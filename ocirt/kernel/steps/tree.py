@@ -7,7 +7,8 @@ from errno import EINVAL, ENOTDIR
 
 from ocirt.kernel import constants as k
 from ocirt.kernel import mount, resolve
-from ocirt.kernel.ffi import Buffer, CallError, syscall
+from ocirt.kernel.ffi import CallError
+from ocirt.kernel.process import fstatfs_type
 from ocirt.kernel.run import Run
 from ocirt.paths import encode, read_bytes
 
@@ -64,9 +65,7 @@ def sysctl(run: Run, path: str, value: str) -> None:
     if "proc" not in run.fds:
         fd = posix.open("/proc", _O_PATH | posix.O_DIRECTORY | posix.O_CLOEXEC)
         run.fds["proc"] = fd
-        buffer = Buffer(120)
-        syscall("fstatfs", fd, buffer.address)
-        if int.from_bytes(buffer.bytes()[:8], "little") != k.PROC_SUPER_MAGIC:
+        if fstatfs_type(fd) != k.PROC_SUPER_MAGIC:
             raise CallError(EINVAL, "fstatfs", "/proc of the host is not a procfs")
     beneath = k.RESOLVE_BENEATH | k.RESOLVE_NO_XDEV | k.RESOLVE_NO_SYMLINKS
     fd = resolve.open_in_root(run.fds["proc"], "sys/" + path, posix.O_WRONLY, 0, beneath)

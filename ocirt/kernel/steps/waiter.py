@@ -63,14 +63,13 @@ def hand_over(run: Run, fds: int, capabilities: tuple[int, int, int]) -> None:
         run.tail.pop()
         data = posix.memfd_create("ocirt-calls", _MFD_CLOEXEC)
         posix.write(data, image(calls, *handed[1:]))
-        words = process.pointer_array(arguments := [b"ocirt-init", b"%d" % data])
+        arguments = [b"ocirt-init", b"%d" % data]
         for each in (data, *handed):
             posix.set_inheritable(each, True)
         process.reset_signals()
         try:
-            syscall("execveat", fd, b"", words, process.pointer_array([]), k.AT_EMPTY_PATH)
+            syscall("execveat", fd, b"", process.pointer_array(arguments), process.pointer_array([]), k.AT_EMPTY_PATH)
         except OSError:
-            del arguments  # until here
             for each in (data, *handed):
                 posix.set_inheritable(each, False)
     barrier.wait(run)
