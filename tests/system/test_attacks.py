@@ -13,6 +13,7 @@ import re
 import select
 import struct
 import subprocess
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -485,6 +486,7 @@ def test_number_of_another_process(attacked: Attacked, bundle: MakeBundle) -> No
     made = bundle(args=["sleep", "1000"])
     secret = host_directory(made) / "secret"
     container = attacked.runtime.run_detached(made)
+    time.sleep(2 / os.sysconf("SC_CLK_TCK"))  # no two processes get one number within a tick, in which start times are counted
     with subprocess.Popen(["sleep", "1000"]) as other:
         try:
             done = attacked.runtime.exec(container, "cat", secret, env={**os.environ, "RECYCLED": str(other.pid)})
