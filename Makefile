@@ -63,7 +63,7 @@ needs-test: needs
 
 needs-conformance: needs-test
 	$(call install, program podman podman; program conmon conmon; program catatonit catatonit; program runc runc; \
-		program buildah buildah; program containerd containerd;)
+		program buildah buildah; program containerd containerd; program golang-go go;)
 
 run: needs
 	@$(MAKE) -s build

@@ -1,0 +1,65 @@
+"""Programs of others, built from their Go modules by the ordinary Go client, in a module of ours that is thrown away."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import subprocess
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import pytest
+
+from conformance.drivers import program
+
+BUILD = Path(__file__).resolve().parents[1] / "build" / "conformance"
+
+
+def build(name: str, modules: Mapping[str, str], packages: Sequence[str], *, go: str = "1.19") -> Path:
+    """The directory of the programs of `packages`; `modules`: path to version, all that they need. `go`: the language's version.
+
+    What was built once from the same versions is used again. Skips the test where there is no Go, or its modules cannot be had.
+    """
+    client = program("go")
+    if client is None:
+        pytest.skip("not installed: go")
+    text = f"module {name}\n\ngo {go}\n\nrequire (\n" + "".join(f"\t{path} {modules[path]}\n" for path in modules) + ")\n"
+    key = hashlib.sha256("\n".join([text, *packages]).encode()).hexdigest()[:12]
+    found = BUILD / f"{name}-{key}"
+    if found.exists():
+        return found
+    place = BUILD / f"{name}-{key}.{os.getpid()}"
+    place.mkdir(parents=True)
+    try:
+        (place / "go.mod").write_text(text)
+        argv = [client, "build", "-mod=mod", "-o", f"{place / 'bin'}/", *packages]
+        done = subprocess.run(
+            argv, cwd=place, env={**os.environ, "CGO_ENABLED": "0"}, capture_output=True, text=True, check=False
+        )
+        if done.returncode and ("403" in done.stderr or "dial tcp" in done.stderr):
+            pytest.skip(f"the Go modules of {name} cannot be had here: {done.stderr.strip()[-300:]}")
+        assert done.returncode == 0, done.stderr
+        (place / "bin").rename(found)
+    finally:
+        shutil.rmtree(place)
+    return found
+
+
+def source(name: str, path: str, version: str) -> Path:
+    """The directory of a module's sources. Skips the test where there is no Go, or the module cannot be had."""
+    client = program("go")
+    if client is None:
+        pytest.skip("not installed: go")
+    place = BUILD / f"{name}.{os.getpid()}"
+    place.mkdir(parents=True)
+    try:
+        (place / "go.mod").write_text(f"module {name}\n\ngo 1.19\n\nrequire {path} {version}\n")
+        argv = [client, "mod", "download", "-json", f"{path}@{version}"]
+        done = subprocess.run(argv, cwd=place, capture_output=True, text=True, check=False)
+        if done.returncode:
+            pytest.skip(f"the Go module {path} cannot be had here: {(done.stderr or done.stdout).strip()[-300:]}")
+        argv = [client, "list", "-mod=mod", "-m", "-f", "{{.Dir}}", path]
+        return Path(subprocess.run(argv, cwd=place, capture_output=True, text=True, check=True).stdout.strip())
+    finally:
+        shutil.rmtree(place)
