@@ -148,6 +148,9 @@ class Run:
 
     def end_children(self) -> bool:
         """Kill the children that there are, and wait for their end; whether there were any."""
+        if self.sync >= 0:
+            posix.close(self.sync)  # an init whose pid no stage lived to tell ends by itself
+            self.sync = -1
         children = [pid for pid in (self.stage_pid, self.pid) if pid]
         for pid in children:
             try:

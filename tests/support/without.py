@@ -304,6 +304,52 @@ def doubt_cache() -> None:
     replace(cache, "_read", read)
 
 
+# Deaths
+
+_CHANGING = """
+    chdir chmod chown chroot close dup2 execve fchmod fchown ftruncate kill link lchown mkdir mkfifo mknod open pidfd_open pwrite
+    rename rmdir setgid setgroups setresgid setresuid setsid setuid symlink sched_setaffinity truncate umask unlink waitpid write
+    """
+
+
+def die() -> None:
+    """Not a rule: one side of the plan gets SIGKILL at its Nth call that changes something. DIE is "SIDE:N".
+
+    N = 0: nothing dies; how many such calls there were is left in the file DIE_COUNT.
+    """
+    side, _, number = posix.environ[b"DIE"].decode().partition(":")
+    target = int(number)
+    kill, pid, leave, pwrite = posix.kill, posix.getpid, posix._exit, posix.pwrite
+    counter = posix.open(posix.environ[b"DIE_COUNT"], posix.O_WRONLY | posix.O_CLOEXEC) if target == 0 else -1
+    now: list[Any] = ["parent", 0]
+
+    def counted(real: "Any") -> "Any":
+        def call(*arguments: "Any", **options: "Any") -> "Any":
+            if now[0] == side:
+                now[1] += 1
+                if now[1] == target:
+                    kill(pid(), 9)
+                    leave(137)  # the first process of a pid namespace does not mind its own signals
+                if target == 0:
+                    try:
+                        pwrite(counter, b"%6d" % now[1], 0)
+                    except OSError:
+                        pass  # init has closed it by now
+            return real(*arguments, **options)
+
+        return call
+
+    def walk(current: run.Run, which: str) -> None:
+        if which in ("stage", "init", "start"):
+            now[0] = "init" if which == "start" else which
+        real(current, which)
+
+    real = replace(run.Run, "walk", walk)
+    for call in _CHANGING.split():
+        setattr(posix, call, counted(getattr(posix, call)))
+    ffi._syscall = counted(ffi._syscall)
+
+
 if patches:
     for patch in patches.split(","):
         globals()[patch]()

@@ -17,6 +17,7 @@ import pytest
 
 from tests.support.bundle import Bundle, make_bundle
 from tests.support.isolation import Isolation, remove_tree
+from tests.support.kills import Watch
 from tests.support.leaks import Leaks, repair
 from tests.support.runtime import Runtime, default_command, lines
 
@@ -147,3 +148,20 @@ def bundle(no_leaks: list[Path]) -> MakeBundle:
         return make_bundle(directory / f"bundle{next(count)}", **edits)
 
     return make
+
+
+@pytest.fixture
+def watch(
+    runtime: Runtime, isolation: Isolation, request: pytest.FixtureRequest, capsys: pytest.CaptureFixture[str]
+) -> Iterator[Watch]:
+    """A watch that says at the end how many points were killed, and fails the test for what was left."""
+    made = Watch(runtime, isolation)
+    yield made
+    with capsys.disabled():
+        print(
+            f"\n  {request.node.name}: killed at {made.killed} of {made.points} points, delete ≤ {made.slowest * 1000:.0f} ms",
+            end="",
+        )
+    if made.complaints:
+        pytest.fail(f"{len(made.complaints)} complaints:{lines(made.complaints[:20])}", pytrace=False)
+    assert made.killed >= made.share * made.points, "too many points were never reached"

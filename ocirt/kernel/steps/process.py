@@ -27,7 +27,12 @@ def clone(run: Run, side: str, flags: int) -> None:
         run.stage_pid = pid
     else:
         run.pid = pid
-        _close_peer(run)
+    # Ours would keep the socket open beyond the child's end.
+    posix.close(run.peer)
+    run.peer = -1
+    for fd in run.join_fds:
+        posix.close(fd)
+    run.join_fds.clear()
 
 
 def clone_beside(run: Run, side: str, target: int) -> None:
@@ -45,14 +50,6 @@ def _become_child(run: Run, side: str) -> None:
     run.child(side)
 
 
-def _close_peer(run: Run) -> None:
-    posix.close(run.peer)
-    run.peer = -1
-    for fd in run.join_fds:
-        posix.close(fd)
-    run.join_fds.clear()
-
-
 def clone_sibling(run: Run, side: str, flags: int) -> None:
     """Make a child of our parent, which walks `side`, and tell the parent its pid."""
     # The number is the one in our own pid namespace, which is the parent's.
@@ -65,11 +62,11 @@ def clone_sibling(run: Run, side: str, flags: int) -> None:
 
 
 def meet(run: Run) -> None:
-    """Learn init's pid from the stage, and wait for the stage's end."""
-    sync.receive_pid(run)
-    posix.waitpid(run.stage_pid, 0)
+    """Wait for the stage's end, and learn init's pid from what it has left."""
+    # Its end first: init has the socket too, so a stage that is killed after the clone would never be missed.
+    status = posix.waitpid(run.stage_pid, 0)[1]
     run.stage_pid = 0
-    _close_peer(run)
+    sync.receive_pid(run, status)
 
 
 def open_target(run: Run, pid: int, start_time: int) -> None:

@@ -38,11 +38,17 @@ def explained(run: Run, message: bytes) -> Exception:
     return StepError(run.at, 0, "sync", f"out of step: {message!r}")
 
 
-def receive_pid(run: Run) -> None:
-    """What `process.clone_sibling` of the stage sends."""
-    message = messages.receive(run.sync)
+def receive_pid(run: Run, status: int) -> None:
+    """What `process.clone_sibling` of the stage has sent before it ended with this status."""
+    posix.set_blocking(run.sync, False)
+    try:
+        message = messages.receive(run.sync)
+    except BlockingIOError:
+        raise ChildGoneError(status) from None
+    finally:
+        posix.set_blocking(run.sync, True)
     if message[:1] != b"p":
-        raise explained(run, message)
+        raise explained(run, message) if message else ChildGoneError(status)
     run.pid = int(message[1:])
 
 
