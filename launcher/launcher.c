@@ -45,7 +45,8 @@ static _Noreturn void fail(const char *what, const char *path, long error, const
 {
     static char text[3 * PATH_MAX];
     const char *end = text + sizeof text;
-    const char *name = error == -ENOENT ? "ENOENT" : error == -EACCES ? "EACCES" : error == -EPERM ? "EPERM" : "failed";
+    const char *name = error == -ENOENT ? "ENOENT" : error == -EACCES ? "EACCES" : error == -EPERM ? "EPERM"
+                     : error == -EMFILE || error == -ENFILE ? "too many open files" : "failed";
     call(SYS_write, 2, text, join(join(text, end, "ocirt: ", what, path), end, ": ", name, hint) - text);
     for (;;)
         call(SYS_exit_group, 1);

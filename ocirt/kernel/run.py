@@ -147,10 +147,17 @@ class Run:
             raise StepError(*messages.failure_of(message))
 
     def end_children(self) -> bool:
-        """Kill the children that there are, and wait for their end; whether there were any."""
-        if self.sync >= 0:
-            posix.close(self.sync)  # an init whose pid no stage lived to tell ends by itself
-            self.sync = -1
+        """Kill the children that there are, and wait for their end; whether there were any.
+
+        What the parent had opened is closed: an undoing may need the numbers, and an init whose pid no stage lived to tell ends
+        by itself when the socket does.
+        """
+        self.fds.pop("console/number", None)
+        for fd in {*self.fds.values(), *self.join_fds, self.cgroup_fd, self.phase_fd, self.peer, self.sync} - {-1}:
+            posix.close(fd)
+        self.fds.clear()
+        self.join_fds.clear()
+        self.cgroup_fd = self.phase_fd = self.peer = self.sync = -1
         children = [pid for pid in (self.stage_pid, self.pid) if pid]
         for pid in children:
             try:
