@@ -11,7 +11,7 @@ _NEW_ID = 'Where "<container-id>" is your name for the container; it must be uni
 _FORMAT = 'select one of: table or json (default: "table")'
 
 # runc has them, ocirt does not yet.
-_NOT_YET = ("checkpoint", "events", "restore", "update")
+_NOT_YET = ("checkpoint", "restore")
 
 # Flags that mean the same wherever they stand: name -> text
 _COMMON = {
@@ -77,6 +77,15 @@ _VERBS: dict[str, tuple[str, str, str, dict[str, str]]] = {
             "user": "UID (format: <uid>[:<gid>])",
         },
     ),
+    "events": (
+        "show what a container uses, and when it runs out of memory",
+        "<container-id>",
+        _ID + "\n\nEach line is an event as JSON: its use, once an interval, or that a process was killed for lack of memory.",
+        {
+            "interval": 'time between two lines of its use, such as 500ms or 1m30s (default: "5s")',
+            "stats": "show its use, and exit",
+        },
+    ),
     "features": (
         "show the enabled features",
         "",
@@ -127,6 +136,32 @@ _VERBS: dict[str, tuple[str, str, str, dict[str, str]]] = {
     ),
     "start": ("execute the user-defined process in a created container", "<container-id>", _ID, {}),
     "state": ("output the state of a container", "<container-id>", _ID, {}),
+    "update": (
+        "update container resource constraints",
+        "<container-id>",
+        _ID + "\n\nWhat no flag names stays as it is. The container may be created, running or paused.",
+        {
+            "resources": "file with what config.json has in linux.resources, or '-' for standard input; other flags are ignored",
+            "blkio-weight": "weight of the container's I/O, 10 to 1000",
+            "cpu-period": "length of a period of the cpu quota, in microseconds",
+            "cpu-quota": "time on a cpu within a period, in microseconds; -1 for no limit",
+            "cpu-burst": "time that may be saved up for a later period, in microseconds",
+            "cpu-share": "weight of the container on busy cpus, relative to others'",
+            "cpu-rt-period": "length of a period of realtime scheduling, in microseconds",
+            "cpu-rt-runtime": "time for realtime scheduling within a period, in microseconds",
+            "cpu-idle": "1 to run only when a cpu has nothing else to do (SCHED_IDLE), 0 not to",
+            "cpuset-cpus": "the cpus to use, such as 0-2,4",
+            "cpuset-mems": "the memory nodes to use",
+            "kernel-memory": "ignored (obsolete)",
+            "kernel-memory-tcp": "ignored (obsolete)",
+            "memory": "memory limit: bytes, or with a unit such as 64m; -1 for no limit",
+            "memory-reservation": "how much memory is taken from the container last (soft limit)",
+            "memory-swap": "limit of memory and swap together; -1 for no limit of swap",
+            "pids-limit": "number of processes and threads; -1 for no limit",
+            "l3-cache-schema": "schema of Intel's RDT/CAT for the L3 cache",
+            "mem-bw-schema": "schema of Intel's RDT/MBA for memory bandwidth",
+        },
+    ),
 }
 
 _GLOBAL = {

@@ -28,6 +28,7 @@ VERBS: dict[str, tuple[int, int, str]] = {
             "process-label= apparmor= no-new-privs cap,c* preserve-fds# cgroup* ignore-paused"
         ),
     ),
+    "events": (1, 1, "interval= stats"),
     "features": (0, 0, ""),
     "kill": (1, 2, "all,a"),
     "list": (0, 0, "format,f= quiet,q"),
@@ -39,6 +40,15 @@ VERBS: dict[str, tuple[int, int, str]] = {
     "spec": (0, 0, "bundle,b= rootless"),
     "start": (1, 1, ""),
     "state": (1, 1, ""),
+    "update": (
+        1,
+        1,
+        (
+            "resources,r= blkio-weight# cpu-period= cpu-quota= cpu-burst= cpu-share= cpu-rt-period= cpu-rt-runtime= cpu-idle= "
+            "cpuset-cpus= cpuset-mems= kernel-memory= kernel-memory-tcp= memory= memory-reservation= memory-swap= pids-limit# "
+            "l3-cache-schema= mem-bw-schema="
+        ),
+    ),
 }
 # Their flags end at the first positional argument: what follows belongs to another program.
 _NO_REORDER = ("bundle", "exec", "ps")

@@ -142,6 +142,8 @@ class Creation:
             "hooks": {kind: hooks[kind] for kind in HOOKS if hooks.get(kind)},
             "process": spec["process"],
             "seccomp": "seccomp" in linux,  # itself in a file of its own, which only `exec` reads
+            # What `update` changes. It leaves device rules alone.
+            "resources": {name: value for name, value in (linux.get("resources") or {}).items() if name != "devices"},
             "keyring": self.request.keyring,
             "spec_version": spec["ociVersion"],
         }

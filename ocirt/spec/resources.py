@@ -17,7 +17,7 @@ _THROTTLES = ("throttleReadBpsDevice", "throttleWriteBpsDevice", "throttleReadIO
 
 
 def check_resources_document(resources: Any) -> list[Finding]:
-    """The findings on the resources that `update` gets; `devices` too, without effect there. Removes members that are null."""
+    """The findings on resources by themselves, as `update` leaves them. Removes members that are null."""
     findings: list[Finding] = []
     walk(resources, RESOURCES, "", findings)
     for finding in findings:
