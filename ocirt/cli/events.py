@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from ocirt.cgroups.parse import DeviceValue
-    from ocirt.cgroups.stats import Cpu, Memory, Stats, Usage
+    from ocirt.cgroups.stats import Cpu, Memory, Pressure, Stats, Usage
     from ocirt.cli.options import Options
     from ocirt.state import Record
 
@@ -106,6 +106,14 @@ def _without_zeros(values: dict[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in values.items() if value}
 
 
+def _with_pressure(shown: dict[str, Any], pressure: Pressure | None) -> dict[str, Any]:
+    """`shown` without its zeros, and with "psi" if the kernel tells pressure at all."""
+    kinds = (
+        None if pressure is None else {kind: pressure[kind] for kind in ("some", "full") if any(pressure.get(kind, {}).values())}
+    )
+    return _without_zeros(shown) | ({} if kinds is None else {"psi": kinds})
+
+
 def _cpu(cpu: Cpu) -> dict[str, Any]:
     usage = _without_zeros(
         {
@@ -119,14 +127,8 @@ def _cpu(cpu: Cpu) -> dict[str, Any]:
     shown = {
         "usage": usage | {"kernel": cpu.system, "user": cpu.user} if usage or cpu.system or cpu.user else {},
         "throttling": _without_zeros(throttling),
-        "psi": _pressure(cpu.pressure),
     }
-    return _without_zeros(shown)
-
-
-def _pressure(pressure: dict[str, dict[str, float]] | None) -> dict[str, Any] | None:
-    none = {"avg10": 0, "avg60": 0, "avg300": 0, "total": 0}
-    return None if pressure is None else {kind: pressure.get(kind, none) for kind in ("some", "full")}
+    return _with_pressure(shown, cpu.pressure)
 
 
 def _cpuset(cpuset: dict[str, Any]) -> dict[str, Any]:
@@ -136,17 +138,15 @@ def _cpuset(cpuset: dict[str, Any]) -> dict[str, Any]:
 
 
 def _memory(memory: Memory) -> dict[str, Any]:
-    return _without_zeros(
-        {
-            "cache": memory.cache,
-            "usage": _usage(memory.usage),
-            "swap": _usage(memory.swap),
-            "kernel": _usage(memory.kernel),
-            "kernelTCP": _usage(memory.kernel_tcp),
-            "raw": dict(sorted(memory.raw.items())),
-            "psi": _pressure(memory.pressure),
-        },
-    )
+    shown = {
+        "cache": memory.cache,
+        "usage": _usage(memory.usage),
+        "swap": _usage(memory.swap),
+        "kernel": _usage(memory.kernel),
+        "kernelTCP": _usage(memory.kernel_tcp),
+        "raw": dict(sorted(memory.raw.items())),
+    }
+    return _with_pressure(shown, memory.pressure)
 
 
 def _usage(usage: Usage) -> dict[str, int]:
@@ -168,10 +168,8 @@ _IO = (
 
 
 def _io(stats: Stats) -> dict[str, Any]:
-    shown: dict[str, Any] = {key: [_entry(value) for value in stats.io[name]] for name, key in _IO if stats.io.get(name)}
-    if stats.io_pressure is not None:
-        shown["psi"] = _pressure(stats.io_pressure)
-    return shown
+    shown = {key: [_entry(value) for value in stats.io.get(name, ())] for name, key in _IO}
+    return _with_pressure(shown, stats.io_pressure)
 
 
 def _entry(value: DeviceValue) -> dict[str, Any]:
