@@ -114,16 +114,6 @@ def read_stats(cgroup: dict[str, Any]) -> Stats:
     return stats
 
 
-def oom_kills(cgroup: dict[str, Any]) -> int | None:
-    """How many processes were killed for lack of memory; None if nobody counts. Raises OSError."""
-    paths: dict[str, str] = cgroup["paths"]
-    directory, file = (paths.get(""), "memory.events") if cgroup["mode"] == "v2" else (paths.get("memory"), "memory.oom_control")
-    if directory is None:
-        return None
-    found = _get(directory, file, parse.flat)
-    return None if found is None else found.get("oom_kill")
-
-
 def _get(directory: str, file: str, parser: Callable[[str], T]) -> T | None:
     """A file's contents; None if there is no such file (or no such cgroup any more)."""
     path = f"{directory}/{file}"

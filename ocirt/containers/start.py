@@ -29,7 +29,7 @@ def start(root: str, container_id: str) -> None:
         if now == "running":
             raise Error("state", "cannot start an already running container")
         if now != "created":
-            raise Error("state", f"cannot start a container that is {now}")
+            raise Error("state", f"cannot start a container in the {now} state")
         _release(record)
         if record["hooks"].get("poststart"):
             poststart(record)

@@ -59,10 +59,13 @@ def _name(err: Error, merged: dict[str, Any], places: dict[str, str], names: Map
 
 
 def set_limits(record: Record, merged: dict[str, Any], entries: list[Entry]) -> None:
-    """Let whoever made the container's cgroups change them: the one place where managers differ. All or nothing. Raises Error."""
+    """Change the container's cgroups, all or nothing: the one place where a manager beside the kernel's files has a say.
+
+    `merged` are all resources that the container is to have, `entries` the writes for what changes. Raises Error.
+    """
     from ocirt.cgroups.change import change  # noqa: PLC0415
 
-    del merged  # what a manager other than the kernel's files would be told
+    del merged  # for such a manager
     change(record["cgroup"]["paths"], entries)
 
 

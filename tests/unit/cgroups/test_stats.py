@@ -9,7 +9,7 @@ import pytest
 
 from ocirt.cgroups import stats
 from ocirt.cgroups.parse import UNLIMITED
-from ocirt.cgroups.stats import huge_page_sizes, oom_kills, read_stats
+from ocirt.cgroups.stats import huge_page_sizes, read_stats
 from ocirt.errors import Error
 
 PRESSURE = "some avg10=1.00 avg60=0.50 avg300=0.00 total=5\nfull avg10=0.00 avg60=0.00 avg300=0.00 total=0\n"
@@ -32,7 +32,7 @@ def usage(found: stats.Usage) -> tuple[int, int, int, int]:
 
 
 def test_version_1(tmp_path: Path) -> None:
-    memory = {"memory.stat": "cache 7\nrss 8\n", "memory.oom_control": "oom_kill_disable 0\nunder_oom 0\noom_kill 2\n"}
+    memory = {"memory.stat": "cache 7\nrss 8\n"}
     for prefix, base in (("memory.", 100), ("memory.memsw.", 200)):
         for index, name in enumerate(("limit_in_bytes", "usage_in_bytes", "max_usage_in_bytes", "failcnt")):
             memory[prefix + name] = f"{base + index}\n"
@@ -90,7 +90,6 @@ def test_version_1(tmp_path: Path) -> None:
     assert found.io == {"io_serviced": [(8, 0, "Read", 5)], "io_service_bytes": [(8, 0, "Read", 4096)]}
     assert usage(found.huge_pages["2MB"]) == (0, 1, 2, 3)
     assert found.memory.pressure is found.cpu.pressure is found.io_pressure is None
-    assert oom_kills(cgroup) == 2
 
 
 def test_version_2(tmp_path: Path) -> None:
@@ -105,7 +104,6 @@ def test_version_2(tmp_path: Path) -> None:
             "memory.peak": "20\n",
             "memory.swap.current": "5\n",
             "memory.swap.max": "50\n",
-            "memory.events": "low 0\noom 3\noom_kill 2\n",
             "pids.current": "3\n",
             "pids.max": "7\n",
             "io.stat": "8:0 rbytes=1 wbytes=2 rios=3 wios=4 dbytes=0 dios=0\n",
@@ -128,7 +126,6 @@ def test_version_2(tmp_path: Path) -> None:
     assert found.io["io_service_bytes"] == [(8, 0, "Read", 1), (8, 0, "Write", 2)]
     assert found.io["io_serviced"] == [(8, 0, "Read", 3), (8, 0, "Write", 4)]
     assert usage(found.huge_pages["2MB"]) == (0, 1, 0, 2)
-    assert oom_kills(cgroup) == 2
 
 
 @pytest.mark.parametrize(("memory", "swap", "together"), [("max", "max", UNLIMITED), ("max", "0", UNLIMITED), ("4", "0", 4)])
@@ -148,7 +145,6 @@ def test_limits_of_memory_and_swap(tmp_path: Path, memory: str, swap: str, toget
 def test_nothing(cgroup: dict[str, Any]) -> None:
     found = read_stats(cgroup)
     assert (found.cpu.total, found.memory.raw, found.pids, found.io, found.huge_pages) == (0, {}, 0, {}, {})
-    assert oom_kills(cgroup) is None
 
 
 def test_without_controllers(tmp_path: Path) -> None:
@@ -157,7 +153,6 @@ def test_without_controllers(tmp_path: Path) -> None:
     cgroup = {"mode": "v2", "paths": {"": fill(tmp_path / "x", files)}}
     found = read_stats(cgroup)
     assert (found.cpu.total, found.pids, found.pids_limit, found.memory.swap.limit) == (3000, 2, 0, 0)
-    assert oom_kills(cgroup) is None
 
 
 def test_a_file_that_says_nothing_known(tmp_path: Path) -> None:
