@@ -111,9 +111,9 @@ def test_memory_below_what_is_used(runtime: Runtime, bundle: MakeBundle, isolati
     needs("memory")
     resources = {"memory": {"limit": 256 * MIB, "swap": 256 * MIB}}
     # A variable of the shell holds what cannot be taken away from it.
-    script = "x=$(dd if=/dev/zero bs=1M count=24 2>/dev/null | tr '\\0' x); echo ready; sleep 1000; echo $x"
+    script = "x=$(seq 1500000); echo ready; sleep 1000; echo $x"
     container = runtime.run_detached(bundle(args=["sh", "-c", script], resources=resources))
-    runtime.wait_output(container, "ready")
+    runtime.wait_output(container, "ready", 60)
     group = Group(isolation, container)
     document = {"memory": {"limit": 4 * MIB, "swap": 4 * MIB, "checkBeforeUpdate": True}}
     result = runtime.call("update", "-r", "-", container, stdin=json.dumps(document))
