@@ -39,7 +39,7 @@ _UNITS = {"k": 10, "m": 20, "g": 30, "t": 40, "p": 50}
 
 def run(options: Options, args: list[str]) -> int:
     """Update container args[0]. With --resources the other flags are ignored, but those of Intel RDT, as runc has it."""
-    state.load(options.root, args[0])  # first of all, as runc has it: is there such a container?
+    record = state.load(options.root, args[0])  # first of all, as runc has it: is there such a container?
     file: str = options.get("resources")
     if file:
         from ocirt.spec.load import read_resources  # noqa: PLC0415
@@ -48,7 +48,16 @@ def run(options: Options, args: list[str]) -> int:
     else:
         request = from_flags(options)
     _intel_rdt(options.get("l3-cache-schema"), options.get("mem-bw-schema"))
-    update(options.root, args[0], request, {} if file else _NAMES)
+    names = {} if file else _NAMES
+    update(options.root, args[0], request, names)
+    if options.debug:
+        from ocirt.cgroups.notes import ignored  # noqa: PLC0415  (only for who asks)
+        from ocirt.cli import log  # noqa: PLC0415
+
+        if request.get("devices"):
+            log.debug(options, "/devices: device rules are left as they are")
+        for pointer, reason in ignored(request, record["cgroup"]["mode"], ""):
+            log.debug(options, f"{names.get(pointer, pointer)}: {reason}")
     return 0
 
 

@@ -276,6 +276,19 @@ def test_a_document(cli: Cli, make: MakeRecord, directory: Path, tmp_path: Path,
     assert set(resources(root)) == {"memory", "blockIO", "unified"}
 
 
+def test_what_has_no_effect(cli: Cli, make: MakeRecord, directory: Path, tmp_path: Path) -> None:
+    """Shown to who asks with --debug, and to nobody else."""
+    make("c1", cgroup={"mode": "v2", "paths": {"": str(directory)}})
+    assert cli("update", "--kernel-memory", "5m", "c1") == (0, "", "")
+    err = cli("--debug", "update", "--kernel-memory", "5m", "--cpu-rt-runtime", "5", "c1")[2]
+    assert "--kernel-memory: kernel memory limits are ignored" in err
+    assert "--cpu-rt-runtime: cgroup version 2 has no such setting" in err
+    (tmp_path / "r.json").write_text('{"devices": [{"allow": true}], "memory": {"kernel": 5}}')
+    err = cli("--debug", "update", "-r", str(tmp_path / "r.json"), "c1")[2]
+    assert "/devices: device rules are left as they are" in err
+    assert "/memory/kernel: kernel memory" in err
+
+
 def test_unified_is_of_version_2(cli: Cli, make: MakeRecord, directory: Path, tmp_path: Path) -> None:
     make("c1", cgroup={"mode": "hybrid", "paths": {"memory": str(directory), "": str(directory)}})
     (tmp_path / "r.json").write_text('{"unified": {"memory.high": "5"}}')
