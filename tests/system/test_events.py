@@ -234,3 +234,19 @@ def test_the_same_as_the_peer(runtime: Runtime, bundle: MakeBundle, isolation: I
     by_chance = re.compile(r"/max$|/cache$|/psi/|/blkio/io")
     ours, theirs = ([key for key in keys(each) if not by_chance.search(key)] for each in shown)
     assert ours == theirs
+
+
+def test_out_of_memory_without_a_killer(runtime: Runtime, bundle: MakeBundle, stream: Any) -> None:
+    """Version 1 tells although nobody is killed: somebody has to give the container more."""
+    if Path("/sys/fs/cgroup/cgroup.controllers").exists() or not available("memory"):
+        pytest.skip("needs version 1's memory controller")
+    limit = {"memory": {"limit": 16 * MIB, "swap": 16 * MIB, "disableOOMKiller": True}}
+    container = runtime.create(bundle(args=["dd", "if=/dev/zero", "of=/dev/null", "bs=64M", "count=1"], resources=limit))
+    pid = runtime.pid(container)
+    started = stream("--interval", "100ms", container)
+    wait_for(lambda: started.events, "a line")
+    runtime.start(container).ok()
+    wait_for(lambda: "oom" in started.types(), "the lack of memory")
+    assert runtime.status(container) == "running"
+    runtime.call("update", "--memory", "256m", "--memory-swap", "256m", container).ok()
+    assert runtime.wait(container, pid) == 0

@@ -410,3 +410,22 @@ def test_a_flag_that_says_nothing(runtime: Runtime, bundle: MakeBundle) -> None:
         (("-r", "/nowhere"), "open /nowhere: no such file or directory"),
     ):
         runtime.call("update", *args, container).failed(message, rc=1)
+
+
+@pytest.mark.ocirt_only("runc's update leaves the OOM killer aside")
+def test_oom_killer(runtime: Runtime, bundle: MakeBundle, update: Any) -> None:
+    """Without it a process waits for memory; once it is back, the process is killed. Version 2 always has it."""
+    if not version_1():
+        pytest.skip("version 2 has no such setting")
+    container = limited(runtime, bundle, memory={"limit": 16 * MIB, "swap": 16 * MIB, "disableOOMKiller": True})
+    # Not dd: a read(2) that lacks memory half-way is a short one, and no more.
+    argv = runtime.argv("exec", container, "sh", "-c", "x=$(seq 5000000)")
+    with subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
+        try:
+            file = file_of("memory", f"{runtime.cgroup_parent}/{container}", "memory.oom_control", "-")
+            wait_for(lambda: "under_oom 1" in file.read_text(), "the lack of memory")
+            assert process.poll() is None
+            update(container, {"memory": {"disableOOMKiller": False}})
+            assert process.wait(10) == 137
+        finally:
+            process.kill()
