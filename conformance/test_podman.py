@@ -389,6 +389,25 @@ def test_memory_limit_is_felt(podman: Podman) -> None:
     assert podman.call("wait", container).ok().out == "137\n"
 
 
+def test_update(podman: Podman) -> None:
+    """Another limit of memory and another processor, while it runs; what was set before and is not named stays."""
+    if not os.path.isdir("/sys/fs/cgroup/memory") and not {"memory", "cpu", "cpuset"} <= set(_controllers()):
+        pytest.skip("this machine's cgroups have no controllers of memory and processors")
+    container = podman.start(*SLEEP, flags=["--memory", "256m", "--memory-swap", "256m", "--cpu-shares", "512"])
+    pid = int(podman.inspect(container, ".State.Pid"))
+    take = ("exec", container, "dd", "if=/dev/zero", "of=/dev/null", "bs=64M", "count=1")
+    podman.call(*take).ok()
+    podman.call("update", "--memory", "16m", "--memory-swap", "16m", container).ok()
+    podman.call(*take).failed("", rc=137)
+    podman.call("update", "--cpuset-cpus", "0", container).ok()
+    assert os.sched_getaffinity(pid) == {0}
+    podman.call(*take).failed("", rc=137)
+    podman.call("update", "--memory", "256m", "--memory-swap", "256m", container).ok()
+    podman.call(*take).ok()
+    podman.call("update", "--cpuset-cpus", "99", container).failed("cpuset")
+    podman.call(*take).ok()
+
+
 def _controllers() -> list[str]:
     try:
         return Path("/sys/fs/cgroup/cgroup.controllers").read_text().split()
