@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
+import shutil
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -429,3 +431,30 @@ def test_oom_killer(runtime: Runtime, bundle: MakeBundle, update: Any) -> None:
             assert process.wait(10) == 137
         finally:
             process.kill()
+
+
+def test_killed_half_way(runtime: Runtime, bundle: MakeBundle, isolation: Isolation) -> None:
+    """Before any of its writes: the container is as it was or as asked for, its record whole, and the next update works."""
+    needs("pids", "memory")
+    strace = shutil.which("strace")
+    if strace is None:
+        pytest.skip("strace is not installed")
+    container = runtime.run_detached(bundle(args=SLEEP, resources={"memory": {"limit": 64 * MIB, "swap": 64 * MIB}}))
+    group = Group(isolation, container)
+    killed = 0
+    for name in ("write", "rename"):
+        for number in itertools.count(1):
+            inject = [strace, "-f", "-qq", "-o", "/dev/null", "-e", f"inject={name}:signal=KILL:when={number}"]
+            flags = ("--memory", "128m", "--memory-swap", "256m", "--pids-limit", "9")
+            done = subprocess.run([*inject, *runtime.argv("update", *flags, container)], check=False, timeout=20)
+            if done.returncode == 0:
+                break
+            killed += 1
+            assert runtime.status(container) == "running"
+            for limit, swap in (("32m", "48m"), ("64m", "64m")):
+                runtime.call("update", "--memory", limit, "--memory-swap", swap, "--pids-limit", "-1", container).ok()
+            assert group.memory() == (64 * MIB, 64 * MIB)
+            assert group.read("pids", "pids.max", "pids.max") == "max"
+    assert killed >= 4
+    assert group.memory() == (128 * MIB, 256 * MIB)
+    runtime.delete(container, "--force").ok()
