@@ -82,8 +82,9 @@ def _copy(value: Any) -> Any:
 
 
 def _after_memory(merged: Resources, request: Resources) -> None:
-    """No limit of memory any more: then none of memory and swap together either, unless it is said."""
-    if request.get("limit") == -1 and not request.get("swap"):
+    """Without a limit of memory there is none of memory and swap together either, unless it is said; 0 is to forget that one."""
+    limit = request.get("limit")
+    if limit and not request.get("swap") and (limit == -1 or "swap" in request):
         merged["memory"].pop("swap", None)
 
 

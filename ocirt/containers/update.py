@@ -35,12 +35,13 @@ def update(root: str, container_id: str, request: dict[str, Any], names: Mapping
         try:
             entries = _entries(merged, places, record, request)
             _check_usage(record, merged, request)
+            # Before anything is changed: the disk may be full.
+            state.write(record["directory"], record | {"resources": merged})
             set_limits(record, merged, entries)
         except Error as err:
             _name(err, merged, places, names)
             raise
-        record["resources"] = merged
-        state.save(record["directory"], record)
+        state.publish(record["directory"])
     finally:
         posix.close(lock)
 

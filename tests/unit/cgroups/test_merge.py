@@ -29,6 +29,8 @@ MIB = 1 << 20
         # Without a limit there is none of memory and swap together either, unless it is said.
         ({"memory": {"limit": 1, "swap": 2}}, {"memory": {"limit": -1}}, {"memory": {"limit": -1}}),
         ({"memory": {"limit": 1, "swap": 2}}, {"memory": {"limit": -1, "swap": -1}}, {"memory": {"limit": -1, "swap": -1}}),
+        ({"memory": {"limit": 1, "swap": 2}}, {"memory": {"limit": 3, "swap": 0}}, {"memory": {"limit": 3}}),
+        ({"memory": {"limit": 1, "swap": 2}}, {"memory": {"swap": 0}}, {"memory": {"limit": 1, "swap": 2}}),
         ({"memory": {"limit": 1}}, {"memory": {"checkBeforeUpdate": True, "kernel": 5}}, {"memory": {"limit": 1}}),
         ({"cpu": {"quota": 5, "period": 9}}, {"cpu": {"quota": 7}}, {"cpu": {"quota": 7, "period": 9}}),
         ({"cpu": {"quota": 5}}, {"cpu": {"period": 7}}, {"cpu": {"quota": 5, "period": 7}}),

@@ -227,6 +227,22 @@ def test_a_failure_changes_nothing(cli: Cli, make: MakeRecord, directory: Path, 
     assert resources(root) == {"pids": {"limit": 3}}
 
 
+def test_a_full_disk(cli: Cli, make: MakeRecord, directory: Path, root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing is changed that could not be written down."""
+
+    def write(where: str, record: Any) -> None:
+        del record
+        raise OSError(28, "no space", where)
+
+    make("c1", cgroup={"mode": "v2", "paths": {"": str(directory)}}, resources={"pids": {"limit": 3}})
+    monkeypatch.setattr("ocirt.state.write", write)
+    status, _, err = cli("update", "--pids-limit", "7", "c1")
+    assert status == 1
+    assert "no space" in err.lower()
+    assert read(directory, "pids.max") == "max\n"
+    assert resources(root) == {"pids": {"limit": 3}}
+
+
 @pytest.mark.parametrize(
     ("document", "expected"),
     [
