@@ -2,10 +2,10 @@
 
     python tests/vm/run.py [--systemd] [--seconds N] [--memory MiB] COMMAND
 
-The machine's root is this machine's own, read-only below a tmpfs, so the command finds everything at its path and changes nothing.
-Its directory, output and exit code are this command's; 124: it ran too long, 125: the virtual machine gave no exit code. The kernel
-is Debian's for clouds, fetched once into build/vm. QEMU emulates the processor (TCG): slow, but it works inside of other machines.
-Needs root, qemu-system-x86 (with virtiofsd), busybox-static and kmod.
+The machine's root is this machine's own, read-only below a tmpfs, so the command finds everything at its path and changes
+nothing. Its directory, output and exit code are this command's; 124: it ran too long, 125: the virtual machine gave no exit
+code. The kernel is Debian's for clouds, fetched once into build/vm. QEMU emulates the processor (TCG): slow, but it works inside
+of other machines. Needs root, qemu-system-x86 (with virtiofsd), busybox-static and kmod.
 """
 
 from __future__ import annotations
