@@ -11,12 +11,15 @@ from typing import Any
 
 import pytest
 
+from ocirt.spec.capabilities import NAMES
 from tests.support.build import ROOT
 from tests.support.bundle import Bundle
-from tests.support.isolation import mount, umount
+from tests.support.isolation import cgroup_mounts, mount, umount
 from tests.support.runtime import Runtime
 from tests.support.terminal import Terminal
 from tests.system.conftest import MakeBundle
+from tests.system.test_cgroups import available
+from tests.system.test_namespaces import with_user_namespace
 
 USER = 65534
 MS_BIND = 0x1000
@@ -152,3 +155,115 @@ def test_root_of_a_user_namespace(runtime: Runtime, clone: Path, bundle: MakeBun
     # Without a namespace of its own, the container's root is that of the namespace which the runtime is in.
     made.edit(namespaces=["pid", "ipc", "uts", "mount"], uidMappings=None, gidMappings=None)
     assert inner.shell(made, "id -u; echo x > /dev/null").ok().out == "0\n"
+
+
+def test_without_newuidmap(rootless: Runtime, bundle: MakeBundle) -> None:
+    """More ids than one's own where the programs that map them are not installed: said with the package to install."""
+    made = owned(bundle(), SUBORDINATE)
+    rootless.command[0] = shutil.which("setpriv") or "setpriv"
+    rootless.env = {**(rootless.env or {}), "PATH": "/nowhere"}
+    rootless.run(made).failed(r"/linux/uidMappings.*newuidmap.*uidmap", rc=1)
+
+
+@pytest.fixture
+def delegated(runtime: Runtime) -> Iterator[Path]:
+    """A cgroup in each hierarchy that is the user's, as systemd delegates one; its path in the hierarchies."""
+    assert runtime.cgroup_parent is not None
+    inner = f"{runtime.cgroup_parent}/user"
+    made = [mount / inner[1:] for mount in cgroup_mounts()]
+    for place in made:
+        place.mkdir()
+        for name in ("cpuset.cpus", "cpuset.mems"):
+            if (place / "cpuset.cpu_exclusive").exists():
+                (place / name).write_text((place.parent / name).read_text())
+        if (place / "cgroup.subtree_control").exists():
+            controllers = (place.parent / "cgroup.controllers").read_text().split()
+            (place.parent / "cgroup.subtree_control").write_text(" ".join(f"+{name}" for name in controllers))
+        for name in ("", "cgroup.procs", "tasks", "cgroup.subtree_control", "cgroup.threads"):
+            if (place / name).exists():
+                os.chown(place / name, USER, USER)
+        (place / "own").mkdir()
+        for path in (place / "own", *(place / "own").iterdir()):
+            os.chown(path, USER, USER)
+    yield Path(inner)
+    for place in made:
+        (place / "own").rmdir()
+        place.rmdir()
+
+
+@pytest.mark.parametrize("controller", ["pids", "memory", "hugetlb"])
+def test_a_delegated_cgroup(rootless: Runtime, bundle: MakeBundle, delegated: Path, controller: str) -> None:
+    """Limits work for a user who has been given a cgroup; the runtime itself lies in it, as the kernel wants it of version 2."""
+    if not available(controller):
+        pytest.skip(f"no {controller} controller in this view")
+    if controller == "hugetlb" and len(cgroup_mounts()) > 1:
+        pytest.skip("beside version 1 only its controllers are used, as by runc")
+    section = {
+        "pids": {"limit": 47},
+        "memory": {"limit": 50 << 20},
+        "hugetlb": [{"pageSize": "2MB", "limit": 4 << 20}],
+    }[controller]
+    made = owned(bundle(args=["sleep", "1000"]), ONE)
+    name = "hugepageLimits" if controller == "hugetlb" else controller
+    made.edit(resources={name: section}, cgroupsPath=f"{delegated}/box")
+    unified = [place for place in cgroup_mounts() if (place / "cgroup.controllers").exists()]
+    entered = "; ".join(f'echo $$ > "{place}{delegated}/own/cgroup.procs"' for place in unified)
+    rootless.command = ["sh", "-c", f'{entered}; exec "$0" "$@"', *rootless.command]
+    container = rootless.run_detached(made)
+    places = [Path(f"{place}{delegated}/box") for place in cgroup_mounts()]
+    assert all(place.is_dir() for place in places)
+    files = {"pids": ("pids.max", "47"), "memory": ("memory.max|memory.limit_in_bytes", str(50 << 20))}
+    names, value = files.get(controller, ("hugetlb.2MB.max|hugetlb.2MB.limit_in_bytes", str(4 << 20)))
+    found = [place / name for place in places for name in names.split("|") if (place / name).exists()]
+    assert [path.read_text().strip() for path in found] == [value]
+    assert str(rootless.pid(container)) in (places[0] / "cgroup.procs").read_text().split()
+    rootless.call("pause", container).ok()
+    assert rootless.status(container) == "paused"
+    rootless.call("resume", container).ok()
+    assert rootless.call("ps", "--format", "json", container).ok().json() == [rootless.pid(container)]
+    rootless.delete(container, "--force").ok()
+    assert not any(place.exists() for place in places)
+
+
+def own_capabilities() -> list[str]:
+    """All that the tests have: the runtime in the container gets them, too."""
+    line = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("CapEff:"))
+    held = int(line.split()[1], 16)
+    return [name for number, name in enumerate(NAMES) if held >> number & 1]
+
+
+@pytest.mark.parametrize("user", [False, True], ids=["of the host", "in a user namespace"])
+def test_in_another_container(runtime: Runtime, clone: Path, bundle: MakeBundle, user: bool) -> None:  # noqa: FBT001
+    """The runtime in a container of its own, with the machine's programs."""
+    inner = bundle(args=["sh", "-c", "id -u; cat /proc/self/uid_map; echo of $(hostname)"], hostname="inner")
+    inner.edit(rlimits=[], edit=lambda config: config["linux"].pop("resources"))
+    inner.write()
+    outer = bundle(
+        args=[f"{clone}/build/ocirt", "--root", "/run/state", "run", "--bundle", str(inner.path), "nested"],
+        hostname="outer",
+        env=[f"PATH={os.environ['PATH']}"],
+        add_mounts=[
+            *(
+                {"destination": place, "type": "bind", "source": place, "options": ["rbind", "ro"]}
+                for place in ("/usr", "/lib", "/lib64", "/bin", "/etc", str(clone))
+            ),
+            {"destination": "/run", "type": "tmpfs", "source": "tmpfs", "options": ["mode=755"]},
+            {"destination": str(inner.path), "type": "bind", "source": str(inner.path), "options": ["rbind"]},
+            {
+                "destination": "/sys/fs/cgroup",
+                "type": "cgroup",
+                "source": "cgroup",
+                "options": ["rw", "nosuid", "noexec", "nodev"],
+            },
+        ],
+        capabilities={kind: own_capabilities() for kind in ("bounding", "effective", "permitted")},
+        maskedPaths=[],
+        readonlyPaths=[],
+    )
+    if user:
+        with_user_namespace(outer)
+        with_user_namespace(inner)
+        inner.edit(namespaces=["pid", "ipc", "uts", "mount", "network"], uidMappings=None, gidMappings=None)
+    said = runtime.run(outer).ok().out.splitlines()
+    assert (said[0], said[-1]) == ("0", "of inner")
+    assert said[1].split() == (["0", "100000", "65536"] if user else ["0", "0", "4294967295"])
