@@ -40,8 +40,8 @@ def plan_create(spec: dict[str, Any], host: Host, request: Request, paths: dict[
     run = process.Process(spec["process"])
     seccomp = linux.get("seccomp")
     entries = cgroup.entries_of(spec, host)
-    # The parent may do it later than init comes to its hooks, and without root may not do it.
-    by_init = not host.root or bool(hooks.get("createContainer"))
+    # The parent may do it later than init comes to its hooks, without root may not do it, and in a user namespace not come back.
+    by_init = not host.root or host.user_namespace or bool(hooks.get("createContainer"))
     waiter = request.waits and bool(host.waiter) and not hooks.get("startContainer")
     waiter = waiter and process.can_wait_outside(run, filtered=bool(seccomp))
     if not request.pivot and (linux.get("rootfsPropagation") or "").endswith("private"):

@@ -6,7 +6,9 @@ init, but for
 
 - the pid namespace, which counts for children only: the parent joins it for its next child, and goes back;
 - a user namespace that is joined, or that is new beside others that are joined: then a stage joins and clones init, as what was
-  made before belongs to the host's user namespace and cannot be entered from inside the new one.
+  made before belongs to the host's user namespace and cannot be entered from inside the new one;
+- the pid namespace, if the runtime is in a user namespace itself: its own pid namespace may be the host's, to which it could not
+  go back, so a stage joins here as well.
 """
 
 from __future__ import annotations
@@ -54,7 +56,11 @@ class Namespaces:
             else:
                 self.new.add(kind)
         others = self.joined.keys() - {"pid"}
-        self.staged = "user" in others or ("user" in self.new and bool(others) and host.root)
+        self.staged = (
+            "user" in others
+            or ("user" in self.new and bool(others) and host.root)
+            or ("pid" in self.joined and host.user_namespace)
+        )
 
     @property
     def has_user(self) -> bool:

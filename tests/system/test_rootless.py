@@ -141,20 +141,51 @@ def test_exec_with_a_score(rootless: Runtime, bundle: MakeBundle, tmp_path: Path
     assert rootless.call("exec", "--process", path, container).ok().out == f"{own + 5}\n"
 
 
-def test_root_of_a_user_namespace(runtime: Runtime, clone: Path, bundle: MakeBundle, no_leaks: list[Path]) -> None:
-    """As rootless podman calls the runtime: root inside, with every right there and none outside."""
+# With a pid namespace at the path $LINK, for as long as the runtime lasts.
+_BESIDE_A_PID_NAMESPACE = """
+unshare --pid --fork --kill-child sleep 1000 </dev/null >/dev/null 2>&1 &
+own=$(readlink /proc/self/ns/pid)
+until other=$(readlink /proc/$!/ns/pid_for_children) && test "$other" != "$own"; do sleep 0.01; done
+ln -s /proc/$!/ns/pid_for_children "$LINK"
+"$0" "$@"; code=$?
+kill -KILL $!; wait $!
+exit $code
+"""
+
+
+@pytest.fixture
+def nested(runtime: Runtime, clone: Path, no_leaks: list[Path]) -> Runtime:
+    """The runtime as rootless podman calls it: by root of a user namespace, with every right there and none outside."""
     place = Path(tempfile.mkdtemp(prefix="ocirt-test-user-"))
     no_leaks.append(place)
     os.chown(place, USER, USER)
     prefix = ["setpriv", f"--reuid={USER}", f"--regid={USER}", "--clear-groups", "--", "unshare", "--user", "--map-root-user"]
     inner = Runtime([*prefix, "--mount", str(clone / "build" / "ocirt")], place, runtime.token + "n", None)
     inner.env = {"PATH": os.environ["PATH"], "XDG_RUNTIME_DIR": str(place)}
+    return inner
+
+
+def test_root_of_a_user_namespace(nested: Runtime, bundle: MakeBundle) -> None:
+    """With a user namespace of the container's own, and without."""
     made = owned(bundle(), [{"containerID": 0, "hostID": 0, "size": 1}])
-    seen = inner.probe(made)
+    seen = nested.probe(made)
     assert (seen["uid"], seen["uid_map"].split()[1:]) == ([0] * 3, [str(USER), "1"]) or seen["uid_map"].split()[0] == "0"
     # Without a namespace of its own, the container's root is that of the namespace which the runtime is in.
     made.edit(namespaces=["pid", "ipc", "uts", "mount"], uidMappings=None, gidMappings=None)
-    assert inner.shell(made, "id -u; echo x > /dev/null").ok().out == "0\n"
+    assert nested.shell(made, "id -u; echo x > /dev/null").ok().out == "0\n"
+
+
+def test_no_way_back_for_root_of_a_user_namespace(nested: Runtime, bundle: MakeBundle) -> None:
+    """The network and pid namespace that the runtime is in are the host's: it may not come back once it has left them."""
+    made = owned(bundle(), ONE).edit(uidMappings=None, gidMappings=None)
+    made.edit(namespaces=["network", "pid", "ipc", "uts", "mount"])
+    nested.shell(made, "grep -q 127.0.0.1 /proc/net/fib_trie").ok()  # the kernel gives lo its address when it comes up
+    link = nested.work / "pid"
+    made.edit(namespaces=[{"type": "pid", "path": str(link)}, "network", "ipc", "uts", "mount"])
+    nested.command[-1:] = ["sh", "-c", _BESIDE_A_PID_NAMESPACE, nested.command[-1]]
+    assert nested.env is not None
+    nested.env["LINK"] = str(link)
+    assert int(nested.shell(made, "echo $$").ok().out) > 1  # sleep is the first there
 
 
 def test_without_newuidmap(rootless: Runtime, bundle: MakeBundle) -> None:

@@ -106,6 +106,17 @@ def test_into_a_user_namespace_with_the_rights_of_the_host_where_there_are_any(c
     ]
 
 
+def test_root_of_a_user_namespace_leaves_nothing_that_it_cannot_come_back_to() -> None:
+    """The runtime's own network and pid namespace may belong to the host's user namespace: children leave theirs instead."""
+    nested = host(user_namespace=True)
+    plan = create(nested, namespaces=spaces("network", "mount", "uts"), resources={})
+    assert the(plan, "namespace.loopback_up")[0] == INIT
+    assert not find(plan, "namespace.loopback_up_of_init")
+    plan = create(nested, namespaces=spaces("mount", "uts", pid="/proc/7/ns/pid"), resources={})
+    assert the(plan, "namespace.join", "namespace/pid")[0] == STAGE
+    assert not find(plan, "namespace.return_pid")
+
+
 def test_the_mount_namespace_is_joined_last() -> None:
     kinds = {kind: f"/proc/7/ns/{kind}" for kind in ("mount", "ipc", "pid", "cgroup", "uts", "network", "time")}
     plan = create(namespaces=spaces(**kinds), resources={})
