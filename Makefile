@@ -67,7 +67,7 @@ needs-vm: needs-test
 
 needs-conformance: needs-test
 	$(call install, program podman podman; program conmon conmon; program catatonit catatonit; program runc runc; \
-		program buildah buildah; program containerd containerd; program golang-go go;)
+		program buildah buildah; program containerd containerd; program docker.io dockerd; program golang-go go;)
 
 run: needs
 	@$(MAKE) -s build

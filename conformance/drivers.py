@@ -227,3 +227,51 @@ def podman_storage(machine: Machine) -> Iterator[None]:
     first.run("true")  # whatever comes of it: the tests will say
     first.clean_up()
     yield
+
+
+# The rest of containerd is not needed, and some of it leaves things on the machine.
+_WITHOUT = [
+    "io.containerd.grpc.v1.cri",
+    "io.containerd.internal.v1.opt",
+    "io.containerd.internal.v1.tracing",
+    "io.containerd.tracing.processor.v1.otlp",
+    *(f"io.containerd.snapshotter.v1.{name}" for name in ("aufs", "blockfile", "btrfs", "devmapper", "zfs")),
+]
+
+
+class Containerd:
+    """A containerd of our own."""
+
+    def __init__(self, machine: Machine, name: str = "containerd") -> None:
+        self.machine = machine
+        place = machine.path / f"{name}-containerd"
+        self.address = f"{place}.sock"
+        place.mkdir()
+        configuration = place / "config.toml"
+        configuration.write_text(
+            f'version = 2\nroot = "{place}/root"\nstate = "{place}/state"\ndisabled_plugins = {json.dumps(_WITHOUT)}\n'
+            f'[grpc]\naddress = "{self.address}"\n'
+        )
+        self.log = place / "log"
+        with self.log.open("wb") as log:
+            self.process = subprocess.Popen(
+                [program("containerd") or "containerd", "--config", str(configuration)],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                env=machine.env,
+            )
+
+    def ready(self) -> bool:
+        """Whether it answers."""
+        assert self.process.poll() is None, self.log.read_text()
+        return os.path.exists(self.address) and call([*self.argv(), "version"], env=self.machine.env).rc == 0
+
+    def argv(self) -> list[str]:
+        """How ctr finds it."""
+        return [program("ctr") or "ctr", "--address", self.address]
+
+    def stop(self) -> None:
+        """End it."""
+        self.process.terminate()
+        self.process.wait(20)

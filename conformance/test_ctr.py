@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
 import os
-import subprocess
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,57 +10,11 @@ from typing import Any
 
 import pytest
 
-from conformance.drivers import Machine, call, need, program, runtime_path
+from conformance.drivers import Containerd, Machine, call, need, runtime_path
 from tests.support.runtime import Result, wait_for
 from tests.support.terminal import Terminal
 
 _PATH = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
-# The rest of containerd is not needed, and some of it leaves things on the machine.
-_WITHOUT = [
-    "io.containerd.grpc.v1.cri",
-    "io.containerd.internal.v1.opt",
-    "io.containerd.internal.v1.tracing",
-    "io.containerd.tracing.processor.v1.otlp",
-    *(f"io.containerd.snapshotter.v1.{name}" for name in ("aufs", "blockfile", "btrfs", "devmapper", "zfs")),
-]
-
-
-class Containerd:
-    """A containerd of our own."""
-
-    def __init__(self, machine: Machine) -> None:
-        self.machine = machine
-        self.address = str(machine.path / "containerd.sock")
-        place = machine.path / "containerd"
-        place.mkdir()
-        configuration = place / "config.toml"
-        configuration.write_text(
-            f'version = 2\nroot = "{place}/root"\nstate = "{place}/state"\ndisabled_plugins = {json.dumps(_WITHOUT)}\n'
-            f'[grpc]\naddress = "{self.address}"\n'
-        )
-        self.log = place / "log"
-        with self.log.open("wb") as log:
-            self.process = subprocess.Popen(
-                [program("containerd") or "containerd", "--config", str(configuration)],
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                env=machine.env,
-            )
-
-    def ready(self) -> bool:
-        """Whether it answers."""
-        assert self.process.poll() is None, self.log.read_text()
-        return os.path.exists(self.address) and call([*self.argv(), "version"], env=self.machine.env).rc == 0
-
-    def argv(self) -> list[str]:
-        """How ctr finds it."""
-        return [program("ctr") or "ctr", "--address", self.address]
-
-    def stop(self) -> None:
-        """End it."""
-        self.process.terminate()
-        self.process.wait(20)
 
 
 @pytest.fixture(scope="module")
