@@ -8,6 +8,7 @@ import json
 import os
 import resource
 import shutil
+import signal
 import subprocess
 import tarfile
 from collections.abc import Iterator, Mapping, Sequence
@@ -17,7 +18,7 @@ from typing import Any
 import pytest
 
 from tests.support.bundle import make_rootfs
-from tests.support.isolation import mount, mount_targets, remove_tree, umount
+from tests.support.isolation import MS_BIND, mount, mount_targets, remove_tree, umount
 from tests.support.leaks import descendants
 from tests.support.runtime import Result, default_command, wait_for
 
@@ -101,6 +102,8 @@ class Machine:
         self.image = path / "image.tar"
         with tarfile.open(self.image, "w") as archive:
             archive.add(self.rootfs, ".")
+        self.image.chmod(0o644)
+        self.kept: set[int] = set()  # processes that stay from one test to the next
         self._covered: list[str] = []
         self.env = {
             "PATH": _PATH,
@@ -168,26 +171,87 @@ network_config_dir = "{self.path}/networks"
         remove_tree(self.path)
 
     def processes(self) -> list[int]:
-        """The descendants of the tests that run."""
-        return [pid for pid, said in descendants().items() if not said.startswith("Z")]
+        """The descendants of the tests that run, but for those that are to stay."""
+        return [pid for pid, said in descendants().items() if not said.startswith("Z") and pid not in self.kept]
+
+
+class User:
+    """A user who is not root, with subordinate ids. Only the tests know of him: they cover the files of /etc by their own."""
+
+    FILES = ("passwd", "group", "subuid", "subgid")
+
+    def __init__(self, machine: Machine) -> None:
+        self.machine = machine
+        # Neither Debian nor systemd give anybody these. One for each run: the kernel counts keys and processes by user.
+        self.uid = 60600 + os.getpid() % 500
+        self.home = machine.path / "user"
+        machine.path.chmod(0o711)
+        lines = dict.fromkeys(self.FILES, "ocirt-test:1000000:65536")
+        lines["passwd"] = f"ocirt-test:x:{self.uid}:{self.uid}::{self.home}:/bin/sh"
+        lines["group"] = f"ocirt-test:x:{self.uid}:"
+        for name, line in lines.items():
+            known, covering = Path("/etc", name), machine.path / name
+            known.touch()
+            covering.write_text(f"{known.read_text() if name in ('passwd', 'group') else ''}{line}\n")
+            mount(str(covering), str(known), "none", MS_BIND)
+        for path in (self.home, self.home / "run"):
+            path.mkdir(mode=0o700)
+            os.chown(path, self.uid, self.uid)
+        self.env = {**machine.env, "HOME": str(self.home), "USER": "ocirt-test", "TMPDIR": str(self.home)}
+        self.env |= {"XDG_RUNTIME_DIR": f"{self.home}/run", "CONTAINERS_STORAGE_CONF": f"{machine.path}/user-storage.conf"}
+        Path(self.env["CONTAINERS_STORAGE_CONF"]).write_text('[storage]\ndriver = "vfs"\n')
+        self.env["CONTAINERS_CONF"] = f"{machine.path}/user-containers.conf"
+        text = Path(machine.env["CONTAINERS_CONF"]).read_text()
+        Path(self.env["CONTAINERS_CONF"]).write_text(text.replace(f"{machine.path}/networks", f"{self.home}/networks"))
+        self._pause = 0
+        self.prefix = ["setpriv", f"--reuid={self.uid}", f"--regid={self.uid}", "--clear-groups", "--inh-caps=-all", "--"]
+
+    def can_read(self, path: str | Path) -> bool:
+        """Whether this file is open to him, with all of its parents."""
+        return subprocess.run([*self.prefix, "test", "-r", str(path)], env=self.env, check=False).returncode == 0
+
+    def keep_pause(self) -> None:
+        """Let the process stay with which podman keeps the user's namespaces from one call to the next."""
+        with contextlib.suppress(FileNotFoundError):
+            self._pause = int((self.home / "libpod" / "pause.pid").read_text())
+            self.machine.kept.add(self._pause)
+
+    def remove(self) -> None:
+        """Uncover the files, and end podman's process. The directories go with the machine's."""
+        self.keep_pause()
+        if self._pause:
+            os.kill(self._pause, signal.SIGKILL)
+            self.machine.kept.remove(self._pause)
+        for name in reversed(self.FILES):
+            umount(f"/etc/{name}")
 
 
 class Podman:
-    """podman with one runtime; all containers of a machine are seen by every object of this class."""
+    """podman with one runtime, by root or by a user; all containers of one user are seen by every object of this class."""
 
-    def __init__(self, machine: Machine, runtime: str) -> None:
+    def __init__(self, machine: Machine, runtime: str, user: User | None = None) -> None:
         self.machine = machine
         self.runtime = runtime
-        self.env = machine.env
+        self.user = user
+        self.env = user.env if user else machine.env
+
+    def with_runtime(self, runtime: str) -> Podman:
+        """The same podman with another runtime."""
+        return Podman(self.machine, runtime, self.user)
 
     def argv(self, *args: str | Path) -> list[str]:
         """The whole command line of one call."""
-        place = self.machine.path
+        if self.user:
+            place = self.user.home
+            words = [*self.user.prefix, program("podman") or "podman", "--storage-driver", "vfs"]
+        else:
+            place = self.machine.path
+            words = [program("podman") or "podman"]
+            if self.machine.driver == "overlay":
+                words += ["--storage-opt", "overlay.skip_mount_home=true"]  # else two podmans at once may mount it twice
         return [
-            program("podman") or "podman",
+            *words,
             *("--root", f"{place}/storage/graph", "--runroot", f"{place}/storage/run", "--tmpdir", f"{place}/libpod"),
-            # Else two podmans at once may mount it twice.
-            *(["--storage-opt", "overlay.skip_mount_home=true"] if self.machine.driver == "overlay" else []),
             *("--runtime", self.runtime),
             *map(str, args),
         ]
@@ -197,9 +261,10 @@ class Podman:
         return call(self.argv(*args), env=self.env, **options)
 
     def flags(self, *flags: str | Path) -> list[str | Path]:
-        """What `run` and `create` get: no network unless the flags choose one, and a cgroup of the tests."""
+        """What `run` and `create` get: no network unless the flags choose one, and (by root) a cgroup of the tests."""
         named = any(str(flag).partition("=")[0] in ("--network", "--net", "--uidmap") for flag in flags)
-        return ["--cgroup-parent", self.machine.cgroup_parent, *([] if named else ["--network", "none"]), *flags]
+        parent = [] if self.user else ["--cgroup-parent", self.machine.cgroup_parent]
+        return [*parent, *([] if named else ["--network", "none"]), *flags]
 
     def run(self, *args: str | Path, flags: Sequence[str | Path] = (), **options: Any) -> Result:
         """`run --rm` of a command in the image."""
@@ -218,15 +283,22 @@ class Podman:
         self.call("rm", "--all", "--force", "--time", "0").ok()
         wait_for(lambda: not self.machine.processes(), "the end of conmon", 10)
 
+    def need_cgroups(self) -> None:
+        """Skip the test where this podman makes no cgroups."""
+        if self.user and self.call("info", "--format", "{{.Host.CgroupsVersion}}").ok().out.strip() == "v1":
+            pytest.skip("podman makes no cgroups of version 1 for a user who is not root")
+
 
 @contextlib.contextmanager
-def podman_storage(machine: Machine) -> Iterator[None]:
-    """Import the image and make what podman makes once, such as a cgroup for its conmons."""
-    first = Podman(machine, ours())
-    first.call("import", machine.image, IMAGE).ok()
-    first.run("true")  # whatever comes of it: the tests will say
-    first.clean_up()
-    yield
+def podman_storage(podman: Podman) -> Iterator[Podman]:
+    """Import the image and make what podman makes once: a cgroup for its conmons, a process that keeps a user's namespace."""
+    machine = podman.machine
+    podman.call("import", machine.image, IMAGE).ok()
+    podman.run("true")  # whatever comes of it: the tests will say
+    if podman.user:
+        podman.user.keep_pause()
+    podman.clean_up()
+    yield podman
 
 
 # The rest of containerd is not needed, and some of it leaves things on the machine.

@@ -8,44 +8,85 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
+import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from conformance.drivers import IMAGE, Machine, Podman, call, need, ours, peer, podman_storage, program, runtime_path
+from conformance.drivers import IMAGE, Machine, Podman, User, call, need, ours, peer, podman_storage, program
 from conformance.runs import CODES, RUNS, Runs, comparable
+from tests.support.build import copy_clone
 from tests.support.runtime import wait_for
 from tests.support.terminal import Terminal
 
 SLEEP = ("sleep", "1000")
 
 
-@pytest.fixture(scope="module")
-def storage(machine: Machine) -> Iterator[Machine]:
-    """A machine whose podman has the image."""
+@pytest.fixture(scope="module", params=["root", "user"])
+def caller(request: pytest.FixtureRequest, machine: Machine) -> Iterator[Podman]:
+    """podman with the image and with ocirt, by root, and by a user who has subordinate ids."""
     need("podman", "conmon")
-    with podman_storage(machine):
-        yield machine
+    if request.param == "root":
+        with podman_storage(Podman(machine, ours())) as made:
+            yield made
+        return
+    need("newuidmap", "newgidmap", "setpriv")
+    place = Path(tempfile.mkdtemp(prefix="ocirt-test-clone-"))
+    user = User(machine)
+    try:
+        runtime = ours()
+        if not user.can_read(runtime):
+            runtime = str(copy_clone(place))
+        with podman_storage(Podman(machine, runtime, user)) as made:
+            yield made
+    finally:
+        user.remove()
+        shutil.rmtree(place)
+
+
+@pytest.fixture
+def shared(caller: Podman, no_leaks: list[Path]) -> Path:
+    """A directory that podman and its containers can read and write."""
+    place = Path(tempfile.mkdtemp(prefix="ocirt-test-"))
+    no_leaks.append(place)
+    place.chmod(0o711)
+    if caller.user:
+        os.chown(place, caller.user.uid, caller.user.uid)
+    return place
+
+
+def write(path: Path, text: str) -> None:
+    """Make a file that belongs to its directory's owner."""
+    path.write_text(text)
+    os.chown(path, path.parent.stat().st_uid, path.parent.stat().st_gid)
 
 
 @pytest.fixture(params=["ocirt", "runc"])
-def podman(request: pytest.FixtureRequest, storage: Machine, no_leaks: list[Path]) -> Iterator[Podman]:
+def podman(request: pytest.FixtureRequest, caller: Podman, no_leaks: list[Path]) -> Iterator[Podman]:
     """podman with ocirt, then with runc; its containers are removed afterwards."""
-    made = Podman(storage, runtime_path(request.param))
+    made = caller if request.param == "ocirt" else with_peer(caller)
     yield made
     made.clean_up()
 
 
 @pytest.fixture
-def ocirt(storage: Machine, no_leaks: list[Path]) -> Iterator[Podman]:
+def ocirt(caller: Podman, no_leaks: list[Path]) -> Iterator[Podman]:
     """podman with ocirt."""
-    made = Podman(storage, ours())
-    yield made
-    made.clean_up()
+    yield caller
+    caller.clean_up()
+
+
+def with_peer(podman: Podman) -> Podman:
+    """The same podman with runc. Skips the test where there is none."""
+    path = peer()
+    if podman.user and not podman.user.can_read(path):
+        pytest.skip(f"{path} is closed to users who are not root")
+    return podman.with_runtime(path)
 
 
 # What podman has beside it.
@@ -75,8 +116,7 @@ def test_run_as_with_runc(ocirt: Podman, name: str) -> None:
         pytest.skip("podman's --init needs catatonit, which is not installed")
     flags, command = (RUNS | PODMAN)[name]
     results = [
-        Podman(ocirt.machine, runtime).run(*command, flags=flags, stdin="a word\n" if name == "stdin" else None)
-        for runtime in (ocirt.runtime, peer())
+        podman.run(*command, flags=flags, stdin="a word\n" if name == "stdin" else None) for podman in (ocirt, with_peer(ocirt))
     ]
     seen, expected = map(comparable, results)
     assert seen == expected, results[0].err
@@ -207,6 +247,7 @@ def test_stop_of_the_deaf(podman: Podman) -> None:
 
 def test_pause(podman: Podman) -> None:
     """Paused, and on again; a paused container can be removed by force."""
+    podman.need_cgroups()
     container = podman.start("sh", "-c", "while :; do echo tick; sleep 0.02; done")
     podman.call("pause", container).ok()
     assert podman.inspect(container, ".State.Status") == "paused"
@@ -268,24 +309,25 @@ def test_terminal_of_a_detached_container(podman: Podman) -> None:
     assert podman.call("logs", container).ok().out == "yes\r\n"
 
 
-def test_bind_mounts(podman: Podman, tmp_path: Path) -> None:
+def test_bind_mounts(podman: Podman, shared: Path) -> None:
     """Read-only and not, a file, and one whose propagation is named."""
     for name in ("writable", "closed"):
-        (tmp_path / name).mkdir()
-        (tmp_path / name / "file").write_text(name + "\n")
+        (shared / name).mkdir()
+        os.chown(shared / name, shared.stat().st_uid, shared.stat().st_gid)
+        write(shared / name / "file", name + "\n")
     flags = [
-        *("--volume", f"{tmp_path}/writable:/data"),
-        *("--volume", f"{tmp_path}/closed:/closed:ro"),
-        *("--volume", f"{tmp_path}/closed/file:/one-file:ro,noexec"),
-        *("--mount", f"type=bind,source={tmp_path},destination=/slave,bind-propagation=rslave,ro"),
+        *("--volume", f"{shared}/writable:/data"),
+        *("--volume", f"{shared}/closed:/closed:ro"),
+        *("--volume", f"{shared}/closed/file:/one-file:ro,noexec"),
+        *("--mount", f"type=bind,source={shared},destination=/slave,bind-propagation=rslave,ro"),
     ]
     script = (
         "cat /data/file /closed/file /one-file /slave/closed/file; echo new >/data/file; echo x >/closed/file || echo refused"
     )
     result = podman.run("sh", "-c", script, flags=flags).ok()
     assert result.out == "writable\nclosed\nclosed\nclosed\nrefused\n"
-    assert (tmp_path / "writable" / "file").read_text() == "new\n"
-    assert (tmp_path / "closed" / "file").read_text() == "closed\n"
+    assert (shared / "writable" / "file").read_text() == "new\n"
+    assert (shared / "closed" / "file").read_text() == "closed\n"
 
 
 def test_volumes(podman: Podman) -> None:
@@ -310,6 +352,7 @@ def test_namespaces_of_another_container(podman: Podman) -> None:
 
 def test_memory_limit_is_felt(podman: Podman) -> None:
     """A program that takes more than the limit is killed."""
+    podman.need_cgroups()
     if not os.path.isdir("/sys/fs/cgroup/memory") and "memory" not in _controllers():
         pytest.skip("this machine's cgroups have no memory controller")
     container = podman.start("tail", "/dev/zero", flags=["--memory", "16m", "--memory-swap", "16m"])
@@ -318,6 +361,7 @@ def test_memory_limit_is_felt(podman: Podman) -> None:
 
 def test_update(podman: Podman) -> None:
     """Another limit of memory and another processor, while it runs; what was set before and is not named stays."""
+    podman.need_cgroups()
     if not os.path.isdir("/sys/fs/cgroup/memory") and not {"memory", "cpu", "cpuset"} <= set(_controllers()):
         pytest.skip("this machine's cgroups have no controllers of memory and processors")
     container = podman.start(*SLEEP, flags=["--memory", "256m", "--memory-swap", "256m", "--cpu-shares", "512"])
@@ -344,20 +388,21 @@ def _controllers() -> list[str]:
 
 def test_top_and_stats(podman: Podman) -> None:
     """The container's processes, and its counters."""
+    podman.need_cgroups()
     container = podman.start("sh", "-c", "sleep 1001 & exec sleep 1000")
     wait_for(lambda: len(podman.call("top", container, "args").out.splitlines()) == 3, "both processes")
     stats = json.loads(podman.call("stats", "--no-stream", "--format", "json", container).ok().out)
     assert stats[0]["pids"] == "2"
 
 
-def test_copy(podman: Podman, tmp_path: Path) -> None:
+def test_copy(podman: Podman, shared: Path) -> None:
     """Files into a running container, and out of it."""
     container = podman.start(*SLEEP)
-    (tmp_path / "in").write_text("text\n")
-    podman.call("cp", tmp_path / "in", f"{container}:/tmp/file").ok()
+    write(shared / "in", "text\n")
+    podman.call("cp", shared / "in", f"{container}:/tmp/file").ok()
     assert podman.call("exec", container, "cat", "/tmp/file").ok().out == "text\n"
-    podman.call("cp", f"{container}:/tmp/file", tmp_path / "out").ok()
-    assert (tmp_path / "out").read_text() == "text\n"
+    podman.call("cp", f"{container}:/tmp/file", shared / "out").ok()
+    assert (shared / "out").read_text() == "text\n"
 
 
 def test_health_check(podman: Podman) -> None:
@@ -388,11 +433,11 @@ def test_without_cgroups(ocirt: Podman) -> None:
     assert ocirt.call(*words).ok().out == Path("/proc/self/cgroup").read_text()
 
 
-def test_as_runc(ocirt: Podman, tmp_path: Path) -> None:
+def test_as_runc(ocirt: Podman, shared: Path) -> None:
     """Through a symlink with runc's name, podman sees runc."""
-    link = tmp_path / "runc"
+    link = shared / "runc"
     link.symlink_to(ocirt.runtime)
-    renamed = Podman(ocirt.machine, str(link))
+    renamed = ocirt.with_runtime(str(link))
     assert renamed.run("echo", "hello").ok().out == "hello\n"
     info = renamed.call("info", "--format", "{{.Host.OCIRuntime.Version}}").ok().out
     assert info.startswith("runc version ")
@@ -400,6 +445,7 @@ def test_as_runc(ocirt: Podman, tmp_path: Path) -> None:
 
 def test_the_containers_cgroups_go(podman: Podman) -> None:
     """After `rm` no cgroup of the container is left."""
+    podman.need_cgroups()
     container = podman.start(*SLEEP)
     pid = podman.inspect(container, ".State.Pid")
     paths = {line.split(":", 2)[2] for line in Path(f"/proc/{pid}/cgroup").read_text().splitlines()}

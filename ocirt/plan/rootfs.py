@@ -19,6 +19,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
+    from ocirt.cgroups.layout import Layout
     from ocirt.plan import Errors, Host, Plan, Request
     from ocirt.plan.namespaces import Namespaces
 
@@ -95,6 +96,16 @@ def root(tree: Tree) -> Plan:
     return plan
 
 
+def _shared_cgroups(layout: Layout, cgroup_paths: dict[str, str]) -> dict[str, str]:
+    """Controller to the runtime's own directory, in hierarchies of version 1 in which the container gets none."""
+    found = {}
+    for controller, place in layout.mounts.items():
+        if controller and controller not in cgroup_paths:
+            own = layout.own.get(controller, "/")
+            found[controller] = place if own == "/" or ".." in own.split("/") else place + own
+    return found
+
+
 def mounts(tree: Tree, spaces: Namespaces, cgroup_paths: dict[str, str], host: Host) -> Plan:
     """`mounts`, in their order."""
     plan: Plan = []
@@ -125,6 +136,7 @@ def mounts(tree: Tree, spaces: Namespaces, cgroup_paths: dict[str, str], host: H
                     host.layout.mode,
                     host.layout.mounts,
                     cgroup_paths,
+                    _shared_cgroups(host.layout, cgroup_paths),
                     "cgroup" in spaces.new,
                     options["attr_set"],
                     at=pointer,

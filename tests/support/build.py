@@ -19,6 +19,16 @@ def cache_directory() -> Path:
     return path
 
 
+def copy_clone(target: Path) -> Path:
+    """Copy what was built to an empty directory, for users who may not look into the clone; returns the path of `ocirt` there."""
+    target.chmod(0o755)
+    (target / "build").mkdir()
+    shutil.copytree(ROOT / "ocirt", target / "ocirt")
+    for name in ("ocirt", "ocirt-python"):
+        shutil.copy2(ROOT / "build" / name, target / "build" / name)
+    return target / "build" / "ocirt"
+
+
 def compiled(name: str, folder: Path = SOURCES) -> Path:
     """The static program made from `<folder>/<name>.c` (default: here). Raises RuntimeError with the compiler's words."""
     source = folder / f"{name}.c"

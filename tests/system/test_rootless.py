@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 
 from ocirt.spec.capabilities import NAMES
-from tests.support.build import ROOT
-from tests.support.bundle import Bundle
+from tests.support.build import copy_clone
+from tests.support.bundle import Bundle, cgroup_mount
 from tests.support.isolation import cgroup_mounts, mount, umount
 from tests.support.runtime import Runtime
 from tests.support.terminal import Terminal
@@ -33,12 +33,7 @@ pytestmark = pytest.mark.ocirt_only("peers differ in what a user may do; these a
 def clone() -> Iterator[Path]:
     """The built clone where every user can reach it."""
     directory = Path(tempfile.mkdtemp(prefix="ocirt-test-clone-"))
-    directory.chmod(0o755)
-    for name in ("build", "ocirt"):
-        (directory / name).mkdir()
-    shutil.copytree(ROOT / "ocirt", directory / "ocirt", dirs_exist_ok=True)
-    for name in ("ocirt", "ocirt-python"):
-        shutil.copy2(ROOT / "build" / name, directory / "build" / name)
+    copy_clone(directory)
     yield directory
     shutil.rmtree(directory)
 
@@ -139,6 +134,16 @@ def test_exec_with_a_score(rootless: Runtime, bundle: MakeBundle, tmp_path: Path
     path.chmod(0o644)
     path.parent.chmod(0o755)
     assert rootless.call("exec", "--process", path, container).ok().out == f"{own + 5}\n"
+
+
+def test_a_cgroup_mount(rootless: Runtime, bundle: MakeBundle) -> None:
+    """What may not make cgroups shows those that it is in, all of them, read-only: podman puts mounts of its own among them."""
+    made = owned(bundle(add_mounts=[{**cgroup_mount(), "options": ["nosuid", "noexec", "nodev"]}]), ONE)
+    script = "cd /sys/fs/cgroup; for name in . *; do test -e $name/cgroup.procs && mkdir $name/x 2>&1; done; true"
+    lines = rootless.shell(made, script).ok().out.splitlines()
+    shown = {Path(line.split("'")[2]).parent for line in lines}
+    assert {path.relative_to("/sys/fs/cgroup") for path in cgroup_mounts() if path.is_relative_to("/sys/fs/cgroup")} <= shown
+    assert all(line.endswith("Read-only file system") for line in lines)
 
 
 # With a pid namespace at the path $LINK, for as long as the runtime lasts.

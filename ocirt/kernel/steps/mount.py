@@ -206,13 +206,14 @@ def cgroup(
     mode: str,
     mounts: dict[str, str],
     paths: dict[str, str],
+    own: dict[str, str],
     namespace: bool,  # noqa: FBT001
     attributes: int,
 ) -> None:
     """The container's part of the cgroup tree, as the host has it: one version 2 mount, or a tmpfs with one a hierarchy.
 
     With a cgroup namespace they are new mounts, which show the namespace's root; without, or where that is not allowed, binds of
-    the container's own directories.
+    the container's own directories. `own`: where init is in the version 1 hierarchies in which the container has no cgroup.
     """
     if mode == "v2" or list(mounts) == [""]:
         run.fds[slot] = _cgroup_v2(paths, mounts, namespace, attributes)
@@ -233,7 +234,7 @@ def cgroup(
         elif controllers[0] in paths:
             fd = _bind(paths[controllers[0]], attributes)
         else:
-            continue
+            fd = _cgroup_of_init(own[controllers[0]], place, attributes)
         posix.mkdir(directory, 0o755, dir_fd=base)
         mount.move_mount_to(fd, resolve.open_no_links(base, directory))
         for name in controllers:
@@ -249,6 +250,16 @@ def _cgroup_v1(controllers: list[str], attributes: int) -> int:
     else:
         data = tuple((name, None) for name in controllers)
     return mount.new_mount("cgroup", "cgroup", data, attributes)
+
+
+def _cgroup_of_init(directory: str, place: str, attributes: int) -> int:
+    # Others may be in it as well: not to be changed.
+    try:
+        return _bind(directory, attributes | k.MOUNT_ATTR_RDONLY)
+    except CallError as err:
+        if err.errno != ENOENT:
+            raise
+        return _bind(place, attributes | k.MOUNT_ATTR_RDONLY)  # only a part of the hierarchy is mounted, which is init's
 
 
 def _cgroup_v2(paths: dict[str, str], mounts: dict[str, str], namespace: bool, attributes: int) -> int:  # noqa: FBT001

@@ -164,7 +164,20 @@ def test_a_cgroup_mount(mode: str, namespace: bool) -> None:
         on, namespaces=kinds, cgroupsPath="/pods/c1", add_mounts=[mount("/sys/fs/cgroup", "ro", "nosuid", kind="cgroup")]
     )
     paths = {controller: place + "/pods/c1" for controller, place in on.layout.mounts.items()}
-    assert the(plan, "mount.cgroup")[2] == ("mount/6", "/sys/fs/cgroup", mode, on.layout.mounts, paths, namespace, 3)
+    assert the(plan, "mount.cgroup")[2] == ("mount/6", "/sys/fs/cgroup", mode, on.layout.mounts, paths, {}, namespace, 3)
+
+
+def test_a_cgroup_mount_shows_where_init_is_if_the_container_has_no_cgroup() -> None:
+    """In a hierarchy that a rootless runtime may not write to. What /proc/self/cgroup says may lie outside of what is mounted."""
+    on = host("v1")
+    on.layout.own |= {"cpu": "/", "pids": "/user/alice", "cpuset": "/../other"}
+    entry = mount("/sys/fs/cgroup", "ro", kind="cgroup")
+    spec = edited(default_config(), add_mounts=[entry])
+    mounts = on.layout.mounts
+    paths = {name: f"{place}/c1" for name, place in mounts.items() if name not in ("cpu", "pids", "cpuset")}
+    plan = made(spec, on, paths=paths)
+    own = {"cpu": mounts["cpu"], "pids": mounts["pids"] + "/user/alice", "cpuset": mounts["cpuset"]}
+    assert the(plan, "mount.cgroup")[2][4:6] == (paths, own)
 
 
 def test_cgroup2_is_a_file_system_where_it_is_the_only_one() -> None:
