@@ -157,3 +157,63 @@ def test_an_unclean_end(ctr: Ctr) -> None:
     container = ctr.start("sh", "-c", "sleep 1001 & sleep 1002 & wait")
     ctr.call("task", "rm", "--force", container)
     wait_for(lambda: ctr.status(container) == "", "its removal")
+
+
+RUNS: dict[str, tuple[tuple[str, ...], str]] = {
+    "user": (("--user", "1000:29"), "id"),
+    "drop": (("--cap-drop", "CAP_KILL", "--cap-drop", "CAP_CHOWN"), "grep ^Cap /proc/self/status"),
+    "add": (("--cap-add", "CAP_NET_ADMIN"), "grep ^Cap /proc/self/status"),
+    "new-privileges": (("--allow-new-privs",), "grep NoNew /proc/self/status"),
+    "cpus": (("--cpu-quota", "20000", "--cpu-period", "50000", "--cpu-shares", "512"), "cat /sys/fs/cgroup/cpu/cpu.cfs_*_us"),
+    "device": (("--device", "/dev/net/tun"), "ls -l /dev/net | wc -l"),
+    "network-of-another": (("--with-ns", "network:/proc/self/ns/net"), "tail -n +3 /proc/net/dev | wc -l"),
+    "user-namespace": (("--uidmap", "0:1000:5000", "--gidmap", "0:1000:5000"), "cat /proc/self/uid_map; id"),
+    "no-pivot": (("--no-pivot",), "pwd; ls /"),
+    "propagation": (("--rootfs-propagation", "slave"), "grep ' / ' /proc/self/mountinfo | grep -c master"),
+    "mounts": ((), "cut -d ' ' -f 2-4 /proc/mounts | grep -v -E '^(/ |/proc/|/sys/)' | sort"),
+    "directory": (("--cwd", "/made/on/demand"), "pwd"),
+    "killed": ((), "sh -c 'kill -KILL $$'; exit $?"),
+}
+
+
+@pytest.mark.parametrize("name", RUNS)
+def test_run_as_with_runc(containerd: Containerd, no_leaks: list[Path], name: str) -> None:
+    """Exit code and output are runc's, word for word."""
+    flags, script = RUNS[name]
+    results = []
+    for each in ("ocirt", "runc"):
+        ctr = Ctr(containerd, runtime_path(each))
+        results.append(ctr.run("sh", "-c", script, flags=flags))
+        ctr.clean_up()
+    seen, expected = ((result.rc, result.out) for result in results)
+    assert seen == expected, results[0].err
+
+
+def test_stdin(ctr: Ctr) -> None:
+    """What ctr reads the container reads, in `run` and in `exec`."""
+    assert ctr.run("sh", "-c", "read line; echo got $line", stdin="a word\n").ok().out == "got a word\n"
+
+
+def test_exec_with_flags(ctr: Ctr) -> None:
+    """A terminal, a user, a directory; a signal to the exec'd process alone."""
+    container = ctr.start("sleep", "1000")
+    words = ["task", "exec", "--exec-id", "terminal", "--tty", container, "sh", "-c", "tty; exit 6"]
+    with Terminal([*ctr.containerd.argv(), *words], env=ctr.env, rows=20, columns=50) as terminal:
+        assert terminal.wait() == 6
+        assert b"/dev/pts/" in terminal.output
+    flags = ("--exec-id", "user", "--user", "1000", "--cwd", "/tmp")
+    assert ctr.call("task", "exec", *flags, container, "sh", "-c", "id -u; pwd").ok().out == "1000\n/tmp\n"
+    ctr.call("task", "exec", "--exec-id", "long", "--detach", container, "sh", "-c", "echo x >/tmp/there; exec sleep 1001").ok()
+    wait_for(lambda: len(ctr.call("task", "ps", container).out.splitlines()) == 3, "the second process")
+    ctr.call("task", "kill", "--exec-id", "long", "--signal", "KILL", container).ok()
+    wait_for(lambda: len(ctr.call("task", "ps", container).out.splitlines()) == 2, "its end")
+    assert ctr.status(container) == "RUNNING"
+
+
+def test_pause_and_remove(ctr: Ctr) -> None:
+    """Nothing runs in a paused container; it can be removed by force."""
+    container = ctr.start("sh", "-c", "while :; do sleep 0.02; done")
+    ctr.call("task", "pause", container).ok()
+    ctr.call("task", "exec", "--exec-id", "e", container, "true").failed("paus")
+    ctr.call("task", "rm", "--force", container)
+    wait_for(lambda: ctr.status(container) == "", "its removal")
