@@ -302,8 +302,9 @@ def podman_storage(podman: Podman) -> Iterator[Podman]:
 
 
 # The rest of containerd is not needed, and some of it leaves things on the machine.
+_CRI = "io.containerd.grpc.v1.cri"
 _WITHOUT = [
-    "io.containerd.grpc.v1.cri",
+    _CRI,
     "io.containerd.internal.v1.opt",
     "io.containerd.internal.v1.tracing",
     "io.containerd.tracing.processor.v1.otlp",
@@ -311,28 +312,58 @@ _WITHOUT = [
 ]
 
 
-class Containerd:
-    """A containerd of our own."""
+def _cri(runtimes: Mapping[str, str], sandbox_image: str, place: Path) -> str:
+    """The CRI plugin's configuration: runtime handlers by name, and nothing that a machine may lack."""
+    lines = [f'[plugins."{_CRI}"]', f'sandbox_image = "{sandbox_image}"', "restrict_oom_score_adj = true"]
+    lines += ["disable_hugetlb_controller = true", "disable_apparmor = true", 'stream_server_address = "127.0.0.1"']
+    lines += [f'[plugins."{_CRI}".cni]', f'conf_dir = "{place}/cni"', f'bin_dir = "{place}/cni"']
+    lines += [f'[plugins."{_CRI}".containerd]', f'default_runtime_name = "{next(iter(runtimes))}"']
+    for name, path in runtimes.items():
+        table = f'plugins."{_CRI}".containerd.runtimes.{name}'
+        lines += [f"[{table}]", 'runtime_type = "io.containerd.runc.v2"', f"[{table}.options]", f'BinaryName = "{path}"']
+    return "\n".join(lines) + "\n"
 
-    def __init__(self, machine: Machine, name: str = "containerd") -> None:
+
+class Containerd:
+    """A containerd of our own; `runtimes` (handlers of pods, by name) and `sandbox_image`: with its CRI plugin.
+
+    `programs`: the directory of a containerd, ctr and shim that are not the machine's.
+    """
+
+    def __init__(
+        self,
+        machine: Machine,
+        name: str = "containerd",
+        *,
+        runtimes: Mapping[str, str] | None = None,
+        sandbox_image: str = "",
+        programs: Path | None = None,
+    ) -> None:
         self.machine = machine
+        self.programs = programs
         place = machine.path / f"{name}-containerd"
         self.address = f"{place}.sock"
         place.mkdir()
         configuration = place / "config.toml"
+        without = [plugin for plugin in _WITHOUT if not (runtimes and plugin == _CRI)]
         configuration.write_text(
-            f'version = 2\nroot = "{place}/root"\nstate = "{place}/state"\ndisabled_plugins = {json.dumps(_WITHOUT)}\n'
-            f'[grpc]\naddress = "{self.address}"\n'
+            f'version = 2\nroot = "{place}/root"\nstate = "{place}/state"\ndisabled_plugins = {json.dumps(without)}\n'
+            f'[grpc]\naddress = "{self.address}"\n{_cri(runtimes, sandbox_image, place) if runtimes else ""}'
         )
+        # It looks for its shim in PATH.
+        env = {**machine.env, "PATH": f"{programs}:{machine.env['PATH']}"} if programs else machine.env
         self.log = place / "log"
         with self.log.open("wb") as log:
             self.process = subprocess.Popen(
-                [program("containerd") or "containerd", "--config", str(configuration)],
+                [self._program("containerd"), "--config", str(configuration)],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
-                env=machine.env,
+                env=env,
             )
+
+    def _program(self, name: str) -> str:
+        return str(self.programs / name) if self.programs else program(name) or name
 
     def ready(self) -> bool:
         """Whether it answers."""
@@ -341,7 +372,7 @@ class Containerd:
 
     def argv(self) -> list[str]:
         """How ctr finds it."""
-        return [program("ctr") or "ctr", "--address", self.address]
+        return [self._program("ctr"), "--address", self.address]
 
     def stop(self) -> None:
         """End it."""

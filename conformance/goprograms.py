@@ -63,3 +63,16 @@ def source(name: str, path: str, version: str) -> Path:
         return Path(subprocess.run(argv, cwd=place, capture_output=True, text=True, check=True).stdout.strip())
     finally:
         shutil.rmtree(place)
+
+
+def containerd2() -> Path:
+    """The directory of containerd, its shim and ctr of the second major version, which Debian 12 does not have."""
+    module = "github.com/containerd/containerd/v2"
+    names = ("containerd", "containerd-shim-runc-v2", "ctr")
+    return build("containerd", {module: "v2.2.9"}, [f"{module}/cmd/{name}" for name in names], go="1.24")
+
+
+def crictl() -> str:
+    """The machine's crictl, or one that is built."""
+    module = "sigs.k8s.io/cri-tools"
+    return program("crictl") or str(build("crictl", {module: "v1.34.0"}, [f"{module}/cmd/crictl"], go="1.24") / "crictl")

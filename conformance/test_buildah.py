@@ -44,12 +44,12 @@ class Buildah:
         """What runs a command in it."""
         return ["run", "--runtime", self.runtime, "--isolation", "oci", "--network", "none", *flags, self.container, *args]
 
-    def build(self, place: Path, *lines: str) -> Result:
+    def build(self, place: Path, *lines: str, flags: tuple[str, ...] = ()) -> Result:
         """`build` of these lines upon the machine's root file system, as `localhost/ocirt-built`."""
         shutil.copy(self.machine.image, place / "image.tar")
         (place / "Containerfile").write_text("\n".join(("FROM scratch", "ADD image.tar /", *lines, "")))
-        flags = ["--runtime", self.runtime, "--isolation", "oci", "--network", "none"]
-        return self.call("build", *flags, "--cgroup-parent", self.cgroup, "--tag", "ocirt-built", place)
+        own = ["--runtime", self.runtime, "--isolation", "oci", "--network", "none"]
+        return self.call("build", *own, *flags, "--cgroup-parent", self.cgroup, "--tag", "ocirt-built", place)
 
     def run(self, *args: str, flags: tuple[str, ...] = (), **options: Any) -> Result:
         """`run` of a command in it."""
@@ -116,3 +116,38 @@ def test_build(buildah: Buildah, tmp_path: Path) -> None:
 def test_a_failing_build(buildah: Buildah, tmp_path: Path) -> None:
     """The exit code of a RUN ends it."""
     buildah.build(tmp_path, "RUN exit 9").failed("exit status 9")
+
+
+@pytest.mark.parametrize(
+    ("flags", "script"),
+    [
+        ((), "grep -E '^(Cap|NoNew|Seccomp:)' /proc/self/status"),
+        (("--cap-add", "CAP_NET_ADMIN", "--cap-drop", "CAP_CHOWN"), "grep ^Cap /proc/self/status"),
+        ((), "cut -d ' ' -f 2-4 /proc/mounts | grep -v -E '^(/ |/proc/|/sys/)' | sort"),
+        (("--mount", "type=tmpfs,destination=/scratch,tmpfs-size=64k"), "grep ' /scratch ' /proc/mounts"),
+        (("--user", "alice"), "id; echo $HOME"),
+        ((), "sh -c 'kill -KILL $$'; exit $?"),
+        ((), "ls /dev; ulimit -n; umask; cat /proc/self/oom_score_adj"),
+    ],
+)
+def test_run_as_with_runc(machine: Machine, no_leaks: list[Path], flags: tuple[str, ...], script: str) -> None:
+    """Exit code and output are runc's, word for word."""
+    need("buildah")
+    results = []
+    for runtime in ("ocirt", "runc"):
+        made = Buildah(machine, runtime_path(runtime))
+        made.make()
+        results.append(made.run("/bin/sh", "-c", script, flags=flags))
+        made.call("rm", "--all").ok()
+    seen, expected = ((result.rc, result.out) for result in results)
+    assert seen == expected, results[0].err
+
+
+def test_limits_of_a_build(buildah: Buildah, tmp_path: Path) -> None:
+    """`build --memory` and `--cpu-quota` reach the cgroup of each RUN."""
+    if not Path("/sys/fs/cgroup/memory").is_dir():
+        pytest.skip("looks at the controllers of cgroup version 1")
+    read = "cat /sys/fs/cgroup/memory/memory.limit_in_bytes /sys/fs/cgroup/cpu/cpu.cfs_quota_us"
+    buildah.build(tmp_path, f"RUN {read} >/seen", flags=("--memory", "64m", "--cpu-period", "50000", "--cpu-quota", "20000")).ok()
+    buildah.make("localhost/ocirt-built")
+    assert buildah.run("/bin/cat", "/seen").ok().out.split() == [str(64 << 20), "20000"]
