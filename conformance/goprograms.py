@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import shutil
 import subprocess
 from collections.abc import Mapping, Sequence
@@ -39,6 +40,8 @@ def build(name: str, modules: Mapping[str, str], packages: Sequence[str], *, go:
         )
         if done.returncode and ("403" in done.stderr or "dial tcp" in done.stderr):
             pytest.skip(f"the Go modules of {name} cannot be had here: {done.stderr.strip()[-300:]}")
+        if done.returncode and re.search(r"requires go|toolchain not available", done.stderr, re.IGNORECASE):
+            pytest.skip(f"{name} needs Go {go} or later: {done.stderr.strip()[-300:]}")
         assert done.returncode == 0, done.stderr
         (place / "bin").rename(found)
     finally:
