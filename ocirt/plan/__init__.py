@@ -16,6 +16,7 @@ from __future__ import annotations
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Iterable
     from typing import Any
 
     # operation and arguments: the names are those of the function ocirt.kernel.steps.<module>.<name>
@@ -114,3 +115,8 @@ class Request:
 def step(side: str, operation: str, *arguments: Any, at: str = "", errors: Errors | None = None) -> Step:
     """One step; `at` is the JSON pointer of what it comes from."""
     return (side, operation, arguments, at, errors)
+
+
+def id_lines(mappings: Iterable[dict[str, int]]) -> tuple[tuple[int, int, int], ...]:
+    """Id mappings as the lines of /proc/PID/uid_map: first id inside, first id outside, how many."""
+    return tuple((entry["containerID"], entry["hostID"], entry["size"]) for entry in mappings)

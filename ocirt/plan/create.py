@@ -48,7 +48,7 @@ def plan_create(spec: dict[str, Any], host: Host, request: Request, paths: dict[
         raise Error("invalid", "a private root needs pivot_root", subject="/linux/rootfsPropagation", hint="leave --no-pivot out")
 
     plan = namespaces.open_joined(spaces)
-    plan += rootfs.sources(tree)
+    plan += rootfs.sources(tree, spaces)
     if seccomp:
         plan.append(step(PARENT, "program.load_filter", request.state_root, seccomp, at="/linux/seccomp"))
     plan += cgroup.before(spec, paths, entries, host, request)

@@ -149,6 +149,7 @@ HOOKS = {
 }
 BIND = {"destination": "/data", "source": "/srv/data", "options": ["rbind", "ro", "rprivate"]}
 ID_MAPPED = {"destination": "/mapped", "source": "volume", "options": ["bind", "idmap"]}
+OWN_MAPPINGS = {"destination": "/own", "source": "/own", "options": ["rbind", "ridmap"], **USER}
 READ_ONLY_TMPFS = {"destination": "/ro", "type": "tmpfs", "source": "tmpfs", "options": ["ro", "tmpcopyup", "size=1m"]}
 CGROUP_MOUNT = {"destination": "/sys/fs/cgroup", "type": "cgroup", "source": "cgroup", "options": ["nosuid", "ro"]}
 LIMITS = {
@@ -224,7 +225,7 @@ def cases() -> dict[str, Case]:
         "everything": (everything, host(), request(console="socket", fds=3, listen_fds=2)),
         "everything, v1": (everything, host("v1"), request(console="attached", waits=False)),
         "everything in a user namespace": (
-            lambda: edited(everything(), linux=USER, namespaces=[*ALL_KINDS, "user"], add_mounts=[ID_MAPPED]),
+            lambda: edited(everything(), linux=USER, namespaces=[*ALL_KINDS, "user"], add_mounts=[ID_MAPPED, OWN_MAPPINGS]),
             host(),
             request(console="socket"),
         ),

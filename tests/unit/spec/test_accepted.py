@@ -101,6 +101,16 @@ def test_what_is_written_by_runc(tmp_path: Path, flags: list[str]) -> None:
         {"/mounts/0": {"destination": "/proc", "type": "none", "source": "/proc", "options": ["rbind"]}},
         {"/mounts/-": {"destination": "/m", "options": ["remount", "ro"]}},
         {"/mounts/-": {"destination": "/m", "source": "/m", "options": ["bind", "idmap"]}, **user_namespace()},
+        {"/mounts/-": {"destination": "/m", "source": "/m", "options": ["rbind", "ridmap"]}, **user_namespace()},
+        {
+            "/mounts/-": {
+                "destination": "/m",
+                "source": "/m",
+                "options": ["bind"],
+                "uidMappings": [{"containerID": 0, "hostID": 7, "size": 1}],
+                "gidMappings": [{"containerID": 5, "hostID": 7, "size": 9}],
+            }
+        },
         {**user_namespace(), "/process/user": {"uid": 65535, "gid": 65535, "additionalGids": [1]}},
         {**user_namespace(), "/linux/uidMappings/-": {"containerID": 65536, "hostID": 99999, "size": 1}},
         {**user_namespace(), "/linux/uidMappings/0/size": 4294967295 - 100000},

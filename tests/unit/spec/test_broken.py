@@ -229,6 +229,22 @@ MEANING: list[tuple[Changes, str, str, str]] = [
     (_mount("bind", "idmap"), "/mounts/0/options", "idmap needs mappings", '{"type": "user"}'),
     (_mount("bind", "idmap", uidMappings=[_MAPPING]), "/mounts/0", 'without "gidMappings"', '"gidMappings"'),
     (_mount("bind", gidMappings=[_MAPPING]), "/mounts/0", 'without "uidMappings"', '"uidMappings"'),
+    (_mount("rbind", "ridmap"), "/mounts/0/options", "ridmap needs mappings", '"uidMappings" and "gidMappings"'),
+    (_mount("bind", uidMappings=[], gidMappings=[_MAPPING]), "/mounts/0/uidMappings", "both uids and gids", "containerID"),
+    (_mount("bind", uidMappings=[_MAPPING], gidMappings=[]), "/mounts/0/gidMappings", "both uids and gids", "containerID"),
+    (
+        _mount("bind", uidMappings=[_MAPPING], gidMappings=[_MAPPING | {"size": 0}]),
+        "/mounts/0/gidMappings/0/size",
+        "maps no ids",
+        "1 or more",
+    ),
+    (
+        _mount("bind", uidMappings=[_MAPPING, _MAPPING], gidMappings=[_MAPPING]),
+        "/mounts/0/uidMappings/1/containerID",
+        "overlaps",
+        "each id once",
+    ),
+    (_mount(uidMappings=[_MAPPING], gidMappings=[_MAPPING], type="tmpfs"), "/mounts/0/options", "only a bind mount", '"bind"'),
     ({"/hooks": {"prestart": [{"path": "hook"}]}}, "/hooks/prestart/0/path", "not an absolute path", '"/usr/bin/hook"'),
     ({"/hooks": {"poststop": [{"path": "/x", "env": ["A"]}]}}, "/hooks/poststop/0/env/0", '"A"', "NAME=value"),
     ({"/linux/sysctl": {"kernel.core_pattern": "x"}}, "/linux/sysctl/kernel.core_pattern", "whole host", "net.*"),
@@ -359,8 +375,6 @@ UNSUPPORTED: list[tuple[Changes, str]] = [
     ({"/linux/resources/network": {"priorities": [{"name": "lo", "priority": 1}]}}, "/linux/resources/network/priorities"),
     ({"/linux/resources/rdma": {"mlx5_0": {"hcaHandles": 1}}}, "/linux/resources/rdma"),
     ({"/linux/seccomp": {**_ERRNO, "listenerPath": "/run/s"}}, "/linux/seccomp/listenerPath"),
-    (_mount("rbind", "ridmap") | user_namespace(), "/mounts/0/options"),
-    (_mount("bind", "idmap", uidMappings=[_MAPPING], gidMappings=[_MAPPING]) | user_namespace(), "/mounts/0/uidMappings"),
 ]
 
 WARNINGS: list[tuple[Changes, str, str, str]] = [
