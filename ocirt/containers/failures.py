@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import posix
-from errno import EACCES, EINVAL, EISDIR, ENODEV, ENOENT, ENOSYS, EPERM
+from errno import EACCES, EEXIST, EINVAL, EISDIR, ENODEV, ENOENT, ENOSYS, EPERM
 
 from ocirt.errors import Error
 from ocirt.kernel.run import ChildGoneError, StepError
@@ -67,6 +67,8 @@ _WORDS = {
     "device.make": "make device",
     "device.bind": "bind device",
     "cgroup.make": "make cgroup",
+    "netdevice.check": "network device",
+    "netdevice.move": "move network device",
 }
 
 
@@ -110,6 +112,8 @@ def _hint(operation: str, errno: int, arguments: tuple[Any, ...]) -> str:
         return "a capability that the caller does not have cannot be given"
     if operation == "idmap.map":
         return _idmap_hint(errno, recursive=bool(arguments[-1]))
+    if operation.startswith("netdevice."):
+        return _netdevice_hint(errno, arguments)
     if operation == "user.become" and errno == EINVAL:
         return "the user namespace maps no such id"
     if operation == "user.map" and errno == EPERM:
@@ -123,6 +127,17 @@ def _idmap_hint(errno: int, *, recursive: bool) -> str:
         return f"this kernel cannot map the ids of {what}"
     if errno == EPERM:
         return f"it takes CAP_SYS_ADMIN where {what} was mounted, and no mapping that is there already"
+    return ""
+
+
+def _netdevice_hint(errno: int, arguments: tuple[Any, ...]) -> str:
+    if errno == ENODEV:
+        return "`ip link` shows those of the runtime's network namespace"
+    if errno == EEXIST:
+        name = arguments[1] or arguments[0]
+        return f'"{name}" is the name, or an alternative name, of a device already: choose another "name", such as "eth%d"'
+    if errno == EINVAL:
+        return "the kernel does not let every kind of device change its network namespace"
     return ""
 
 

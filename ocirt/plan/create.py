@@ -49,6 +49,11 @@ def plan_create(spec: dict[str, Any], host: Host, request: Request, paths: dict[
 
     plan = namespaces.open_joined(spaces)
     plan += rootfs.sources(tree, spaces)
+    net_devices = linux.get("netDevices")
+    if net_devices:
+        from ocirt.plan import netdevices  # noqa: PLC0415  (only if there are some)
+
+        plan += netdevices.look(net_devices, spaces)
     if seccomp:
         plan.append(step(PARENT, "program.load_filter", request.state_root, seccomp, at="/linux/seccomp"))
     plan += cgroup.before(spec, paths, entries, host, request)
@@ -75,8 +80,10 @@ def plan_create(spec: dict[str, Any], host: Host, request: Request, paths: dict[
     plan += rootfs.root(tree)
     plan += rootfs.mounts(tree, spaces, paths, host)
     plan += rootfs.devices(tree, spaces, host)
-    if hooks.get("prestart") or hooks.get("createRuntime"):
+    if hooks.get("prestart") or hooks.get("createRuntime") or net_devices:
         plan += [step(INIT, "sync.tell", "mounted"), step(PARENT, "sync.expect", "mounted")]
+        if net_devices:
+            plan += netdevices.move(net_devices)
         plan += _hooks(hooks, "prestart", PARENT, "creating")
         plan += _hooks(hooks, "createRuntime", PARENT, "creating")
         plan += [step(PARENT, "sync.tell", "hooked"), step(INIT, "sync.expect", "hooked")]

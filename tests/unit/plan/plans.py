@@ -152,6 +152,7 @@ ID_MAPPED = {"destination": "/mapped", "source": "volume", "options": ["bind", "
 OWN_MAPPINGS = {"destination": "/own", "source": "/own", "options": ["rbind", "ridmap"], **USER}
 READ_ONLY_TMPFS = {"destination": "/ro", "type": "tmpfs", "source": "tmpfs", "options": ["ro", "tmpcopyup", "size=1m"]}
 CGROUP_MOUNT = {"destination": "/sys/fs/cgroup", "type": "cgroup", "source": "cgroup", "options": ["nosuid", "ro"]}
+NET_DEVICES = {"eth1": {"name": "eth0"}, "a~b": {}}
 LIMITS = {
     "devices": [{"allow": False, "access": "rwm"}, {"allow": True, "type": "c", "major": 10, "minor": 229, "access": "rw"}],
     "memory": {"limit": 1 << 26},
@@ -250,6 +251,12 @@ def cases() -> dict[str, Case]:
         "user beside a joined pid namespace": (
             with_edits(namespaces=spaces("mount", "user", "uts", pid="/proc/7/ns/pid"), linux=USER),
             host(),
+            request(),
+        ),
+        "network devices": (with_edits(linux={"netDevices": NET_DEVICES}), host(), request()),
+        "network devices, joined": (
+            with_edits(namespaces=spaces("pid", "mount", **by_path), linux={"netDevices": NET_DEVICES}, hooks=HOOKS),
+            host("v1"),
             request(),
         ),
         "joined": (with_edits(namespaces=spaces("pid", "mount", **by_path)), host(), request()),

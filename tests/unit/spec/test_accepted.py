@@ -162,6 +162,8 @@ def test_what_is_written_by_runc(tmp_path: Path, flags: list[str]) -> None:
         {"/linux/seccomp": {"defaultAction": "SCMP_ACT_TRACE", "defaultErrnoRet": 65535, "flags": [], "listenerPath": ""}},
         {"/linux/seccomp": {"defaultAction": "SCMP_ACT_ERRNO", "defaultErrnoRet": 4095, "architectures": ["SCMP_ARCH_X86_64"]}},
         {"/linux/netDevices": {}},
+        {"/linux/netDevices": {"eth0": {}, "eth1": {"name": ""}, "x" * 15: {"name": "eth%d"}, "a": {"name": "eth%d"}}},
+        {"/linux/netDevices": {"eth0": {"name": "eth1"}, "eth1": {"name": "eth0"}}},
     ],
 )
 def test_allowed(changes: dict[str, Any]) -> None:
