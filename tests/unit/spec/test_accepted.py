@@ -158,6 +158,10 @@ def test_what_is_written_by_runc(tmp_path: Path, flags: list[str]) -> None:
             }
         },
         {"/linux/resources/rdma": {}, "/linux/resources/network": {"classID": 0, "priorities": []}},
+        {
+            "/linux/resources/rdma": {"mlx5_0": {"hcaHandles": 0}, "rxe0": {"hcaObjects": 4294967295}},
+            "/linux/resources/network": {"classID": 4294967295, "priorities": [{"name": "eth0", "priority": 0}]},
+        },
         {"/linux/seccomp": {"defaultAction": "SCMP_ACT_ALLOW"}},
         {"/linux/seccomp": {"defaultAction": "SCMP_ACT_TRACE", "defaultErrnoRet": 65535, "flags": [], "listenerPath": ""}},
         {"/linux/seccomp": {"defaultAction": "SCMP_ACT_ERRNO", "defaultErrnoRet": 4095, "architectures": ["SCMP_ARCH_X86_64"]}},

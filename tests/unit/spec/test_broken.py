@@ -245,6 +245,14 @@ MEANING: list[tuple[Changes, str, str, str]] = [
         "each id once",
     ),
     (_mount(uidMappings=[_MAPPING], gidMappings=[_MAPPING], type="tmpfs"), "/mounts/0/options", "only a bind mount", '"bind"'),
+    ({"/linux/resources/rdma": {"mlx5_0": {}}}, "/linux/resources/rdma/mlx5_0", "limits nothing", '"hcaHandles"'),
+    ({"/linux/resources/rdma": {"a b": {"hcaHandles": 1}}}, "/linux/resources/rdma/a b", "not the name of a device", "mlx5_0"),
+    (
+        {"/linux/resources/network": {"priorities": [{"name": "", "priority": 1}]}},
+        "/linux/resources/network/priorities/0/name",
+        "not the name of a network device",
+        "eth0",
+    ),
     (
         {"/linux/namespaces": [{"type": "mount"}], "/hostname": "", "/linux/netDevices": {"eth0": {}}},
         "/linux/netDevices",
@@ -389,9 +397,6 @@ UNSUPPORTED: list[tuple[Changes, str]] = [
     ({"/linux/memoryPolicy": {"mode": "MPOL_LOCAL"}}, "/linux/memoryPolicy"),
     ({"/linux/personality": {"domain": "LINUX32"}}, "/linux/personality"),
     ({"/linux/namespaces/-": {"type": "time"}, "/linux/timeOffsets": {"monotonic": {"secs": -1}}}, "/linux/timeOffsets"),
-    ({"/linux/resources/network": {"classID": 1}}, "/linux/resources/network/classID"),
-    ({"/linux/resources/network": {"priorities": [{"name": "lo", "priority": 1}]}}, "/linux/resources/network/priorities"),
-    ({"/linux/resources/rdma": {"mlx5_0": {"hcaHandles": 1}}}, "/linux/resources/rdma"),
     ({"/linux/seccomp": {**_ERRNO, "listenerPath": "/run/s"}}, "/linux/seccomp/listenerPath"),
 ]
 
