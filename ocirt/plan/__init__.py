@@ -41,15 +41,17 @@ class Host:
     root: whether the runtime's effective user is 0 (of the host, or of a user namespace)
     user_namespace: whether the runtime itself runs in a user namespace that is not the first
     waiter: the path of the program that waits for `start` in init's place, "" where there is none
+    resctrl: the resctrl file system (ocirt.cgroups.resctrl.Resctrl) or None; looked up only for a document with intelRdt
     """
 
-    __slots__ = ("layout", "root", "user_namespace", "waiter")
+    __slots__ = ("layout", "resctrl", "root", "user_namespace", "waiter")
 
     def __init__(self, layout: Any, root: bool, user_namespace: bool, waiter: str = "") -> None:  # noqa: FBT001
         self.layout = layout
         self.root = root
         self.user_namespace = user_namespace
         self.waiter = waiter
+        self.resctrl: Any = None
 
 
 class Request:

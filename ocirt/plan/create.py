@@ -57,6 +57,10 @@ def plan_create(spec: dict[str, Any], host: Host, request: Request, paths: dict[
     if seccomp:
         plan.append(step(PARENT, "program.load_filter", request.state_root, seccomp, at="/linux/seccomp"))
     plan += cgroup.before(spec, paths, entries, host, request)
+    if "intelRdt" in linux:
+        from ocirt.plan import resctrl  # noqa: PLC0415  (only if the section is there)
+
+        plan += resctrl.make(linux["intelRdt"], host, request.container_id)
     if request.waits:
         plan.append(step(PARENT, "barrier.make", request.directory))
         if waiter:
@@ -64,6 +68,8 @@ def plan_create(spec: dict[str, Any], host: Host, request: Request, paths: dict[
     plan.append(step(PARENT, "sync.open"))
     plan += namespaces.clone(spaces, process.oom_score(run, staged=spaces.staged))
     plan += cgroup.enter(paths)
+    if "intelRdt" in linux:
+        plan += resctrl.join(linux["intelRdt"], host, request.container_id)
     plan += namespaces.maps(spaces, linux, host)
     plan += namespaces.meanwhile(spaces, by_init=by_init)
     plan += process.limits(run)

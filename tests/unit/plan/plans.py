@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from ocirt.cgroups.layout import Layout
 from ocirt.cgroups.paths import resolve
+from ocirt.cgroups.resctrl import Resctrl
 from ocirt.cli.spec import default
 from ocirt.plan import Host, Request
 from ocirt.plan.create import plan_create
@@ -45,9 +46,12 @@ def layout(mode: str = "v2") -> Layout:
     return Layout(mode, mounts, dict.fromkeys(mounts, "/"))
 
 
-def host(mode: str = "v2", *, root: bool = True, user_namespace: bool = False, waiter: str = "") -> Host:
-    """A machine and a caller."""
-    return Host(layout(mode), root, user_namespace, waiter)
+def host(mode: str = "v2", *, root: bool = True, user_namespace: bool = False, waiter: str = "", rdt: bool = False) -> Host:
+    """A machine and a caller; `rdt`: with resctrl."""
+    made_up = Host(layout(mode), root, user_namespace, waiter)
+    if rdt:
+        made_up.resctrl = Resctrl("/sys/fs/resctrl", frozenset(("L3", "MB", "L3_MON")))
+    return made_up
 
 
 def request(**changes: Any) -> Request:
@@ -85,11 +89,12 @@ def execution(
     kinds: tuple[str, ...] = ALL_KINDS,
     paths: dict[str, str] | None = None,
     seccomp: Spec | None = None,
+    kept: Spec | None = None,
     **process: Any,
 ) -> Plan:
-    """The plan that runs one more process in a container with new namespaces `kinds`."""
+    """The plan that runs one more process in a container with new namespaces `kinds`, and with `kept` in its record."""
     spec = {"process": default_config()["process"] | process, "seccomp": seccomp}
-    record = {"pid": 4242, "start_time": 7, "namespaces": dict.fromkeys(kinds, "")}
+    record = {"pid": 4242, "start_time": 7, "namespaces": dict.fromkeys(kinds, ""), **(kept or {})}
     return plan_exec(spec, record, {"": CGROUP + "/c1"} if paths is None else paths, on or host(), asked or request())
 
 
@@ -253,6 +258,11 @@ def cases() -> dict[str, Case]:
             host(),
             request(),
         ),
+        "resctrl": (
+            with_edits(linux={"intelRdt": {"closID": "x", "enableMonitoring": True}}),
+            host("hybrid", rdt=True),
+            request(),
+        ),
         "network devices": (with_edits(linux={"netDevices": NET_DEVICES}), host(), request()),
         "network devices, joined": (
             with_edits(namespaces=spaces("pid", "mount", **by_path), linux={"netDevices": NET_DEVICES}, hooks=HOOKS),
@@ -314,6 +324,7 @@ def executions() -> dict[str, Plan]:
         "terminal": execution(asked=request(console="socket", fds=2, listen_fds=1)),
         "pipes": execution(asked=request(pipes=True), oomScoreAdj=5, rlimits=RLIMITS),
         "no cgroup": execution(paths={}),
+        "resctrl": execution(kept={"resctrl": {"root": "/r", "group": "/r/c1", "monitor": ""}}),
         "v1": execution(host("v1"), paths={name: f"{CGROUP}/{name}/c1" for name in CONTROLLERS}),
     }
 
