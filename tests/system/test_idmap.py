@@ -155,3 +155,20 @@ def test_one_of_two(runtime: Runtime, bundle: MakeBundle, tree: Path) -> None:
     made = bundle(add_mounts=[mapped(tree, "bind", uidMappings=OWN["uidMappings"])])
     result = runtime.run(made).failed(rc=1)
     assert ("gidMappings" if runtime.is_ocirt else "both uid and gid mappings") in result.err
+
+
+@pytest.mark.parametrize("options", [["rbind"], ["rbind", "shared"]], ids="-".join)
+def test_what_a_user_namespace_mounts_stays_inside(runtime: Runtime, bundle: MakeBundle, tree: Path, options: list[str]) -> None:
+    """Its root may mount; where the source is shared on the host, nothing of that comes out."""
+    capabilities = {name: ["CAP_SYS_ADMIN"] for name in ("bounding", "effective", "permitted")}
+    made = with_user_namespace(bundle(add_mounts=[mapped(tree, *options)], capabilities=capabilities))
+    before = Path("/proc/self/mountinfo").read_text()
+    said = runtime.shell(
+        made, "mount -t tmpfs inside /m && grep inside /proc/self/mountinfo; cut -d' ' -f5- /proc/self/mountinfo"
+    )
+    assert "inside" in said.ok().out
+    assert Path("/proc/self/mountinfo").read_text() == before
+    container = runtime.run_detached(made.edit(args=["sh", "-c", "mount -t tmpfs inside /m && echo up && sleep 1000"]))
+    runtime.wait_output(container, "up")
+    assert "inside" not in Path("/proc/self/mountinfo").read_text()
+    runtime.delete(container, "--force").ok()
