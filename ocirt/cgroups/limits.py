@@ -30,15 +30,10 @@ OR_NEXT = 2  # go on with the next entry; if the file does exist, leave the next
 def writes(resources: dict[str, Any] | None, mode: str, pointer: str = POINTER) -> list[Entry]:
     """The writes that set `resources` in a cgroup of version 1 (`mode` "v1" or "hybrid") or 2 ("v2"); device rules apart.
 
-    `pointer` is where the resources stand, for errors and traces. Raises Error for values that contradict each other or that
-    this version can't set.
+    `pointer` is where the resources stand, for errors and traces. Raises Error for values that contradict each other.
     """
     if not resources:
         return []
-    for name in ("network", "rdma"):
-        section = resources.get(name)
-        if section and any(value not in (None, [], {}) for value in section.values()):
-            raise Error("unsupported", "not supported yet", subject=f"{pointer}/{name}")
     unified = resources.get("unified")
     if mode == "v2":
         found = _pids(resources, pointer)
@@ -47,6 +42,7 @@ def writes(resources: dict[str, Any] | None, mode: str, pointer: str = POINTER) 
         found += _cpu_v2(resources.get("cpu") or {}, pointer + "/cpu")
         found += _cpuset(resources, pointer)
         found += _huge_pages(resources, pointer, ".max")
+        found += _rdma(resources.get("rdma") or {}, pointer + "/rdma")
         if unified:
             found += _unified(unified, pointer + "/unified")
         return found
@@ -58,6 +54,8 @@ def writes(resources: dict[str, Any] | None, mode: str, pointer: str = POINTER) 
     found += _pids(resources, pointer)
     found += _block_v1(resources.get("blockIO") or {}, pointer + "/blockIO")
     found += _huge_pages(resources, pointer, ".limit_in_bytes")
+    found += _rdma(resources.get("rdma") or {}, pointer + "/rdma")
+    found += _network(resources.get("network") or {}, pointer + "/network")
     return found
 
 
@@ -268,6 +266,31 @@ def _huge_pages(resources: dict[str, Any], pointer: str, suffix: str) -> list[En
         # Reservations are the limit that makes mmap fail and not the first touch kill (Linux 5.7), so they get it too.
         found.append(("hugetlb", f"hugetlb.{size}{suffix}", str(entry["limit"]), place, REQUIRED))
         found.append(("hugetlb", f"hugetlb.{size}.rsvd{suffix}", str(entry["limit"]), place, OPTIONAL))
+    return found
+
+
+def _rdma(devices: dict[str, dict[str, int]], pointer: str) -> list[Entry]:
+    """admin-guide/cgroup-v1/rdma.rst; the file is the same in version 2."""
+    found: list[Entry] = []
+    for device, limits in devices.items():
+        place = f"{pointer}/{device.replace('~', '~0').replace('/', '~1')}"
+        words = [
+            f"{key}={limits[name]}"
+            for name, key in (("hcaHandles", "hca_handle"), ("hcaObjects", "hca_object"))
+            if limits.get(name) is not None
+        ]
+        found.append(("rdma", "rdma.max", " ".join([device, *words]), place, REQUIRED))
+    return found
+
+
+def _network(network: dict[str, Any], pointer: str) -> list[Entry]:
+    """admin-guide/cgroup-v1/net_cls.rst and net_prio.rst; version 2 has neither."""
+    found: list[Entry] = []
+    if network.get("classID"):
+        found.append(("net_cls", "net_cls.classid", str(network["classID"]), pointer + "/classID", REQUIRED))
+    for index, entry in enumerate(network.get("priorities") or ()):
+        value = f"{entry['name']} {entry['priority']}"
+        found.append(("net_prio", "net_prio.ifpriomap", value, f"{pointer}/priorities/{index}", REQUIRED))
     return found
 
 

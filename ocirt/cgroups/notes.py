@@ -25,6 +25,8 @@ def ignored(resources: dict[str, Any] | None, mode: str, pointer: str = "/linux/
     if memory.get("disableOOMKiller"):
         found.append((pointer + "/memory/disableOOMKiller", _NOT_IN_V2))
     found += [(f"{pointer}/cpu/{name}", _NOT_IN_V2) for name in ("realtimePeriod", "realtimeRuntime") if cpu.get(name)]
+    network = resources.get("network") or {}
+    found += [(f"{pointer}/network/{name}", _NOT_IN_V2) for name in ("classID", "priorities") if network.get(name)]
     if block.get("leafWeight"):
         found.append((pointer + "/blockIO/leafWeight", _NOT_IN_V2))
     for index, device in enumerate(block.get("weightDevice") or ()):

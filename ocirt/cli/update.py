@@ -47,9 +47,13 @@ def run(options: Options, args: list[str]) -> int:
         request = read_resources(_contents(file))
     else:
         request = from_flags(options)
-    _intel_rdt(options.get("l3-cache-schema"), options.get("mem-bw-schema"))
+    schemata = (options.get("l3-cache-schema"), options.get("mem-bw-schema"))
+    if any(schemata):
+        from ocirt.cgroups.resctrl import check_update  # noqa: PLC0415  (few hosts have it)
+
+        check_update(record.get("resctrl"), *schemata)
     names = {} if file else _NAMES
-    update(options.root, args[0], request, names)
+    update(options.root, args[0], request, names, schemata)
     if options.debug:
         from ocirt.cgroups.notes import ignored  # noqa: PLC0415  (only for who asks)
         from ocirt.cli import log  # noqa: PLC0415
@@ -131,15 +135,3 @@ def _all_of(fd: int, limit: int) -> bytes:
     while len(data) < limit and (more := posix.read(fd, 1 << 16)):
         data += more
     return data
-
-
-def _intel_rdt(cache: str, bandwidth: str) -> None:
-    """Refuse schemas: no container has a resctrl group yet that could be changed."""
-    for schema, resource, text in (
-        (cache, "L3", "Intel RDT/CAT: l3 cache schema is not enabled"),
-        (bandwidth, "MB", "Intel RDT/MBA: memory bandwidth schema is not enabled"),
-    ):
-        if schema:
-            if not paths.exists("/sys/fs/resctrl/info/" + resource):
-                raise Error("unsupported", text)
-            raise Error("unsupported", "updating a non-existent Intel RDT configuration is not supported")

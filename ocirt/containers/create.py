@@ -38,6 +38,10 @@ class Creation:
         request.lenient_cgroups = unprivileged or self.host.user_namespace if rootless is None else rootless
         self._findings: list[Finding] = []
         self.spec = read_spec(request.bundle, config, rootless=unprivileged, warnings=self._findings)
+        if "intelRdt" in self.spec["linux"]:
+            from ocirt.cgroups import resctrl  # noqa: PLC0415  (only for who asks)
+
+            self.host.resctrl = resctrl.find()
         self.record: Record = {}
         self.run: Run | None = None
 
@@ -75,6 +79,11 @@ class Creation:
         state.reserve(self.root, request.container_id)
         try:
             self.record = self._record(cgroups)
+            if self.host.resctrl is not None:
+                from ocirt.cgroups import resctrl  # noqa: PLC0415
+
+                rdt = self.spec["linux"]["intelRdt"]
+                self.record["resctrl"] = resctrl.section(self.host.resctrl.root, rdt, request.container_id)
             if request.waits:
                 self.record["late"] = {
                     str(index): [operation, [word for word in arguments if isinstance(word, str)], pointer]

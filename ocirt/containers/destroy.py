@@ -27,7 +27,7 @@ def hook_state(record: Record) -> Callable[[str, int], bytes]:
 
 
 def destroy(record: Record, directory: str, *, quiet: bool = False) -> list[str]:
-    """Remove the cgroups and the directory of a container whose init is gone, then run its poststop hooks.
+    """Remove the cgroups, the resctrl groups and the directory of a container whose init is gone, then run its poststop hooks.
 
     Returns what those complain of.
     Raises Error or OSError for what is left, with the directory still there so that it can be tried again; `quiet`: never.
@@ -44,6 +44,10 @@ def destroy(record: Record, directory: str, *, quiet: bool = False) -> list[str]
             if record["namespaces"].get("pid") != "":
                 control.kill(cgroup, _SIGKILL)
             control.remove(cgroup)
+        if kept := record.get("resctrl"):
+            from ocirt.cgroups import resctrl  # noqa: PLC0415  (only if it has a group)
+
+            resctrl.remove(kept, failed=record["status"] == "creating")
         state.remove(directory)
     except (Error, OSError):
         if not quiet:

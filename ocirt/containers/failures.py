@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import posix
-from errno import EACCES, EINVAL, EISDIR, ENODEV, ENOENT, ENOSYS, EPERM
+from errno import EACCES, EEXIST, EINVAL, EISDIR, ENODEV, ENOENT, ENOSYS, EPERM
 
 from ocirt.errors import Error
 from ocirt.kernel.run import ChildGoneError, StepError
@@ -57,6 +57,7 @@ _WORDS = {
     "mount.change": "set mount options",
     "mount.mask": "mask",
     "mount.read_only": "make read-only",
+    "idmap.map": "map the ids of",
     "tree.check_root": "root file system",
     "tree.make_directory": "make directory",
     "process.chdir": "chdir to cwd",
@@ -66,6 +67,8 @@ _WORDS = {
     "device.make": "make device",
     "device.bind": "bind device",
     "cgroup.make": "make cgroup",
+    "netdevice.check": "network device",
+    "netdevice.move": "move network device",
 }
 
 
@@ -78,11 +81,11 @@ def strerror(errno: int) -> str:
 def _subject(operation: str, arguments: tuple[Any, ...]) -> str:
     """The path or name that a step is about, as far as its arguments say."""
     words = [word for word in arguments if isinstance(word, str)]
-    if operation in ("mount.clone", "mount.attach", "namespace.open") and len(words) > 1:
+    if operation in ("mount.clone", "mount.attach", "namespace.open", "idmap.map") and len(words) > 1:
         return words[1]
     if operation == "mount.new":
         return f"{words[1]} (source {words[2]})"
-    if operation in ("mount.change", "mount.propagate", "namespace.join", "mount.idmap"):
+    if operation in ("mount.change", "mount.propagate", "namespace.join"):
         return ""
     return words[0] if words else ""
 
@@ -107,12 +110,34 @@ def _hint(operation: str, errno: int, arguments: tuple[Any, ...]) -> str:
         return "to raise a hard limit above the caller's takes CAP_SYS_RESOURCE"
     if operation == "process.set_capabilities" and errno == EPERM:
         return "a capability that the caller does not have cannot be given"
-    if operation == "mount.idmap" and errno == EINVAL:
-        return "this kernel cannot map the ids of the source's file system"
+    if operation == "idmap.map":
+        return _idmap_hint(errno, recursive=bool(arguments[-1]))
+    if operation.startswith("netdevice."):
+        return _netdevice_hint(errno, arguments)
     if operation == "user.become" and errno == EINVAL:
         return "the user namespace maps no such id"
     if operation == "user.map" and errno == EPERM:
         return "see /etc/subuid and /etc/subgid"
+    return ""
+
+
+def _idmap_hint(errno: int, *, recursive: bool) -> str:
+    what = "the source's file system, or of one mounted below it" if recursive else "the source's file system"
+    if errno == EINVAL:
+        return f"this kernel cannot map the ids of {what}"
+    if errno == EPERM:
+        return f"it takes CAP_SYS_ADMIN where {what} was mounted, and no mapping that is there already"
+    return ""
+
+
+def _netdevice_hint(errno: int, arguments: tuple[Any, ...]) -> str:
+    if errno == ENODEV:
+        return "`ip link` shows those of the runtime's network namespace"
+    if errno == EEXIST:
+        name = arguments[1] or arguments[0]
+        return f'"{name}" is the name, or an alternative name, of a device already: choose another "name", such as "eth%d"'
+    if errno == EINVAL:
+        return "the kernel does not let every kind of device change its network namespace"
     return ""
 
 

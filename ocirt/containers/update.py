@@ -18,11 +18,14 @@ if TYPE_CHECKING:
     from ocirt.state import Record
 
 
-def update(root: str, container_id: str, request: dict[str, Any], names: Mapping[str, str]) -> None:
+def update(
+    root: str, container_id: str, request: dict[str, Any], names: Mapping[str, str], schemata: tuple[str, str] = ("", "")
+) -> None:
     """Give the container the resources of `request` (config.json's `linux.resources`, of the right shape), over what it has.
 
     What is not named stays; device rules are left alone. All of it is done, or nothing. `names` has other names, for errors,
-    for pointers into the request. Raises Error("not-found"), Error("state") if it does not run, and what is wrong with a value.
+    for pointers into the request; `schemata` are those of Intel RDT for cache and bandwidth, "" for one that stays. Raises
+    Error("not-found"), Error("state") if it does not run, and what is wrong with a value.
     """
     lock = state.lock(state.directory(root, container_id))
     try:
@@ -30,14 +33,27 @@ def update(root: str, container_id: str, request: dict[str, Any], names: Mapping
         if state.status(record) in ("creating", "stopped"):
             raise Error("state", "container not running")
         merged, places = merge(record.get("resources") or {}, request)
-        if not places:
+        if not places and not any(schemata):
             return
+        changed = record | {"resources": merged}
+        if any(schemata):
+            from ocirt.cgroups import resctrl  # noqa: PLC0415  (few hosts have it)
+
+            changed["resctrl"] = resctrl.after_update(record["resctrl"], *schemata)
         try:
             entries = _entries(merged, places, record, request)
             _check_usage(record, merged, request)
             # Before anything is changed: the disk may be full.
-            state.write(record["directory"], record | {"resources": merged})
-            set_limits(record, merged, entries)
+            state.write(record["directory"], changed)
+            if any(schemata):
+                before = resctrl.set_schemata(changed["resctrl"])
+                try:
+                    set_limits(record, merged, entries)
+                except Error:
+                    resctrl.put_back(changed["resctrl"], before)
+                    raise
+            else:
+                set_limits(record, merged, entries)
         except Error as err:
             _name(err, merged, places, names)
             raise

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Iterable
     from typing import Any
 
     # operation and arguments: the names are those of the function ocirt.kernel.steps.<module>.<name>
@@ -40,15 +41,17 @@ class Host:
     root: whether the runtime's effective user is 0 (of the host, or of a user namespace)
     user_namespace: whether the runtime itself runs in a user namespace that is not the first
     waiter: the path of the program that waits for `start` in init's place, "" where there is none
+    resctrl: the resctrl file system (ocirt.cgroups.resctrl.Resctrl) or None; looked up only for a document with intelRdt
     """
 
-    __slots__ = ("layout", "root", "user_namespace", "waiter")
+    __slots__ = ("layout", "resctrl", "root", "user_namespace", "waiter")
 
     def __init__(self, layout: Any, root: bool, user_namespace: bool, waiter: str = "") -> None:  # noqa: FBT001
         self.layout = layout
         self.root = root
         self.user_namespace = user_namespace
         self.waiter = waiter
+        self.resctrl: Any = None
 
 
 class Request:
@@ -114,3 +117,8 @@ class Request:
 def step(side: str, operation: str, *arguments: Any, at: str = "", errors: Errors | None = None) -> Step:
     """One step; `at` is the JSON pointer of what it comes from."""
     return (side, operation, arguments, at, errors)
+
+
+def id_lines(mappings: Iterable[dict[str, int]]) -> tuple[tuple[int, int, int], ...]:
+    """Id mappings as the lines of /proc/PID/uid_map: first id inside, first id outside, how many."""
+    return tuple((entry["containerID"], entry["hostID"], entry["size"]) for entry in mappings)

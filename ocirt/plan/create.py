@@ -48,10 +48,19 @@ def plan_create(spec: dict[str, Any], host: Host, request: Request, paths: dict[
         raise Error("invalid", "a private root needs pivot_root", subject="/linux/rootfsPropagation", hint="leave --no-pivot out")
 
     plan = namespaces.open_joined(spaces)
-    plan += rootfs.sources(tree)
+    plan += rootfs.sources(tree, spaces)
+    net_devices = linux.get("netDevices")
+    if net_devices:
+        from ocirt.plan import netdevices  # noqa: PLC0415  (only if there are some)
+
+        plan += netdevices.look(net_devices, spaces)
     if seccomp:
         plan.append(step(PARENT, "program.load_filter", request.state_root, seccomp, at="/linux/seccomp"))
     plan += cgroup.before(spec, paths, entries, host, request)
+    if "intelRdt" in linux:
+        from ocirt.plan import resctrl  # noqa: PLC0415  (only if the section is there)
+
+        plan += resctrl.make(linux["intelRdt"], host, request.container_id)
     if request.waits:
         plan.append(step(PARENT, "barrier.make", request.directory))
         if waiter:
@@ -59,6 +68,8 @@ def plan_create(spec: dict[str, Any], host: Host, request: Request, paths: dict[
     plan.append(step(PARENT, "sync.open"))
     plan += namespaces.clone(spaces, process.oom_score(run, staged=spaces.staged))
     plan += cgroup.enter(paths)
+    if "intelRdt" in linux:
+        plan += resctrl.join(linux["intelRdt"], host, request.container_id)
     plan += namespaces.maps(spaces, linux, host)
     plan += namespaces.meanwhile(spaces, by_init=by_init)
     plan += process.limits(run)
@@ -75,8 +86,10 @@ def plan_create(spec: dict[str, Any], host: Host, request: Request, paths: dict[
     plan += rootfs.root(tree)
     plan += rootfs.mounts(tree, spaces, paths, host)
     plan += rootfs.devices(tree, spaces, host)
-    if hooks.get("prestart") or hooks.get("createRuntime"):
+    if hooks.get("prestart") or hooks.get("createRuntime") or net_devices:
         plan += [step(INIT, "sync.tell", "mounted"), step(PARENT, "sync.expect", "mounted")]
+        if net_devices:
+            plan += netdevices.move(net_devices)
         plan += _hooks(hooks, "prestart", PARENT, "creating")
         plan += _hooks(hooks, "createRuntime", PARENT, "creating")
         plan += [step(PARENT, "sync.tell", "hooked"), step(INIT, "sync.expect", "hooked")]

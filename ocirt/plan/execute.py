@@ -54,6 +54,10 @@ def plan_exec(spec: dict[str, Any], record: dict[str, Any], paths: dict[str, str
     plan += [step(side, "process.protect"), step(side, "namespace.join_target", flags | user | (pid if side == STAGE else 0))]
     if side == STAGE:
         plan += [step(STAGE, "process.clone_sibling", INIT, 0), *process.met()]
+    if kept := record.get("resctrl"):
+        from ocirt.plan import resctrl  # noqa: PLC0415  (only if the container has a group)
+
+        plan += resctrl.join_again(kept)
     if user:
         plan.append(step(INIT, "user.become_root"))
     plan.append(step(INIT, "process.protect"))

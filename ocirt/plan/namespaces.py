@@ -16,7 +16,7 @@ from __future__ import annotations
 from errno import EPERM
 
 from ocirt.kernel import constants as k
-from ocirt.plan import INIT, PARENT, STAGE, step
+from ocirt.plan import INIT, PARENT, STAGE, id_lines, step
 from ocirt.plan.process import met
 
 TYPE_CHECKING = False
@@ -151,11 +151,9 @@ def maps(spaces: Namespaces, linux: dict[str, Any], host: Host) -> Plan:
         if "user" in spaces.joined:
             return [step(INIT, "user.become_root", at=spaces.pointers["user"])]
         return []
-    lines = []
-    for name in ("uidMappings", "gidMappings"):
-        lines.append(tuple((entry["containerID"], entry["hostID"], entry["size"]) for entry in linux.get(name, ())))
+    uids, gids = id_lines(linux.get("uidMappings", ())), id_lines(linux.get("gidMappings", ()))
     return [
-        step(PARENT, "user.map", lines[0], lines[1], host.root, at="/linux/uidMappings"),
+        step(PARENT, "user.map", uids, gids, host.root, at="/linux/uidMappings"),
         step(PARENT, "sync.tell", "mapped"),
         step(INIT, "sync.expect", "mapped"),
         step(INIT, "user.become_root", at=spaces.pointers["user"]),

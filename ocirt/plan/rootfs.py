@@ -11,7 +11,7 @@ from errno import EEXIST, ENOENT, ENOTDIR, EPERM
 from ocirt import paths
 from ocirt.cgroups.devices import DEFAULTS
 from ocirt.kernel import constants as k
-from ocirt.plan import INIT, PARENT, step
+from ocirt.plan import INIT, PARENT, id_lines, step
 from ocirt.spec.mountoptions import MS_REC, PROPAGATION, parse
 from ocirt.spec.mounts import PROC_FILES
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from ocirt.cgroups.layout import Layout
-    from ocirt.plan import Errors, Host, Plan, Request
+    from ocirt.plan import Errors, Host, Plan, Request, Step
     from ocirt.plan.namespaces import Namespaces
 
 _LINKS = (("fd", "/proc/self/fd"), ("stdin", "/proc/self/fd/0"), ("stdout", "/proc/self/fd/1"), ("stderr", "/proc/self/fd/2"))
@@ -44,35 +44,66 @@ class Tree:
         self.read_only: list[tuple[str, str]] = []
 
 
-def sources(tree: Tree) -> Plan:
-    """The parent's part: look at the root, and clone what init could not reach."""
+def sources(tree: Tree, spaces: Namespaces) -> Plan:
+    """The parent's part: look at the root, clone what init could not reach, and map the ids of mounts where that can be done."""
     plan = [step(PARENT, "tree.check_root", tree.path, at="/root/path")]
-    if not tree.by_parent:
-        return plan
-    plan.append(step(PARENT, "mount.clone", "root", tree.path, True, at="/root/path"))
+    if tree.by_parent:
+        plan.append(step(PARENT, "mount.clone", "root", tree.path, True, at="/root/path"))
+        plan += _cut_off(tree, "root", spaces)
+    made: dict[tuple[Any, Any], str] = {}
     for index, mount in enumerate(tree.spec.get("mounts", ())):
         options = parse(mount.get("options") or [], mount.get("type", ""))
-        if options["bind"]:
-            plan.append(
-                step(
-                    PARENT,
-                    "mount.clone",
-                    f"mount/{index}",
-                    _source(tree, mount),
-                    options["recursive"],
-                    at=f"/mounts/{index}/source",
-                )
-            )
+        mapped = _is_mapped(mount, options["idmap"])
+        if not options["bind"] or not (tree.by_parent or mapped):
+            continue
+        slot, pointer = f"mount/{index}", f"/mounts/{index}"
+        plan.append(step(PARENT, "mount.clone", slot, _source(tree, mount), options["recursive"], at=pointer + "/source"))
+        plan += _cut_off(tree, slot, spaces)
+        if not mapped or ("uidMappings" not in mount and "user" in spaces.new):
+            continue
+        if "uidMappings" in mount:
+            maps = id_lines(mount["uidMappings"]), id_lines(mount["gidMappings"])
+            if maps not in made:
+                made[maps] = f"namespace/idmap/{len(made)}"
+                plan.append(step(PARENT, "idmap.make_namespace", made[maps], *maps, at=pointer + "/uidMappings"))
+            plan.append(_idmap(tree, mount, slot, made[maps], options["idmap"], pointer + "/uidMappings"))
+        else:
+            plan.append(_idmap(tree, mount, slot, "namespace/user", options["idmap"], pointer + "/options"))
     return plan
 
 
-def id_maps(tree: Tree, spaces: Namespaces) -> Plan:
-    """Give the mounts that ask for it the mapping of the container's user namespace; it has to be there by then."""
+def _cut_off(tree: Tree, slot: str, spaces: Namespaces) -> Plan:
+    """Set the propagation of what the parent clones from the host's tree: as init does for its copy of that tree.
+
+    In a mount namespace with a user namespace of its own the kernel makes every mount a slave of the host's first
+    (mount_namespaces(7)); what comes in by descriptor would stay the host's peer, and the container could mount there.
+    """
+    pointer = "/linux/rootfsPropagation"
+    propagation = _host_propagation(tree.spec)
     plan = []
-    user = "namespace/user" if "user" in spaces.joined else ""
-    for index, mount in enumerate(tree.spec.get("mounts", ())):
-        if "idmap" in (mount.get("options") or ()):
-            plan.append(step(PARENT, "mount.idmap", f"mount/{index}", user, at=f"/mounts/{index}/options"))
+    if spaces.has_user and not propagation & k.MS_PRIVATE:
+        plan.append(step(PARENT, "mount.propagate", slot, k.MS_SLAVE, True, at=pointer))
+    if not spaces.has_user or not propagation & k.MS_SLAVE:
+        plan.append(step(PARENT, "mount.propagate", slot, propagation & ~MS_REC, True, at=pointer))
+    return plan
+
+
+def _is_mapped(mount: dict[str, Any], idmap: str | None) -> bool:
+    return bool(idmap) or "uidMappings" in mount
+
+
+def _idmap(tree: Tree, mount: dict[str, Any], slot: str, user: str, kind: str | None, pointer: str) -> Step:
+    return step(PARENT, "idmap.map", slot, _source(tree, mount), user, kind == "ridmap", at=pointer)
+
+
+def id_maps(tree: Tree, spaces: Namespaces) -> Plan:
+    """Map the ids of mounts as the container's new user namespace does; it has to be there by then."""
+    plan: Plan = []
+    if "user" in spaces.new:
+        for index, mount in enumerate(tree.spec.get("mounts", ())):
+            kind = parse(mount.get("options") or [], mount.get("type", ""))["idmap"]
+            if kind and "uidMappings" not in mount:
+                plan.append(_idmap(tree, mount, f"mount/{index}", "", kind, f"/mounts/{index}/options"))
     return plan
 
 
@@ -82,11 +113,8 @@ def _source(tree: Tree, mount: dict[str, Any]) -> str:
 
 def root(tree: Tree) -> Plan:
     """Cut the tree off from the host's, and make the root a mount."""
-    name = tree.spec["linux"].get("rootfsPropagation") or "rslave"
     pointer = "/linux/rootfsPropagation"
-    propagation = PROPAGATION[name]
-    if propagation & k.MS_UNBINDABLE:
-        propagation ^= k.MS_UNBINDABLE | k.MS_PRIVATE  # of the host's tree the container's is still to be cloned
+    propagation = _host_propagation(tree.spec)
     plan = [step(INIT, "mount.propagate_host", propagation & ~MS_REC, bool(propagation & MS_REC), at=pointer)]
     if propagation & k.MS_SHARED or not propagation & MS_REC:
         plan.append(step(INIT, "tree.make_parent_private", tree.path, at=pointer))
@@ -106,6 +134,14 @@ def _shared_cgroups(layout: Layout, cgroup_paths: dict[str, str]) -> dict[str, s
     return found
 
 
+def _host_propagation(spec: dict[str, Any]) -> int:
+    """MS_* for the host's tree, as the container sees it."""
+    propagation = PROPAGATION[spec["linux"].get("rootfsPropagation") or "rslave"]
+    if propagation & k.MS_UNBINDABLE:
+        propagation ^= k.MS_UNBINDABLE | k.MS_PRIVATE  # of the host's tree the container's is still to be cloned
+    return propagation
+
+
 def mounts(tree: Tree, spaces: Namespaces, cgroup_paths: dict[str, str], host: Host) -> Plan:
     """`mounts`, in their order."""
     plan: Plan = []
@@ -115,7 +151,7 @@ def mounts(tree: Tree, spaces: Namespaces, cgroup_paths: dict[str, str], host: H
         options = parse(mount.get("options") or [], kind, pointer)
         slot, recursive = f"mount/{index}", options["rec_set"]
         if options["bind"]:
-            if not tree.by_parent:
+            if not (tree.by_parent or _is_mapped(mount, options["idmap"])):
                 plan.append(step(INIT, "mount.clone", slot, _source(tree, mount), options["recursive"], at=pointer + "/source"))
             if options["attr_set"] or options["attr_clear"]:
                 plan.append(

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 _DENY_ALL = {"allow": False, "access": "rwm"}  # the one rule that every caller sends
 _HOST_NAME_MAX = 64  # bytes, sethostname(2)
-_UNSUPPORTED = ("netDevices", "intelRdt", "memoryPolicy", "personality", "timeOffsets", "mountLabel")
+_UNSUPPORTED = ("memoryPolicy", "personality", "timeOffsets", "mountLabel")
 
 
 def check(spec: Any, rootless: bool = False) -> list[Finding]:
@@ -132,6 +132,14 @@ def _linux(spec: dict[str, Any], types: dict[str, dict[str, Any]], rootless: boo
         from ocirt.spec.seccomp import check_seccomp  # noqa: PLC0415
 
         check_seccomp(seccomp, "/linux/seccomp", findings)
+    if "intelRdt" in linux:
+        from ocirt.spec.intelrdt import check_intel_rdt  # noqa: PLC0415
+
+        check_intel_rdt(linux["intelRdt"], findings)
+    if net_devices := linux.get("netDevices"):
+        from ocirt.spec.netdevices import check_netdevices  # noqa: PLC0415
+
+        check_netdevices(net_devices, types, rootless, findings)
     for name in _UNSUPPORTED:
         if name in linux:
             _unsupported(linux, name, types, findings)
@@ -147,7 +155,7 @@ def _unsupported(linux: dict[str, Any], name: str, types: dict[str, dict[str, An
             return
         clocks = (section.get("monotonic", {}), section.get("boottime", {}))
         section = any(clock.get("secs") or clock.get("nanosecs") for clock in clocks)
-    elif name in ("intelRdt", "memoryPolicy", "personality"):
+    elif name in ("memoryPolicy", "personality"):
         section = True  # an empty one asks for something too
     if section:
         from ocirt.spec.unsupported import refuse  # noqa: PLC0415  (only if the section is there)

@@ -1,4 +1,4 @@
-"""`linux.uidMappings` and `linux.gidMappings` (user_namespaces(7)). Loaded only for a user namespace."""
+"""`uidMappings` and `gidMappings`, of the container and of mounts (user_namespaces(7)). Loaded only if there are any."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def check_user_namespace(spec: dict[str, Any], user: dict[str, Any] | None, root
                 findings.append((pointer, "mappings without a user namespace", hint, "error"))
             continue
         before = len(findings)
-        _mappings(mappings, pointer, findings)
+        check_mappings(mappings, pointer, findings)
         if user.get("path"):
             if mappings:
                 message = "has no effect: the namespace that is joined has mappings already"
@@ -55,8 +55,8 @@ def check_user_namespace(spec: dict[str, Any], user: dict[str, Any] | None, root
         findings.append(("/process/user/additionalGids", message, "leave it out", "error"))
 
 
-def _mappings(mappings: list[dict[str, int]], pointer: str, findings: list[Finding]) -> None:
-    """What the kernel refuses: kernel/user_namespace.c, map_write()."""
+def check_mappings(mappings: list[dict[str, int]], pointer: str, findings: list[Finding]) -> None:
+    """Append the findings on what the kernel refuses: kernel/user_namespace.c, map_write()."""
     if len(mappings) > _LIMIT:
         findings.append((pointer, f"has {len(mappings)} entries", f"at most {_LIMIT}, which is what the kernel takes", "error"))
         return

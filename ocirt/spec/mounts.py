@@ -104,10 +104,17 @@ def _id_mapped(
         there, lacking = ("uidMappings", "gidMappings") if "uidMappings" in mount else ("gidMappings", "uidMappings")
         findings.append((pointer, f'"{there}" without "{lacking}"', f'add "{lacking}"', "error"))
     elif "uidMappings" in mount:
-        hint = f'leave them out and use the option "{idmap or "idmap"}": the mappings are then those of the container'
-        findings.append((pointer + "/uidMappings", "not supported yet", hint, "error"))
-    elif idmap == "ridmap":
-        findings.append((options, "not supported yet: ridmap", '"idmap", which maps this one mount only', "error"))
+        from ocirt.spec.mappings import check_mappings  # noqa: PLC0415  (few mounts have them)
+
+        for name in ("uidMappings", "gidMappings"):
+            if mount[name]:
+                check_mappings(mount[name], f"{pointer}/{name}", findings)
+            else:
+                hint = '[{"containerID": 0, "hostID": 100000, "size": 65536}]'
+                findings.append((f"{pointer}/{name}", "an id-mapped mount needs both uids and gids mapped", hint, "error"))
     elif not user_namespace:
-        message = "idmap needs mappings: the mount has none, and the container has no user namespace"
-        findings.append((options, message, 'add {"type": "user"} to /linux/namespaces, or take idmap out', "error"))
+        message = f"{idmap} needs mappings: the mount has none, and the container has no user namespace"
+        hint = (
+            f'add "uidMappings" and "gidMappings" to the mount, or {{"type": "user"}} to /linux/namespaces, or take {idmap} out'
+        )
+        findings.append((options, message, hint, "error"))

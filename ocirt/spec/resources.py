@@ -45,14 +45,10 @@ def check_resources(resources: dict[str, Any], pointer: str, findings: list[Find
         _huge_pages(pages, pointer + "/hugepageLimits", findings)
     for name in resources.get("unified", ()):
         _unified(name, pointer + "/unified", findings)
-    network = resources.get("network", {})
-    for place, section in (
-        ("/network/classID", network.get("classID")),
-        ("/network/priorities", network.get("priorities")),
-        ("/rdma", resources.get("rdma")),
-    ):
-        if section:
-            findings.append((pointer + place, "not supported yet", "leave it out", "error"))
+    for name, limits in resources.get("rdma", {}).items():
+        _rdma(name, limits, f"{pointer}/rdma/{name.replace('~', '~0').replace('/', '~1')}", findings)
+    for index, entry in enumerate(resources.get("network", {}).get("priorities", ())):
+        _priority(entry["name"], f"{pointer}/network/priorities/{index}/name", findings)
 
 
 def _memory(memory: dict[str, Any], pointer: str, findings: list[Finding]) -> None:
@@ -145,6 +141,20 @@ def _huge_pages(pages: list[dict[str, Any]], pointer: str, findings: list[Findin
             hint = f"keep this one or {pointer}/{seen[size]}"
             findings.append((f"{pointer}/{index}/pageSize", f'"{size}" is given twice', hint, "error"))
         seen.setdefault(size, index)
+
+
+def _rdma(name: str, limits: dict[str, int], pointer: str, findings: list[Finding]) -> None:
+    # The kernel takes the line apart at blanks.
+    if not name or name.split() != [name]:
+        hint = "the name of an RDMA device, such as mlx5_0: see /sys/class/infiniband"
+        findings.append((pointer, f'"{name}" is not the name of a device', hint, "error"))
+    elif not limits:
+        findings.append((pointer, "limits nothing", '"hcaHandles", "hcaObjects" or both', "error"))
+
+
+def _priority(name: str, pointer: str, findings: list[Finding]) -> None:
+    if not name or name.split() != [name]:
+        findings.append((pointer, f'"{name}" is not the name of a network device', "such as eth0", "error"))
 
 
 def _unified(name: str, pointer: str, findings: list[Finding]) -> None:

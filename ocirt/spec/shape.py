@@ -129,7 +129,7 @@ _LINUX = {
     "maskedPaths": _STRINGS,
     "readonlyPaths": _STRINGS,
     "mountLabel": str,
-    "intelRdt": "unsupported",
+    "intelRdt": "intelrdt",
     "memoryPolicy": "unsupported",
     "personality": {"domain": ("LINUX", "LINUX32"), "flags": _STRINGS},
     "timeOffsets": {"monotonic": {"secs": I64, "nanosecs": U32}, "boottime": {"secs": I64, "nanosecs": U32}},
@@ -248,8 +248,4 @@ def _walk_array(value: list[Any], want: Any, pointer: str, findings: list[Findin
 
 
 def _load(module: str, name: str) -> Any:
-    if module == "seccomp":
-        from ocirt.spec.seccomp import SHAPES  # noqa: PLC0415
-    else:
-        from ocirt.spec.unsupported import SHAPES  # noqa: PLC0415
-    return SHAPES[name]
+    return __import__("ocirt.spec." + module, None, None, ("SHAPES",)).SHAPES[name]

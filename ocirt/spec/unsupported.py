@@ -39,13 +39,6 @@ SHAPES: dict[str, Any] = {
         "priority": I32,
     },
     "execCPUAffinity": {"initial": str, "final": str},
-    "intelRdt": {
-        "closID": str,
-        "schemata": [str],
-        "l3CacheSchema": str,
-        "memBwSchema": str,
-        "enableMonitoring": bool,
-    },
     "memoryPolicy": {
         None: ("mode",),
         "mode": (

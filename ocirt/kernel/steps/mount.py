@@ -53,14 +53,6 @@ def propagate_root(run: Run, propagation: int, recursive: bool) -> None:  # noqa
     propagate_host(run, propagation, recursive)  # `/` is another tree by now
 
 
-def idmap(run: Run, slot: str, user: str) -> None:
-    """Map the ids of a detached mount as the container's user namespace does."""
-    fd = run.fds[user] if user else posix.open(f"/proc/{run.pid}/ns/user", posix.O_RDONLY | posix.O_CLOEXEC)
-    mount.mount_setattr(run.fds[slot], k.MOUNT_ATTR_IDMAP, userns_fd=fd)
-    if not user:
-        posix.close(fd)
-
-
 def attach(run: Run, slot: str, target: str, exact: bool, over_proc: bool) -> None:  # noqa: FBT001
     """Attach a mount at `target`, which is made if it is missing; `exact`: no symlink may lead there.
 

@@ -167,9 +167,20 @@ TABLE: list[tuple[dict[str, Any], list[str] | str, list[str] | str]] = [
         'unified resource "memory" must be in the form CONTROLLER.PARAMETER',
     ),
     ({"unified": {"cgroup.procs": "1"}}, "cannot use unified on cgroup v1", 'unified resource "cgroup.procs" is no setting'),
-    # the next issue
-    ({"network": {"classID": 5}}, "not supported yet", "not supported yet"),
-    ({"rdma": {"mlx5_1": {"hcaHandles": 3}}}, "not supported yet", "not supported yet"),
+    # network
+    ({"network": {"classID": 0, "priorities": []}}, [], []),
+    ({"network": {"classID": 1048577}}, ["net_cls.classid=1048577"], []),
+    (
+        {"network": {"priorities": [{"name": "eth0", "priority": 500}, {"name": "lo", "priority": 0}]}},
+        ["net_prio.ifpriomap=eth0 500", "net_prio.ifpriomap=lo 0"],
+        [],
+    ),
+    # rdma
+    (
+        {"rdma": {"mlx5_1": {"hcaHandles": 3, "hcaObjects": 10000}, "mlx4_0": {"hcaObjects": 1000}, "rxe3": {"hcaHandles": 0}}},
+        ["rdma.max=mlx5_1 hca_handle=3 hca_object=10000", "rdma.max=mlx4_0 hca_object=1000", "rdma.max=rxe3 hca_handle=0"],
+        ["rdma.max=mlx5_1 hca_handle=3 hca_object=10000", "rdma.max=mlx4_0 hca_object=1000", "rdma.max=rxe3 hca_handle=0"],
+    ),
 ]
 
 
@@ -184,7 +195,7 @@ def test_table(case: tuple[dict[str, Any], list[str] | str, list[str] | str], mo
             writes(resources, mode)
         assert caught.value.message == expected
         assert caught.value.subject.startswith("/linux/resources/")
-        assert caught.value.code == ("unsupported" if "not supported yet" in expected else "invalid")
+        assert caught.value.code == "invalid"
     else:
         assert short(resources, mode) == expected
 
@@ -317,6 +328,11 @@ def test_values_are_ones_the_kernel_reads(resources: dict[str, Any], mode: str) 
         (None, [], []),
         ({"memory": {"kernel": 1}}, ["memory/kernel"], ["memory/kernel"]),
         ({"memory": {"swappiness": 10, "disableOOMKiller": True}}, [], ["memory/swappiness", "memory/disableOOMKiller"]),
+        (
+            {"network": {"classID": 1, "priorities": [{"name": "lo", "priority": 1}]}},
+            [],
+            ["network/classID", "network/priorities"],
+        ),
         ({"cpu": {"realtimeRuntime": 1, "realtimePeriod": 0}}, [], ["cpu/realtimeRuntime"]),
         (
             {"blockIO": {"leafWeight": 10, "weightDevice": [{"major": 1, "minor": 2, "weight": 3, "leafWeight": 4}]}},

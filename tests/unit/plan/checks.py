@@ -39,6 +39,7 @@ FILLS: dict[str, int | str] = {
     "mount.cgroup": 0,
     "mount.remount": 0,
     "namespace.open": 0,
+    "idmap.make_namespace": 0,
     "process.open_target": "target",
 }
 NEEDS: dict[str, int | str] = {
@@ -46,7 +47,7 @@ NEEDS: dict[str, int | str] = {
     "mount.propagate": 0,
     "mount.attach": 0,
     "mount.copy_up": 0,
-    "mount.idmap": 0,
+    "idmap.map": 0,
     "namespace.join": 0,
     "namespace.postpone": 0,
     "namespace.join_target": "target",

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from ocirt.cgroups.layout import Layout
 from ocirt.cgroups.paths import resolve
+from ocirt.cgroups.resctrl import Resctrl
 from ocirt.cli.spec import default
 from ocirt.plan import Host, Request
 from ocirt.plan.create import plan_create
@@ -45,9 +46,12 @@ def layout(mode: str = "v2") -> Layout:
     return Layout(mode, mounts, dict.fromkeys(mounts, "/"))
 
 
-def host(mode: str = "v2", *, root: bool = True, user_namespace: bool = False, waiter: str = "") -> Host:
-    """A machine and a caller."""
-    return Host(layout(mode), root, user_namespace, waiter)
+def host(mode: str = "v2", *, root: bool = True, user_namespace: bool = False, waiter: str = "", rdt: bool = False) -> Host:
+    """A machine and a caller; `rdt`: with resctrl."""
+    made_up = Host(layout(mode), root, user_namespace, waiter)
+    if rdt:
+        made_up.resctrl = Resctrl("/sys/fs/resctrl", frozenset(("L3", "MB", "L3_MON")))
+    return made_up
 
 
 def request(**changes: Any) -> Request:
@@ -85,11 +89,12 @@ def execution(
     kinds: tuple[str, ...] = ALL_KINDS,
     paths: dict[str, str] | None = None,
     seccomp: Spec | None = None,
+    kept: Spec | None = None,
     **process: Any,
 ) -> Plan:
-    """The plan that runs one more process in a container with new namespaces `kinds`."""
+    """The plan that runs one more process in a container with new namespaces `kinds`, and with `kept` in its record."""
     spec = {"process": default_config()["process"] | process, "seccomp": seccomp}
-    record = {"pid": 4242, "start_time": 7, "namespaces": dict.fromkeys(kinds, "")}
+    record = {"pid": 4242, "start_time": 7, "namespaces": dict.fromkeys(kinds, ""), **(kept or {})}
     return plan_exec(spec, record, {"": CGROUP + "/c1"} if paths is None else paths, on or host(), asked or request())
 
 
@@ -149,8 +154,10 @@ HOOKS = {
 }
 BIND = {"destination": "/data", "source": "/srv/data", "options": ["rbind", "ro", "rprivate"]}
 ID_MAPPED = {"destination": "/mapped", "source": "volume", "options": ["bind", "idmap"]}
+OWN_MAPPINGS = {"destination": "/own", "source": "/own", "options": ["rbind", "ridmap"], **USER}
 READ_ONLY_TMPFS = {"destination": "/ro", "type": "tmpfs", "source": "tmpfs", "options": ["ro", "tmpcopyup", "size=1m"]}
 CGROUP_MOUNT = {"destination": "/sys/fs/cgroup", "type": "cgroup", "source": "cgroup", "options": ["nosuid", "ro"]}
+NET_DEVICES = {"eth1": {"name": "eth0"}, "a~b": {}}
 LIMITS = {
     "devices": [{"allow": False, "access": "rwm"}, {"allow": True, "type": "c", "major": 10, "minor": 229, "access": "rw"}],
     "memory": {"limit": 1 << 26},
@@ -224,7 +231,7 @@ def cases() -> dict[str, Case]:
         "everything": (everything, host(), request(console="socket", fds=3, listen_fds=2)),
         "everything, v1": (everything, host("v1"), request(console="attached", waits=False)),
         "everything in a user namespace": (
-            lambda: edited(everything(), linux=USER, namespaces=[*ALL_KINDS, "user"], add_mounts=[ID_MAPPED]),
+            lambda: edited(everything(), linux=USER, namespaces=[*ALL_KINDS, "user"], add_mounts=[ID_MAPPED, OWN_MAPPINGS]),
             host(),
             request(console="socket"),
         ),
@@ -249,6 +256,17 @@ def cases() -> dict[str, Case]:
         "user beside a joined pid namespace": (
             with_edits(namespaces=spaces("mount", "user", "uts", pid="/proc/7/ns/pid"), linux=USER),
             host(),
+            request(),
+        ),
+        "resctrl": (
+            with_edits(linux={"intelRdt": {"closID": "x", "enableMonitoring": True}}),
+            host("hybrid", rdt=True),
+            request(),
+        ),
+        "network devices": (with_edits(linux={"netDevices": NET_DEVICES}), host(), request()),
+        "network devices, joined": (
+            with_edits(namespaces=spaces("pid", "mount", **by_path), linux={"netDevices": NET_DEVICES}, hooks=HOOKS),
+            host("v1"),
             request(),
         ),
         "joined": (with_edits(namespaces=spaces("pid", "mount", **by_path)), host(), request()),
@@ -306,6 +324,7 @@ def executions() -> dict[str, Plan]:
         "terminal": execution(asked=request(console="socket", fds=2, listen_fds=1)),
         "pipes": execution(asked=request(pipes=True), oomScoreAdj=5, rlimits=RLIMITS),
         "no cgroup": execution(paths={}),
+        "resctrl": execution(kept={"resctrl": {"root": "/r", "group": "/r/c1", "monitor": ""}}),
         "v1": execution(host("v1"), paths={name: f"{CGROUP}/{name}/c1" for name in CONTROLLERS}),
     }
 

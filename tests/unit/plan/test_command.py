@@ -146,7 +146,7 @@ def test_text_that_is_not_ascii(cli: Cli, bundle: Bundle) -> None:
     ("edits", "words"),
     [
         ({"args": []}, ("/process/args", "args must not be empty")),
-        ({"resources": {"rdma": {"x": {"hcaHandles": 1}}}}, ("/linux/resources/rdma", "not supported yet")),
+        ({"resources": {"rdma": {"x": {}}}}, ("/linux/resources/rdma/x", "limits nothing")),
         ({"cgroupsPath": "/.."}, ("/linux/cgroupsPath", "names no cgroup")),
     ],
 )

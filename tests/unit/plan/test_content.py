@@ -378,14 +378,6 @@ def test_cgroup_paths() -> None:
         cgroup_paths(edited(spec, cgroupsPath="/.."), host(), request())
 
 
-@pytest.mark.parametrize("section", ["network", "rdma"])
-def test_what_cannot_be_limited_yet_is_refused(section: str) -> None:
-    content = {"network": {"classID": 1}, "rdma": {"mlx5_1": {"hcaHandles": 3}}}[section]
-    with pytest.raises(Error, match="not supported yet") as caught:
-        made(edited(default_config(), resources={section: content}))
-    assert caught.value.subject == f"/linux/resources/{section}"
-
-
 # -- the process ---------------------------------------------------------------------------------------------------------------
 
 

@@ -204,12 +204,65 @@ def test_who_clones_mounts(kind: str, root: bool) -> None:
 def test_id_mapped_mounts() -> None:
     mount = {"destination": "/a", "source": "a", "options": ["bind", "idmap"]}
     plan = create(linux=USER, namespaces=["mount", "user", "uts"], add_mounts=[mount])
-    assert the(plan, "mount.idmap")[:4] == (PARENT, "mount.idmap", ("mount/6", ""), "/mounts/6/options")
-    assert at(plan, "sync.tell", "mapped") < at(plan, "mount.idmap") < at(plan, "sync.tell", "id-mapped")
+    assert the(plan, "idmap.map")[:4] == (PARENT, "idmap.map", ("mount/6", "/bundles/b/a", "", False), "/mounts/6/options")
+    assert at(plan, "sync.tell", "mapped") < at(plan, "idmap.map") < at(plan, "sync.tell", "id-mapped")
     assert at(plan, "sync.expect", "id-mapped") < at(plan, "mount.propagate_host")
     joined = create(namespaces=spaces("mount", "uts", user="/proc/7/ns/user"), add_mounts=[mount])
-    assert the(joined, "mount.idmap")[2] == ("mount/6", "namespace/user")
+    assert the(joined, "idmap.map")[2] == ("mount/6", "/bundles/b/a", "namespace/user", False)
+    assert at(joined, "idmap.map") < find(joined, "process.clone")[0]
     assert not find(create(linux=USER, namespaces=["mount", "user", "uts"]), "sync.tell", "id-mapped")
+
+
+@pytest.mark.parametrize("user", [False, True])
+def test_mounts_with_mappings_of_their_own(user: bool) -> None:
+    """One namespace for each pair of maps, made and used before init is there; whether or not the container has one."""
+    other = [{"containerID": 7, "hostID": 8, "size": 9}]
+    mounts = [
+        {"destination": "/a", "source": "a", "options": ["rbind", "ridmap"], **USER},
+        {"destination": "/b", "source": "/b", "options": ["rbind", "idmap"], **USER},
+        {"destination": "/c", "source": "/c", "options": ["bind"], "uidMappings": USER["uidMappings"], "gidMappings": other},
+        {"destination": "/d", "source": "/d", "options": ["bind"]},
+    ]
+    namespaces = ["mount", "uts", *(["user"] if user else [])]
+    plan = create(linux=USER if user else {}, namespaces=namespaces, add_mounts=mounts)
+    ids = (0, 100000, 65536)
+    assert [each[2] for each in plan if each[1] == "idmap.make_namespace"] == [
+        ("namespace/idmap/0", (ids,), (ids,)),
+        ("namespace/idmap/1", (ids,), ((7, 8, 9),)),
+    ]
+    assert [each[2:4] for each in plan if each[1] == "idmap.map"] == [
+        (("mount/6", "/bundles/b/a", "namespace/idmap/0", True), "/mounts/6/uidMappings"),
+        (("mount/7", "/b", "namespace/idmap/0", False), "/mounts/7/uidMappings"),
+        (("mount/8", "/c", "namespace/idmap/1", False), "/mounts/8/uidMappings"),
+    ]
+    assert max(find(plan, "idmap.map")) < find(plan, "process.clone")[0]
+    assert not find(plan, "sync.tell", "id-mapped")
+    clones = {each[2][0]: each[0] for each in plan if each[1] == "mount.clone"}
+    assert clones["mount/9"] == clones["root"] == (PARENT if user else INIT)
+    assert {clones[f"mount/{index}"] for index in (6, 7, 8)} == {PARENT}
+
+
+@pytest.mark.parametrize(
+    ("propagation", "user", "flags"),
+    [
+        (None, True, [k.MS_SLAVE]),
+        ("slave", True, [k.MS_SLAVE]),
+        ("rprivate", True, [k.MS_PRIVATE]),
+        ("runbindable", True, [k.MS_PRIVATE]),
+        ("rshared", True, [k.MS_SLAVE, k.MS_SHARED]),
+        (None, False, [k.MS_SLAVE]),
+        ("rprivate", False, [k.MS_PRIVATE]),
+        ("rshared", False, [k.MS_SHARED]),
+    ],
+)
+def test_what_the_parent_clones_is_no_peer_of_the_host_s(propagation: str | None, user: bool, flags: list[int]) -> None:
+    """As init's own copy of the host's tree: with a user namespace a slave at the most."""
+    mount = {"destination": "/a", "source": "a", "options": ["rbind", "ridmap"], **USER}
+    namespaces = ["mount", "uts", *(["user"] if user else [])]
+    plan = create(linux=USER if user else {}, namespaces=namespaces, add_mounts=[mount], rootfsPropagation=propagation)
+    for slot in ["mount/6", "root"] if user else ["mount/6"]:
+        found = [each[2][1:] for each in plan if each[0] == PARENT and each[1] == "mount.propagate" and each[2][0] == slot]
+        assert found == [(flag, True) for flag in flags]
 
 
 @pytest.mark.parametrize(

@@ -101,6 +101,16 @@ def test_what_is_written_by_runc(tmp_path: Path, flags: list[str]) -> None:
         {"/mounts/0": {"destination": "/proc", "type": "none", "source": "/proc", "options": ["rbind"]}},
         {"/mounts/-": {"destination": "/m", "options": ["remount", "ro"]}},
         {"/mounts/-": {"destination": "/m", "source": "/m", "options": ["bind", "idmap"]}, **user_namespace()},
+        {"/mounts/-": {"destination": "/m", "source": "/m", "options": ["rbind", "ridmap"]}, **user_namespace()},
+        {
+            "/mounts/-": {
+                "destination": "/m",
+                "source": "/m",
+                "options": ["bind"],
+                "uidMappings": [{"containerID": 0, "hostID": 7, "size": 1}],
+                "gidMappings": [{"containerID": 5, "hostID": 7, "size": 9}],
+            }
+        },
         {**user_namespace(), "/process/user": {"uid": 65535, "gid": 65535, "additionalGids": [1]}},
         {**user_namespace(), "/linux/uidMappings/-": {"containerID": 65536, "hostID": 99999, "size": 1}},
         {**user_namespace(), "/linux/uidMappings/0/size": 4294967295 - 100000},
@@ -148,10 +158,19 @@ def test_what_is_written_by_runc(tmp_path: Path, flags: list[str]) -> None:
             }
         },
         {"/linux/resources/rdma": {}, "/linux/resources/network": {"classID": 0, "priorities": []}},
+        {
+            "/linux/resources/rdma": {"mlx5_0": {"hcaHandles": 0}, "rxe0": {"hcaObjects": 4294967295}},
+            "/linux/resources/network": {"classID": 4294967295, "priorities": [{"name": "eth0", "priority": 0}]},
+        },
         {"/linux/seccomp": {"defaultAction": "SCMP_ACT_ALLOW"}},
         {"/linux/seccomp": {"defaultAction": "SCMP_ACT_TRACE", "defaultErrnoRet": 65535, "flags": [], "listenerPath": ""}},
         {"/linux/seccomp": {"defaultAction": "SCMP_ACT_ERRNO", "defaultErrnoRet": 4095, "architectures": ["SCMP_ARCH_X86_64"]}},
+        {"/linux/intelRdt": {}},
+        {"/linux/intelRdt": {"closID": "/", "l3CacheSchema": "", "memBwSchema": "", "schemata": [], "enableMonitoring": True}},
+        {"/linux/intelRdt": {"closID": "x", "l3CacheSchema": "L3CODE:0=f", "memBwSchema": "MB:0=1", "schemata": ["L2:0=1", "X"]}},
         {"/linux/netDevices": {}},
+        {"/linux/netDevices": {"eth0": {}, "eth1": {"name": ""}, "x" * 15: {"name": "eth%d"}, "a": {"name": "eth%d"}}},
+        {"/linux/netDevices": {"eth0": {"name": "eth1"}, "eth1": {"name": "eth0"}}},
     ],
 )
 def test_allowed(changes: dict[str, Any]) -> None:
