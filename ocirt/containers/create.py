@@ -121,10 +121,12 @@ class Creation:
         try:
             action()
         except (StepError, ChildGoneError) as err:
-            from ocirt.containers.failures import explain  # noqa: PLC0415  (only for a failure)
+            try:
+                from ocirt.containers.failures import explain  # noqa: PLC0415  (only for a failure)
 
-            failure = explain(err, run.plan, run.at)
-            self.undo()
+                failure = explain(err, run.plan, run.at)
+            finally:
+                self.undo()
             raise failure from None
         except BaseException:
             self.undo()
