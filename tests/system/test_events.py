@@ -131,7 +131,8 @@ def test_pressure(runtime: Runtime, bundle: MakeBundle) -> None:
         pytest.skip("version 1 has no pressure files")
     if not Path("/proc/pressure/cpu").exists():
         pytest.skip("this kernel does not tell pressure")
-    container = runtime.run_detached(bundle(args=SLEEP))
+    container = runtime.run_detached(bundle(args=["sh", "-c", "for each in 1 2 3 4; do while :; do :; done & done; wait"]))
+    wait_for(lambda: stats(runtime, container)["cpu"]["psi"], "processes that wait for each other")
     shown = stats(runtime, container)
     for part in ("cpu", "memory", "blkio"):
         psi = shown[part]["psi"]
