@@ -40,15 +40,17 @@ class Host:
     root: whether the runtime's effective user is 0 (of the host, or of a user namespace)
     user_namespace: whether the runtime itself runs in a user namespace that is not the first
     waiter: the path of the program that waits for `start` in init's place, "" where there is none
+    modules: "AppArmor" and "SELinux", if they are enabled; looked up only for a document that has profiles or labels
     """
 
-    __slots__ = ("layout", "root", "user_namespace", "waiter")
+    __slots__ = ("layout", "modules", "root", "user_namespace", "waiter")
 
     def __init__(self, layout: Any, root: bool, user_namespace: bool, waiter: str = "") -> None:  # noqa: FBT001
         self.layout = layout
         self.root = root
         self.user_namespace = user_namespace
         self.waiter = waiter
+        self.modules: tuple[str, ...] = ()
 
 
 class Request:
@@ -60,6 +62,7 @@ class Request:
     fds: how many descriptors from 3 on go to the program; listen_fds: how many of them are LISTEN_FDS
     pipes: whether init's streams are pipes of the parent's instead of the caller's own
     keyring: whether init gets a session keyring of its own; pivot: pivot_root(2), not MS_MOVE and chroot(2)
+    notify: whether init gets a socket for sd_notify(3), from the directory `notify` below the container's
     cgroups: "cgroupfs" or "disabled"; lenient_cgroups: go on without those that may not be made
     """
 
@@ -73,6 +76,7 @@ class Request:
         "keyring",
         "lenient_cgroups",
         "listen_fds",
+        "notify",
         "pipes",
         "pivot",
         "state_root",
@@ -95,6 +99,7 @@ class Request:
         pivot: bool = True,
         cgroups: str = "cgroupfs",
         lenient_cgroups: bool = False,
+        notify: bool = False,
     ) -> None:
         self.container_id = container_id
         self.bundle = bundle
@@ -109,6 +114,7 @@ class Request:
         self.pivot = pivot
         self.cgroups = cgroups
         self.lenient_cgroups = lenient_cgroups
+        self.notify = notify
 
 
 def step(side: str, operation: str, *arguments: Any, at: str = "", errors: Errors | None = None) -> Step:

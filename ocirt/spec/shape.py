@@ -57,9 +57,9 @@ PROCESS: dict[Any, Any] = {
     "apparmorProfile": str,
     "oomScoreAdj": I64,
     "selinuxLabel": str,
-    "scheduler": "unsupported",
-    "ioPriority": "unsupported",
-    "execCPUAffinity": "unsupported",
+    "scheduler": "scheduling",
+    "ioPriority": "scheduling",
+    "execCPUAffinity": "scheduling",
 }
 
 RESOURCES: dict[Any, Any] = {
@@ -130,8 +130,8 @@ _LINUX = {
     "readonlyPaths": _STRINGS,
     "mountLabel": str,
     "intelRdt": "unsupported",
-    "memoryPolicy": "unsupported",
-    "personality": {"domain": ("LINUX", "LINUX32"), "flags": _STRINGS},
+    "memoryPolicy": "scheduling",
+    "personality": "scheduling",
     "timeOffsets": {"monotonic": {"secs": I64, "nanosecs": U32}, "boottime": {"secs": I64, "nanosecs": U32}},
 }
 
@@ -248,8 +248,4 @@ def _walk_array(value: list[Any], want: Any, pointer: str, findings: list[Findin
 
 
 def _load(module: str, name: str) -> Any:
-    if module == "seccomp":
-        from ocirt.spec.seccomp import SHAPES  # noqa: PLC0415
-    else:
-        from ocirt.spec.unsupported import SHAPES  # noqa: PLC0415
-    return SHAPES[name]
+    return __import__("ocirt.spec." + module, None, None, ("SHAPES",)).SHAPES[name]
