@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import posix
+
 from ocirt.cli.given import absolute, descriptors, write_pid_file
 from ocirt.cli.target import target
 from ocirt.containers.create import Creation
@@ -11,6 +13,7 @@ from ocirt.plan import Request
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from ocirt.cli.options import Options
+    from ocirt.containers.sockets import Socket
     from ocirt.kernel.run import Run
 
 
@@ -26,8 +29,6 @@ def begin(options: Options, args: list[str], *, waits: bool, attached: bool) -> 
     """What `create` and `run` have in common: from the flags to a container that can be prepared. Raises Error, OSError."""
     if options.systemd_cgroup:
         raise Error("unsupported", "--systemd-cgroup: not supported yet", hint="leave it out: cgroupfs")
-    if options.get("pidfd-socket"):
-        raise Error("unsupported", "--pidfd-socket: not supported yet")
     bundle, container_id = target(options, args)
     socket = options.get("console-socket")
     listen_fds, fds = descriptors(options.get("preserve-fds"))
@@ -43,11 +44,13 @@ def begin(options: Options, args: list[str], *, waits: bool, attached: bool) -> 
         keyring=not options.get("no-new-keyring"),
         pivot=not options.get("no-pivot"),
         cgroups=options.cgroup_manager,
+        notify=bool(posix.environ.get(b"NOTIFY_SOCKET")),
     )
     if attached and socket:
         raise Error("usage", f"cannot use console socket if {options.name} will not detach or allocate tty")
     creation = Command(options.root, request, options.get("config") or "config.json", options.rootless)
     creation.socket = absolute(socket)
+    creation.pidfd_socket = absolute(options.get("pidfd-socket"))
     creation.pid_file = pid_file
     creation.check_terminal(options.name)
     if options.debug:
@@ -59,21 +62,31 @@ def begin(options: Options, args: list[str], *, waits: bool, attached: bool) -> 
 
 
 class Command(Creation):
-    """A creation with a pid file and a console socket."""
+    """A creation with a pid file, and sockets that get the terminal and a pidfd."""
 
     pid_file = ""
+    pidfd_socket = ""
     socket = ""
+    _pidfd: Socket | None = None
 
     def on_created(self, pid: int) -> None:
-        """Write the pid file: there is an init by then, and none that runs yet."""
+        """Write the pid file and send the pidfd: there is an init by then, and none that runs yet."""
         if self.pid_file:
             write_pid_file(self.pid_file, pid)
+        if self._pidfd is not None:
+            self._pidfd.send("standard", posix.pidfd_open(pid))
 
     def prepare(self, trace: str = "") -> Run:
-        """Also connect what sends the console away."""
-        run = super().prepare(trace)
-        if self.request.console == "socket":
-            from ocirt.containers import console  # noqa: PLC0415  (only with a terminal)
+        """Before that, connect to what gets the terminal and the pidfd."""
+        console = None
+        if self.pidfd_socket or self.request.console == "socket":
+            from ocirt.containers.sockets import Socket  # noqa: PLC0415  (only for one of these)
 
-            run.on_console = console.Socket(self.socket).send
+            if self.pidfd_socket:
+                self._pidfd = Socket(self.pidfd_socket, "pidfd socket")
+            if self.request.console == "socket":
+                console = Socket(self.socket, "console socket")
+        run = super().prepare(trace)
+        if console is not None:
+            run.on_console = console.send
         return run

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import posix
+
 from ocirt.cli.given import absolute, descriptors, write_pid_file
 from ocirt.containers.execute import Execution, load_running
 from ocirt.errors import Error
@@ -9,18 +11,22 @@ from ocirt.plan import Request
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from typing import Any
 
     from ocirt.cli.options import Options
     from ocirt.containers.attach import Attached
     from ocirt.state import Record
 
+# What a process.json takes over from the container's own process, as with runc, where it says nothing of it.
+_INHERITED = (
+    *("capabilities", "rlimits", "apparmorProfile", "selinuxLabel"),
+    *("scheduler", "ioPriority", "execCPUAffinity"),
+)
+
 
 def run(options: Options, args: list[str]) -> int:
     """Run args[1:] in container args[0]; the exit status is the process's. Raises Error, OSError."""
-    for flag in ("process-label", "apparmor", "pidfd-socket"):
-        if options.get(flag):
-            raise Error("unsupported", f"--{flag}: not supported yet")
     record = load_running(options.root, args[0], ignore_paused=options.get("ignore-paused"))
     if options.get("process"):
         process = _from_file(options.get("process"), record)
@@ -49,15 +55,23 @@ def run(options: Options, args: list[str]) -> int:
     attached: Attached | None = None
     if detach:
         if terminal:
-            from ocirt.containers.console import Socket  # noqa: PLC0415  (only with a terminal)
+            from ocirt.containers.sockets import Socket  # noqa: PLC0415  (only with a terminal)
 
-            execution.run.on_console = Socket(socket).send
+            execution.run.on_console = Socket(socket, "console socket").send
     else:
         from ocirt.containers.attach import Attached  # noqa: PLC0415  (only then)
 
         attached = Attached(terminal=terminal, subreaper=False)
         attached.streams(execution.run)
-    pid = execution.make((lambda pid: write_pid_file(pid_file, pid)) if pid_file else None)
+    on_pid: list[Callable[[int], None]] = []
+    if pid_file:
+        on_pid.append(lambda pid: write_pid_file(pid_file, pid))
+    if options.get("pidfd-socket"):
+        from ocirt.containers.sockets import Socket  # noqa: PLC0415
+
+        pidfd = Socket(absolute(options.get("pidfd-socket")), "pidfd socket")
+        on_pid.append(lambda pid: pidfd.send("setns", posix.pidfd_open(pid)))
+    pid = execution.make(on_pid)
     if attached is None:
         return 0
     attached.created()
@@ -65,12 +79,13 @@ def run(options: Options, args: list[str]) -> int:
 
 
 def _from_file(path: str, record: Record) -> dict[str, Any]:
-    """The process of a process.json; what it does not say of capabilities is said by the container's."""
+    """The process of a process.json; what it does not say of some things is said by the container's."""
     from ocirt.spec.load import read_process  # noqa: PLC0415  (only for --process)
 
     process = read_process(path)
-    if "capabilities" not in process and "capabilities" in record["process"]:
-        process["capabilities"] = record["process"]["capabilities"]
+    for name in _INHERITED:
+        if process.get(name) in (None, "", []) and name in record["process"]:
+            process[name] = record["process"][name]
     return process
 
 
@@ -84,11 +99,13 @@ def _from_flags(options: Options, args: list[str], record: Record) -> dict[str, 
     process: dict[str, Any] = dict(record["process"])
     process["args"] = args
     process["terminal"] = options.get("tty")
-    process.pop("consoleSize", None)
     process.pop("oomScoreAdj", None)
     if options.get("cwd"):
         process["cwd"] = options.get("cwd")
     process["env"] = [*(process.get("env") or ()), *options.get("env")]
+    for flag, name in (("apparmor", "apparmorProfile"), ("process-label", "selinuxLabel")):
+        if options.get(flag):
+            process[name] = options.get(flag)
     if options.given("no-new-privs"):
         process["noNewPrivileges"] = options.get("no-new-privs")
     if caps := options.get("cap"):

@@ -27,7 +27,7 @@ def run(options: Options, args: list[str]) -> int:
 def features() -> dict[str, Any]:
     """The features structure, in runc's order of members."""
     from ocirt.seccomp import support  # noqa: PLC0415
-    from ocirt.spec import capabilities, mountoptions  # noqa: PLC0415
+    from ocirt.spec import capabilities, mountoptions, scheduling  # noqa: PLC0415
 
     libseccomp = libseccomp_version()
     annotations = {"org.opencontainers.runc.checkpoint.enabled": "false", "org.ocirt.version": __version__}
@@ -43,9 +43,10 @@ def features() -> dict[str, Any]:
             "capabilities": list(capabilities.NAMES),
             "cgroup": {"v1": True, "v2": True, "systemd": False, "systemdUser": False, "rdma": True},
             "seccomp": support.supported(),
-            "apparmor": {"enabled": False},
-            "selinux": {"enabled": False},
+            "apparmor": {"enabled": True},
+            "selinux": {"enabled": True},
             "intelRdt": {"enabled": True, "schemata": True, "monitoring": True},
+            "memoryPolicy": {"modes": sorted(scheduling.MEMORY_MODES), "flags": sorted(scheduling.MEMORY_FLAGS)},
             "mountExtensions": {"idmap": {"enabled": True}},
             "netDevices": {"enabled": True},
         },

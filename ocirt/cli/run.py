@@ -14,6 +14,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from ocirt.cli.options import Options
     from ocirt.containers.attach import Attached
+    from ocirt.containers.notify import Notify
     from ocirt.state import Record
 
 
@@ -43,12 +44,24 @@ def run(options: Options, args: list[str]) -> int:
         except BaseException:
             creation.undo()
             raise
+    notify = creation.notify
     if attached is None:
+        if notify is not None:
+            _wait_for_word(notify, record["pid"])
         return 0
+    if notify is not None:
+        attached.watch(notify.fd, lambda: notify.forward(posix.getpid()))
     status = attached.wait(record["pid"])
     if not options.get("keep"):
         _remove(options, record, creation.request.directory)
     return status
+
+
+def _wait_for_word(notify: Notify, pid: int) -> None:
+    try:
+        notify.wait(pid)
+    except OSError:
+        pass  # a manager that is not there is not the container's failure
 
 
 def _remove(options: Options, record: Record, directory: str) -> None:

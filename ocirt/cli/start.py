@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import posix
+
 from ocirt.containers.start import start
 
 TYPE_CHECKING = False
@@ -11,5 +13,10 @@ if TYPE_CHECKING:
 
 def run(options: Options, args: list[str]) -> int:
     """Start container args[0]. Raises Error."""
-    start(options.root, args[0])
+    if posix.environ.get(b"NOTIFY_SOCKET"):
+        from ocirt.containers.notify import start_and_wait  # noqa: PLC0415  (only for services of systemd)
+
+        start_and_wait(options.root, args[0])
+    else:
+        start(options.root, args[0])
     return 0

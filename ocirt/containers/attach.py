@@ -19,6 +19,8 @@ from ocirt.kernel.run import Run
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from ocirt.containers.console import Lent
 
 _CHUNK = 1 << 16
@@ -72,6 +74,7 @@ class Attached:
         self._lent: Lent | None = None
         self._copies: list[_Copy] = []
         self._inner: list[int] = []
+        self._watched: dict[int, Callable[[], bool]] = {}
         # Blocked, not handled: an arriving signal waits until it can be passed on. The child starts with an empty mask again.
         # SIGPIPE is what writing to a closed pipe gives ourselves.
         blocked = set(range(1, 65)) - {_signal.SIGPIPE, 32, 33}
@@ -108,6 +111,10 @@ class Attached:
         # Two numbers for it: each direction waits for something else of the same terminal.
         self._copies = [_Copy(0, master), _Copy(posix.dup(master), 1)]
 
+    def watch(self, fd: int, action: Callable[[], bool]) -> None:
+        """While the process runs, call `action` whenever `fd` can be read, until it returns true or fails."""
+        self._watched[fd] = action
+
     def created(self) -> None:
         """After the clone: the inner ends are init's alone."""
         for fd in self._inner:
@@ -130,11 +137,16 @@ class Attached:
         waiting: dict[int, _Copy] = {}  # by the descriptor that is polled for it
         for copy in self._copies:
             _wait_for(poll, waiting, copy.source, copy)
+        for fd in self._watched:
+            poll.register(fd, select.POLLIN)
         status = _reap(pid)  # it may have ended before the first signal could tell
         while status is None:
-            for fd, _ in poll.poll() if waiting else ((self._signals, 0),):
+            for fd, _ in poll.poll() if waiting or self._watched else ((self._signals, 0),):
                 if fd == self._signals:
                     status = self._on_signal(pid)
+                elif fd in self._watched:
+                    if self._done(fd):
+                        poll.unregister(fd)
                 elif fd in waiting:
                     copy = waiting[fd]
                     outcome = copy.move()
@@ -147,6 +159,15 @@ class Attached:
                         else:
                             self._end(copy)
         return status
+
+    def _done(self, fd: int) -> bool:
+        try:
+            done = self._watched[fd]()
+        except OSError:
+            done = True  # nothing of the process's own
+        if done:
+            del self._watched[fd]
+        return done
 
     def _end(self, copy: _Copy) -> None:
         """One direction has come to its end: the process sees the end of its input."""
@@ -167,6 +188,11 @@ class Attached:
 
     def _drain(self) -> None:
         """What the process wrote before its end. Others may hold its streams for longer: they are not waited for."""
+        for fd in tuple(self._watched):
+            last = select.poll()
+            last.register(fd, select.POLLIN)
+            if last.poll(0):
+                self._done(fd)
         for copy in self._copies:
             if copy.source == 0:
                 continue

@@ -8,20 +8,24 @@ from time import time_ns
 from ocirt import paths, state
 from ocirt.cgroups import control
 from ocirt.containers.destroy import destroy, hook_state
-from ocirt.containers.host import look
+from ocirt.containers.host import look, security_modules
 from ocirt.errors import Error
 from ocirt.kernel.process import close_on_exec_from
 from ocirt.kernel.run import ChildGoneError, Run, StepError
 from ocirt.plan import START, Request
 from ocirt.plan.create import HOOKS, cgroup_paths, plan_create
+from ocirt.plan.process import is_labelled
 from ocirt.spec.load import read_spec
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from ocirt.containers.notify import Notify
     from ocirt.spec.shape import Finding
     from ocirt.state import Record
+
+_OF_ALL = ("personality", "memoryPolicy")  # of /linux, and said of every process of the container
 
 
 class Creation:
@@ -42,8 +46,11 @@ class Creation:
             from ocirt.cgroups import resctrl  # noqa: PLC0415  (only for who asks)
 
             self.host.resctrl = resctrl.find()
+        if is_labelled(self.spec["process"]) or self.spec["linux"].get("mountLabel"):
+            self.host.modules = security_modules()
         self.record: Record = {}
         self.run: Run | None = None
+        self.notify: Notify | None = None
 
     def warnings(self) -> list[tuple[str, str]]:
         """(JSON pointer, text) of what config.json says in vain: unknown properties, values that this host leaves aside."""
@@ -78,6 +85,12 @@ class Creation:
             run = Run(plan)
         state.reserve(self.root, request.container_id)
         try:
+            if request.notify:
+                from ocirt.containers.notify import Notify, make_directory  # noqa: PLC0415  (only for services of systemd)
+
+                make_directory(request.directory)
+                if not request.waits:  # else `start` is who listens
+                    self.notify = Notify(request.directory)
             self.record = self._record(cgroups)
             if self.host.resctrl is not None:
                 from ocirt.cgroups import resctrl  # noqa: PLC0415
@@ -136,7 +149,7 @@ class Creation:
         spec, pid = self.spec, posix.getpid()
         hooks = spec.get("hooks") or {}
         linux = spec["linux"]
-        return {
+        record: Record = {
             "id": self.request.container_id,
             "status": "creating",
             "creator": {"pid": pid, "start_time": state.process_start_time(pid)},
@@ -158,6 +171,9 @@ class Creation:
             "keyring": self.request.keyring,
             "spec_version": spec["ociVersion"],
         }
+        if kept := {name: linux[name] for name in _OF_ALL if name in linux}:
+            record["linux"] = kept
+        return record
 
     def _write_created(self) -> None:
         """Step `state.prepare`: have the record of the created container ready, so that little is left to do when it is."""

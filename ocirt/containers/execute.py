@@ -10,10 +10,11 @@ from ocirt.kernel.process import close_on_exec_from
 from ocirt.kernel.run import ChildGoneError, Run, StepError
 from ocirt.plan import Host, Request
 from ocirt.plan.execute import plan_exec
+from ocirt.plan.process import is_labelled
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
     from typing import Any
 
     from ocirt.state import Record
@@ -43,15 +44,23 @@ class Execution:
                 controllers, colon, sub = word.rpartition(":")
                 for controller in controllers.split(",") if colon else (None,):
                     paths = below(paths, sub, controller)
-        spec = {"process": process, "seccomp": state.load_seccomp(record)}
+        spec = {"process": process, "seccomp": state.load_seccomp(record), "linux": record.get("linux")}
         host = Host(None, posix.geteuid() == 0, state.in_user_namespace())
+        if is_labelled(process):
+            from ocirt.containers.host import security_modules  # noqa: PLC0415  (only then)
+
+            host.modules = security_modules()
         self.run = Run(plan_exec(spec, record, paths, host, request))
 
-    def make(self, on_pid: Callable[[int], None] | None = None) -> int:
-        """Walk the plan until the program runs; its pid. `on_pid` is called with it before that. Raises Error, OSError."""
+    def make(self, on_pid: Sequence[Callable[[int], None]] = ()) -> int:
+        """Walk the plan until the program runs; its pid, with which `on_pid` are called before. Raises Error, OSError."""
         run = self.run
-        if on_pid is not None:
-            run.commit = lambda: on_pid(run.pid)
+
+        def commit() -> None:
+            for action in on_pid:
+                action(run.pid)
+
+        run.commit = commit
         close_on_exec_from(3)
         try:
             run.parent()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import posix
-from errno import EACCES, EEXIST, EINVAL, EISDIR, ENODEV, ENOENT, ENOSYS, EPERM
+from errno import EACCES, EEXIST, EINVAL, EISDIR, ENODEV, ENOENT, ENOSYS, EPERM, ERANGE
 
 from ocirt.errors import Error
 from ocirt.kernel.run import ChildGoneError, StepError
@@ -69,6 +69,14 @@ _WORDS = {
     "cgroup.make": "make cgroup",
     "netdevice.check": "network device",
     "netdevice.move": "move network device",
+    "namespace.open_offsets": "set clocks",
+    "namespace.set_offsets": "set clocks",
+    "scheduling.lend_affinity": "set initial CPU affinity",
+    "scheduling.set_affinity": "set final CPU affinity",
+    "scheduling.set_io_priority": "set I/O priority",
+    "scheduling.set_memory_policy": "set memory policy",
+    "scheduling.set_personality": "set personality",
+    "scheduling.set_scheduler": "set scheduler",
 }
 
 
@@ -85,7 +93,7 @@ def _subject(operation: str, arguments: tuple[Any, ...]) -> str:
         return words[1]
     if operation == "mount.new":
         return f"{words[1]} (source {words[2]})"
-    if operation in ("mount.change", "mount.propagate", "namespace.join"):
+    if operation in ("mount.change", "mount.propagate", "namespace.join", "namespace.set_offsets"):
         return ""
     return words[0] if words else ""
 
@@ -114,6 +122,17 @@ def _hint(operation: str, errno: int, arguments: tuple[Any, ...]) -> str:
         return _idmap_hint(errno, recursive=bool(arguments[-1]))
     if operation.startswith("netdevice."):
         return _netdevice_hint(errno, arguments)
+    if operation == "scheduling.set_scheduler" and errno == EPERM:
+        return (
+            "it takes CAP_SYS_NICE; real-time needs a share of it by /linux/resources/cpu/realtimeRuntime (cgroup version 1); a "
+            "deadline can't be used together with AllowedCPUs, /linux/resources/cpu/cpus"
+        )
+    if operation == "scheduling.set_scheduler" and errno == EINVAL:
+        return "see sched_setattr(2): this kernel may not know the policy or a flag, or wants other numbers"
+    if operation == "namespace.open_offsets" and errno == ENOENT:
+        return "this kernel has no time namespaces"
+    if operation == "namespace.set_offsets" and errno == ERANGE:
+        return "no clock may come to stand before 0, or after some 146 years"
     if operation == "user.become" and errno == EINVAL:
         return "the user namespace maps no such id"
     if operation == "user.map" and errno == EPERM:

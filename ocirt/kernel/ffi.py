@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 # System call numbers: (x86_64, everybody else, i.e. include/uapi/asm-generic/unistd.h). From 424 on all architectures agree.
 _NUMBERS: dict[str, tuple[int, int]] = {
+    "bind": (49, 200),
     "bpf": (321, 280),
     "capset": (126, 91),
     "clone3": (435, 435),
@@ -29,12 +30,14 @@ _NUMBERS: dict[str, tuple[int, int]] = {
     "fsopen": (430, 430),
     "fspick": (433, 433),
     "ioctl": (16, 29),
+    "ioprio_set": (251, 30),
     "keyctl": (250, 219),
     "mount": (165, 40),
     "mount_setattr": (442, 442),
     "move_mount": (429, 429),
     "open_tree": (428, 428),
     "openat2": (437, 437),
+    "personality": (135, 92),
     "pidfd_getfd": (438, 438),
     "pivot_root": (155, 41),
     "prctl": (157, 167),
@@ -42,7 +45,10 @@ _NUMBERS: dict[str, tuple[int, int]] = {
     "pwrite64": (18, 68),
     "read": (0, 63),
     "rt_sigaction": (13, 134),
+    "sched_setaffinity": (203, 122),
+    "sched_setattr": (314, 274),
     "seccomp": (317, 277),
+    "set_mempolicy": (238, 237),
     "setdomainname": (171, 162),
     "sethostname": (170, 161),
     "setns": (308, 268),

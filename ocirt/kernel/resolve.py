@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import posix
 from _struct import pack
-from errno import ELOOP, ENOENT
+from errno import EINVAL, ELOOP, ENOENT
 
 from ocirt.kernel import constants as k
 from ocirt.kernel.ffi import CallError, syscall
+from ocirt.kernel.process import fstatfs_type
 from ocirt.paths import encode
 
 _O_PATH = 0o10000000
@@ -31,6 +32,24 @@ def open_in_root(root_fd: int, path: str, flags: int = _O_PATH, mode: int = 0, r
 def open_no_links(root_fd: int, path: str, flags: int = _O_PATH) -> int:
     """Open `path` below `root_fd`; any symlink on the way is an error (ELOOP)."""
     return open_in_root(root_fd, path.lstrip("/"), flags, 0, k.RESOLVE_BENEATH | k.RESOLVE_NO_SYMLINKS)
+
+
+def open_proc() -> int:
+    """The /proc in sight, which must be a procfs: a descriptor of it, to open below."""
+    fd = posix.open("/proc", _O_PATH | posix.O_DIRECTORY | posix.O_CLOEXEC)
+    if fstatfs_type(fd) != k.PROC_SUPER_MAGIC:
+        raise CallError(EINVAL, "fstatfs", "/proc of the host is not a procfs")
+    return fd
+
+
+def open_own(name: str) -> int:
+    """Open a file of this process below the host's /proc, which must be in sight, for writing."""
+    proc = open_proc()
+    try:
+        beneath = k.RESOLVE_BENEATH | k.RESOLVE_NO_XDEV | k.RESOLVE_NO_MAGICLINKS
+        return open_in_root(proc, "self/" + name, posix.O_WRONLY, 0, beneath)
+    finally:
+        posix.close(proc)
 
 
 def is_directory(fd: int) -> bool:

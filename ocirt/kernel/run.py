@@ -74,6 +74,7 @@ class Run:
         self.mask_fd = -1
         self.phase_fd = -1
         self.start_fd = -1
+        self.cpus: set[int] = set()
         self.home = ""
         self.program = b""
         self.filter: Any = None

@@ -42,9 +42,10 @@ class Host:
     user_namespace: whether the runtime itself runs in a user namespace that is not the first
     waiter: the path of the program that waits for `start` in init's place, "" where there is none
     resctrl: the resctrl file system (ocirt.cgroups.resctrl.Resctrl) or None; looked up only for a document with intelRdt
+    modules: "AppArmor" and "SELinux", if they are enabled; looked up only for a document that has profiles or labels
     """
 
-    __slots__ = ("layout", "resctrl", "root", "user_namespace", "waiter")
+    __slots__ = ("layout", "modules", "resctrl", "root", "user_namespace", "waiter")
 
     def __init__(self, layout: Any, root: bool, user_namespace: bool, waiter: str = "") -> None:  # noqa: FBT001
         self.layout = layout
@@ -52,6 +53,7 @@ class Host:
         self.user_namespace = user_namespace
         self.waiter = waiter
         self.resctrl: Any = None
+        self.modules: tuple[str, ...] = ()
 
 
 class Request:
@@ -63,6 +65,7 @@ class Request:
     fds: how many descriptors from 3 on go to the program; listen_fds: how many of them are LISTEN_FDS
     pipes: whether init's streams are pipes of the parent's instead of the caller's own
     keyring: whether init gets a session keyring of its own; pivot: pivot_root(2), not MS_MOVE and chroot(2)
+    notify: whether init gets a socket for sd_notify(3), from the directory `notify` below the container's
     cgroups: "cgroupfs" or "disabled"; lenient_cgroups: go on without those that may not be made
     """
 
@@ -76,6 +79,7 @@ class Request:
         "keyring",
         "lenient_cgroups",
         "listen_fds",
+        "notify",
         "pipes",
         "pivot",
         "state_root",
@@ -98,6 +102,7 @@ class Request:
         pivot: bool = True,
         cgroups: str = "cgroupfs",
         lenient_cgroups: bool = False,
+        notify: bool = False,
     ) -> None:
         self.container_id = container_id
         self.bundle = bundle
@@ -112,6 +117,7 @@ class Request:
         self.pivot = pivot
         self.cgroups = cgroups
         self.lenient_cgroups = lenient_cgroups
+        self.notify = notify
 
 
 def step(side: str, operation: str, *arguments: Any, at: str = "", errors: Errors | None = None) -> Step:

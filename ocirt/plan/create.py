@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from errno import ENOSYS
-
 from ocirt.cgroups.paths import resolve, writable
 from ocirt.errors import Error
 from ocirt.plan import INIT, PARENT, START, cgroup, namespaces, process, rootfs, step
@@ -38,6 +36,8 @@ def plan_create(spec: dict[str, Any], host: Host, request: Request, paths: dict[
     spaces = namespaces.Namespaces(linux, host)
     tree = rootfs.Tree(spec, spaces, host, request)
     run = process.Process(spec["process"])
+    if request.notify:
+        run.set_variable("NOTIFY_SOCKET", rootfs.NOTIFY + "/notify.sock")
     seccomp = linux.get("seccomp")
     entries = cgroup.entries_of(spec, host)
     # The parent may do it later than init comes to its hooks, without root may not do it, and in a user namespace not come back.
@@ -46,6 +46,11 @@ def plan_create(spec: dict[str, Any], host: Host, request: Request, paths: dict[
     waiter = waiter and process.can_wait_outside(run, filtered=bool(seccomp))
     if not request.pivot and (linux.get("rootfsPropagation") or "").endswith("private"):
         raise Error("invalid", "a private root needs pivot_root", subject="/linux/rootfsPropagation", hint="leave --no-pivot out")
+
+    if linux.get("mountLabel"):
+        from ocirt.plan import label  # noqa: PLC0415  (only with SELinux)
+
+        label.need(host, "SELinux", "/linux/mountLabel")
 
     plan = namespaces.open_joined(spaces)
     plan += rootfs.sources(tree, spaces)
@@ -70,6 +75,7 @@ def plan_create(spec: dict[str, Any], host: Host, request: Request, paths: dict[
     plan += cgroup.enter(paths)
     if "intelRdt" in linux:
         plan += resctrl.join(linux["intelRdt"], host, request.container_id)
+    plan += process.affinity(INIT)
     plan += namespaces.maps(spaces, linux, host)
     plan += namespaces.meanwhile(spaces, by_init=by_init)
     plan += process.limits(run)
@@ -77,14 +83,14 @@ def plan_create(spec: dict[str, Any], host: Host, request: Request, paths: dict[
     plan += [step(INIT, "process.protect"), step(INIT, "process.die_with_parent")]
     plan += namespaces.enter(spaces, by_init=by_init)
     plan.append(step(INIT, "process.new_session"))
-    if request.keyring:
-        plan.append(step(INIT, "process.join_keyring", "_ses." + request.container_id, errors={ENOSYS: None}))
+    plan += process.keyring(run, request)
     if id_maps := rootfs.id_maps(tree, spaces):
         plan += id_maps
         plan += [step(PARENT, "sync.tell", "id-mapped"), step(INIT, "sync.expect", "id-mapped")]
 
     plan += rootfs.root(tree)
     plan += rootfs.mounts(tree, spaces, paths, host)
+    plan += rootfs.notify(tree)
     plan += rootfs.devices(tree, spaces, host)
     if hooks.get("prestart") or hooks.get("createRuntime") or net_devices:
         plan += [step(INIT, "sync.tell", "mounted"), step(PARENT, "sync.expect", "mounted")]
@@ -102,13 +108,16 @@ def plan_create(spec: dict[str, Any], host: Host, request: Request, paths: dict[
     plan += rootfs.finish(tree)
     if request.pipes:
         plan.append(step(INIT, "stdio.take"))
+    plan += process.labels(run, INIT, host)
     plan += rootfs.enter(spec, request)
     plan.append(step(INIT, "process.close_descriptors", request.fds))
-    plan += process.identity(run, user_namespace=spaces.has_user or host.user_namespace, seccomp=bool(seccomp))
+    inside, outside = process.scheduled(run, linux, host)
+    plan += process.identity(run, inside, user_namespace=spaces.has_user or host.user_namespace, seccomp=bool(seccomp))
 
     # In this order: told that init is ready, the parent may end before init's next instruction.
     plan += [step(INIT, "process.outlive_parent"), step(INIT, "sync.tell", "ready"), step(PARENT, "sync.expect", "ready")]
     plan += cgroup.after(paths, entries)
+    plan += outside
     plan += [step(PARENT, "state.commit"), step(PARENT, "sync.tell", "committed"), step(INIT, "sync.leave_parent", "committed")]
     if request.waits and not waiter:
         plan.append(step(START, "barrier.wait"))

@@ -27,7 +27,8 @@ _FLAGS = {
 def plan_exec(spec: dict[str, Any], record: dict[str, Any], paths: dict[str, str], host: Host, request: Request) -> Plan:
     """The steps that run `spec["process"]` in the container of `record`, in the cgroups `paths`.
 
-    `spec` is {"process", "seccomp"}: pointers lead into a process.json, or into config.json's process.
+    `spec` is {"process", "seccomp", "linux"}: pointers lead into a process.json, or into config.json's process; `linux` is what
+    the record keeps of that section.
     """
     run = process.Process(spec["process"])
     seccomp = spec.get("seccomp")
@@ -47,11 +48,22 @@ def plan_exec(spec: dict[str, Any], record: dict[str, Any], paths: dict[str, str
     side = INIT if host.root else STAGE
     # A container that has moved its processes to cgroups below its own, and handed on controllers, takes none any more (EBUSY).
     beside: Errors = {EBUSY: ("process.clone_beside", (side, record["pid"]))}
-    plan.append(step(PARENT, "process.clone", side, 0, errors=beside if "" in paths else None))
+    cloning = [step(PARENT, "process.clone", side, 0, errors=beside if "" in paths else None)]
+    placing = process.affinity(side)
+    if run.process.get("execCPUAffinity"):
+        from ocirt.plan.scheduling import on_cpus  # noqa: PLC0415  (few ask for it)
+
+        cloning, placing = on_cpus(run, side, cloning, placing)
+    plan += cloning
     plan += process.oom_score(run, staged=side == STAGE)
     if paths:
         plan.append(step(side, "cgroup.join"))
-    plan += [step(side, "process.protect"), step(side, "namespace.join_target", flags | user | (pid if side == STAGE else 0))]
+    plan += process.labels(run, side, host)  # as long as the host's /proc is in sight
+    plan += [
+        step(side, "process.protect"),
+        *placing,
+        step(side, "namespace.join_target", flags | user | (pid if side == STAGE else 0)),
+    ]
     if side == STAGE:
         plan += [step(STAGE, "process.clone_sibling", INIT, 0), *process.met()]
     if kept := record.get("resctrl"):
@@ -72,10 +84,12 @@ def plan_exec(spec: dict[str, Any], record: dict[str, Any], paths: dict[str, str
         plan.append(step(INIT, "stdio.take"))
     # Also of what leads to the host only until execve: /proc/self/fd is a way to it for the program and the working directory.
     plan.append(step(INIT, "process.close_descriptors", request.fds))
-    plan += process.identity(run, user_namespace=bool(user) or host.user_namespace, seccomp=bool(seccomp))
+    inside, outside = process.scheduled(run, spec.get("linux") or {}, host)
+    plan += process.identity(run, inside, user_namespace=bool(user) or host.user_namespace, seccomp=bool(seccomp))
     # In this order: told that init is ready, the parent may end before init's next instruction.
     plan += process.limits(run)
     plan += [step(INIT, "process.outlive_parent"), step(INIT, "sync.tell", "ready"), step(PARENT, "sync.expect", "ready")]
+    plan += outside
     plan += [step(PARENT, "state.commit"), step(PARENT, "sync.tell", "committed"), step(INIT, "sync.leave_parent", "committed")]
     plan += process.tail(run, fds=request.fds, listen_fds=request.listen_fds, filtered=bool(seccomp))
     return plan

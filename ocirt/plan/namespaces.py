@@ -9,6 +9,10 @@ init, but for
   made before belongs to the host's user namespace and cannot be entered from inside the new one;
 - the pid namespace, if the runtime is in a user namespace itself: its own pid namespace may be the host's, to which it could not
   go back, so a stage joins here as well.
+
+The clocks of a new time namespace can be set only before there is a process in it, and by unshare(2) none comes into it but
+children (on newer kernels than 6.1 also who executes a program). So with offsets, too, there is a stage: it makes the namespace,
+sets them, and clones init.
 """
 
 from __future__ import annotations
@@ -40,9 +44,13 @@ _ORDER = ("network", "ipc", "uts", "time", "cgroup", "pid", "mount")
 
 
 class Namespaces:
-    """The entries of `linux.namespaces`: `new` and `joined` (type to path), `pointers` by type; and how init comes into them."""
+    """The entries of `linux.namespaces`: `new` and `joined` (type to path), `pointers` by type; and how init comes into them.
 
-    __slots__ = ("joined", "new", "pointers", "staged")
+    offsets: what is written for the clocks of a new time namespace, or "". staged: a stage clones init, and has joined
+    everything before, or nothing (`joins_inside`): then init joins with the rights that its user namespace gives.
+    """
+
+    __slots__ = ("joined", "joins_inside", "new", "offsets", "pointers", "staged")
 
     def __init__(self, linux: dict[str, Any], host: Host) -> None:
         self.new: set[str] = set()
@@ -61,6 +69,11 @@ class Namespaces:
             or ("user" in self.new and bool(others) and host.root)
             or ("pid" in self.joined and host.user_namespace)
         )
+        self.offsets = _offsets(linux["timeOffsets"]) if "timeOffsets" in linux else ""
+        self.joins_inside = not self.staged
+        if self.offsets and not self.staged:
+            self.staged = True
+            self.joins_inside = "user" in self.new and not host.root
 
     @property
     def has_user(self) -> bool:
@@ -73,7 +86,24 @@ class Namespaces:
         flags = 0
         for kind in self.new:
             flags |= FLAGS[kind]
+        if self.offsets:
+            flags &= ~self.unshared
         return flags & ~k.CLONE_NEWCGROUP
+
+    @property
+    def unshared(self) -> int:
+        """CLONE_NEW* of what a stage makes before it clones init: the time namespace with its offsets, and who owns it."""
+        return k.CLONE_NEWTIME | (k.CLONE_NEWUSER if "user" in self.new else 0)
+
+
+def _offsets(section: dict[str, Any]) -> str:
+    """`timeOffsets` as /proc/PID/timens_offsets takes them, "" if there is nothing to set."""
+    lines = [
+        f"{clock} {offset.get('secs', 0)} {offset.get('nanosecs', 0)}\n"
+        for clock, offset in section.items()
+        if clock in ("monotonic", "boottime") and (offset.get("secs") or offset.get("nanosecs"))
+    ]
+    return "".join(lines)
 
 
 def open_joined(spaces: Namespaces) -> Plan:
@@ -105,9 +135,14 @@ def clone(spaces: Namespaces, score: Plan) -> Plan:
     plan = [
         step(PARENT, "process.clone", STAGE, 0, at="/linux/namespaces"),
         *score,
-        step(STAGE, "process.protect"),
     ]
-    joins = [_join(STAGE, spaces, kind) for kind in _ORDER if kind in spaces.joined]
+    if spaces.offsets:
+        plan.append(step(STAGE, "namespace.open_offsets", at="/linux/timeOffsets"))
+    joins = [
+        _join(STAGE, spaces, kind) for kind in _ORDER if kind in spaces.joined and (kind == "pid" or not spaces.joins_inside)
+    ]
+    if joins or "user" in spaces.joined:
+        plan.append(step(STAGE, "process.protect"))
     if "user" in spaces.joined:
         # With the host's rights where these are needed, else with those that the user namespace gives.
         for side, operation, arguments, pointer, _ in joins:
@@ -119,6 +154,11 @@ def clone(spaces: Namespaces, score: Plan) -> Plan:
         ]
     else:
         plan += joins
+    if spaces.offsets:
+        plan += [
+            step(STAGE, "namespace.unshare", spaces.unshared, at=spaces.pointers["time"]),
+            step(STAGE, "namespace.set_offsets", spaces.offsets, at="/linux/timeOffsets"),
+        ]
     plan += [
         step(STAGE, "process.clone_sibling", INIT, flags, at="/linux/namespaces"),
         *met(),
@@ -129,7 +169,7 @@ def clone(spaces: Namespaces, score: Plan) -> Plan:
 def enter(spaces: Namespaces, *, by_init: bool) -> Plan:
     """Init's first steps in namespaces, once it is in its cgroup; `by_init`: it brings up `lo` itself."""
     plan: Plan = []
-    if not spaces.staged:
+    if spaces.joins_inside:
         plan += [_join(INIT, spaces, kind) for kind in _ORDER if kind in spaces.joined and kind != "pid"]
     if "cgroup" in spaces.new:
         plan.append(step(INIT, "namespace.unshare", k.CLONE_NEWCGROUP, at=spaces.pointers["cgroup"]))

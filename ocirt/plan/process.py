@@ -6,7 +6,7 @@ or forbids system calls comes when the interpreter needs none any more.
 
 from __future__ import annotations
 
-from errno import EACCES, EINVAL, EPERM
+from errno import EACCES, EINVAL, ENOSYS, EPERM
 
 from ocirt.paths import clean
 from ocirt.plan import INIT, PARENT, STAGE, START, step
@@ -16,7 +16,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-    from ocirt.plan import Errors, Plan
+    from ocirt.plan import Errors, Host, Plan, Request
 
 _UMASK = 0o022
 _SYS_ADMIN = 1 << 21
@@ -55,6 +55,15 @@ class Process:
                 self.rlimits.append((NUMBERS[limit["type"]], limit["type"], limit["soft"], limit["hard"], at))
             self.rlimits.sort(key=_tightness)
 
+    def set_variable(self, name: str, value: str) -> None:
+        """Have this in the environment, whatever config.json says."""
+        self.env = [*(entry for entry in self.env if not entry.startswith(name + "=")), f"{name}={value}"]
+
+
+def is_labelled(process: dict[str, Any]) -> bool:
+    """Whether AppArmor or SELinux is to confine the process."""
+    return bool(process.get("apparmorProfile") or process.get("selinuxLabel"))
+
 
 def _tightness(limit: tuple[int, str, int, int, str]) -> int:
     return -_TIGHT.index(limit[1]) if limit[1] in _TIGHT else -len(_TIGHT)
@@ -77,15 +86,54 @@ def met() -> Plan:
     return [step(PARENT, "process.meet"), step(PARENT, "sync.tell", "met"), step(INIT, "sync.expect", "met")]
 
 
+def keyring(run: Process, request: Request) -> Plan:
+    """A session keyring of the container's own."""
+    if not request.keyring:
+        return []
+    plan = [step(INIT, "process.join_keyring", "_ses." + request.container_id, errors={ENOSYS: None})]
+    if run.process.get("selinuxLabel"):
+        from ocirt.plan import label  # noqa: PLC0415  (only with SELinux)
+
+        return label.keyring(run, plan)
+    return plan
+
+
+def labels(run: Process, side: str, host: Host) -> Plan:
+    """Have `side` confined by AppArmor and SELinux from its next execve(2) on, or the process that it clones."""
+    if not is_labelled(run.process):
+        return []
+    from ocirt.plan import label  # noqa: PLC0415  (only if there are some)
+
+    return label.of_process(run, side, host)
+
+
+def affinity(side: str) -> Plan:
+    """Leave the CPUs that the caller is bound to. To stay there harms less than a container that does not start."""
+    return [step(side, "process.reset_affinity", errors={EINVAL: None, EPERM: None, ENOSYS: None})]
+
+
 def limits(run: Process) -> Plan:
     """The parent's part: to raise a hard limit takes a capability that init may not have."""
     return [step(PARENT, "process.raise_limit", number, name, hard, at=pointer) for number, name, _, hard, pointer in run.rlimits]
 
 
-def identity(run: Process, *, user_namespace: bool, seccomp: bool) -> Plan:
+def scheduled(run: Process, linux: dict[str, Any], host: Host) -> tuple[Plan, Plan]:
+    """How the kernel is to treat the process: what init does about it while it is root, what the parent once init is ready.
+
+    `linux` is that section of config.json, or what the container's record kept of it.
+    """
+    if not ("scheduler" in run.process or "ioPriority" in run.process or "personality" in linux or "memoryPolicy" in linux):
+        return [], []
+    from ocirt.plan import scheduling  # noqa: PLC0415  (few specs have one of these)
+
+    inside, outside = scheduling.of_process(run, host)
+    return scheduling.of_container(linux) + inside, outside
+
+
+def identity(run: Process, as_root: Plan, *, user_namespace: bool, seccomp: bool) -> Plan:
     """Give up privileges and become the user. `seccomp`: there is a filter, which without no_new_privs takes CAP_SYS_ADMIN.
 
-    `user_namespace`: the container or the runtime is in one, which may deny setgroups(2).
+    `user_namespace`: the container or the runtime is in one, which may deny setgroups(2). `as_root`: steps to be made before.
     """
     process, pointer = run.process, run.pointer
     cwd = clean(process["cwd"])
@@ -98,6 +146,7 @@ def identity(run: Process, *, user_namespace: bool, seccomp: bool) -> Plan:
         # What the user may not enter, but the container's root may.
         step(INIT, "process.chdir", cwd, at=pointer + "/cwd", errors={EPERM: None, EACCES: None}),
     ]
+    plan += as_root
     sets = run.capabilities
     plan.append(step(INIT, "process.limit_bounding_set", sets["bounding"], at=pointer + "/capabilities/bounding"))
     plan.append(step(INIT, "stdio.own", run.uid, at=pointer + "/user"))
@@ -158,9 +207,10 @@ def can_wait_outside(run: Process, *, filtered: bool) -> bool:
 
     execve(2) takes from a user who is not root all capabilities but the ambient ones. The program's own execve would do so too,
     but what comes before it may need them: a filter without no_new_privs, a program that only CAP_DAC_OVERRIDE can reach.
+    A profile or label comes into force by the next execve, which must be the program's.
     """
     sets = run.capabilities
-    if run.uid and (sets["permitted"] & ~sets["ambient"]):
+    if is_labelled(run.process) or (run.uid and sets["permitted"] & ~sets["ambient"]):
         return False
     return not filtered or bool(run.process.get("noNewPrivileges"))
 
@@ -169,7 +219,10 @@ def console(run: Process, *, bind: bool) -> Plan:
     """A pseudo-terminal of the container's own devpts; with `bind`, as /dev/console too."""
     size = run.process.get("consoleSize") or {}
     at = run.pointer + "/terminal"
-    plan = [step(INIT, "console.open", size.get("height", 0), size.get("width", 0), at=at)]
+    rows, columns = size.get("height", 0), size.get("width", 0)
+    if not (rows and columns):  # half a size is none, as for runc
+        rows = columns = 0
+    plan = [step(INIT, "console.open", rows, columns, at=at)]
     if bind:
         plan.append(step(INIT, "console.bind", at=at))
     return [*plan, step(INIT, "console.send", at=at), step(PARENT, "console.receive", at=at)]

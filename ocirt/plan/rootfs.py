@@ -27,12 +27,15 @@ _LINKS = (("fd", "/proc/self/fd"), ("stdin", "/proc/self/fd/0"), ("stdout", "/pr
 _MODE = 0o666
 # Masked and read-only paths lie below: they must not be behind a link of the image, which could be changed meanwhile.
 _EXACT = ("/proc", "/sys")
+NOTIFY = "/run/notify"
+# Have their labels from SELinux's policy, or as a file's own.
+_UNLABELLED = ("proc", "sysfs", "mqueue", "cgroup", "cgroup2")
 
 
 class Tree:
     """What the steps of one tree have in common."""
 
-    __slots__ = ("bundle", "by_parent", "path", "read_only", "spec")
+    __slots__ = ("bundle", "by_parent", "notify", "path", "read_only", "spec")
 
     def __init__(self, spec: dict[str, Any], spaces: Namespaces, host: Host, request: Request) -> None:
         self.spec = spec
@@ -40,6 +43,8 @@ class Tree:
         self.path = paths.clean(paths.join(request.bundle, spec["root"]["path"]))
         # In its user namespace init may not reach what the runtime can: the parent clones those mounts for it.
         self.by_parent = spaces.has_user and host.root
+        # What is mounted at /run/notify, or ""
+        self.notify = request.directory + "/notify" if request.notify else ""
         # Mounts to be made read-only once everything that belongs into them is there: (slot, pointer)
         self.read_only: list[tuple[str, str]] = []
 
@@ -50,6 +55,9 @@ def sources(tree: Tree, spaces: Namespaces) -> Plan:
     if tree.by_parent:
         plan.append(step(PARENT, "mount.clone", "root", tree.path, True, at="/root/path"))
         plan += _cut_off(tree, "root", spaces)
+        if tree.notify:
+            plan.append(step(PARENT, "mount.clone", "notify", tree.notify, False))
+            plan += _cut_off(tree, "notify", spaces)
     made: dict[tuple[Any, Any], str] = {}
     for index, mount in enumerate(tree.spec.get("mounts", ())):
         options = parse(mount.get("options") or [], mount.get("type", ""))
@@ -145,6 +153,7 @@ def _host_propagation(spec: dict[str, Any]) -> int:
 def mounts(tree: Tree, spaces: Namespaces, cgroup_paths: dict[str, str], host: Host) -> Plan:
     """`mounts`, in their order."""
     plan: Plan = []
+    label = tree.spec["linux"].get("mountLabel")
     for index, mount in enumerate(tree.spec.get("mounts", ())):
         pointer = f"/mounts/{index}"
         kind, target = mount.get("type", ""), paths.clean("/" + mount["destination"])
@@ -188,17 +197,33 @@ def mounts(tree: Tree, spaces: Namespaces, cgroup_paths: dict[str, str], host: H
                 attributes &= ~k.MOUNT_ATTR_RDONLY  # until the targets below it are made
                 recursive &= ~k.MOUNT_ATTR_RDONLY
                 tree.read_only.append((slot, pointer + "/options"))
+            if label and kind not in _UNLABELLED:
+                data.append(("context", label))
             source = mount.get("source") or kind
             plan.append(step(INIT, "mount.new", slot, kind, source, tuple(data), attributes, at=pointer))
             if options["tmpcopyup"] and kind == "tmpfs":
                 plan.append(step(INIT, "mount.copy_up", slot, target, at=pointer + "/options"))
             exact = target in _EXACT or kind in ("proc", "sysfs")
             plan.append(step(INIT, "mount.attach", slot, target, exact, target in PROC_FILES, at=pointer))
+            if label and kind == "mqueue":
+                plan.append(step(INIT, "label.set_file", slot, label, at="/linux/mountLabel"))
         if not options["bind"] and (recursive or options["rec_clear"]):
             plan.append(step(INIT, "mount.change", slot, recursive, options["rec_clear"], True, at=pointer + "/options"))
         for flag in options["propagation"]:
             plan.append(step(INIT, "mount.propagate", slot, flag & ~MS_REC, bool(flag & MS_REC), at=pointer + "/options"))
     return plan
+
+
+def notify(tree: Tree) -> Plan:
+    """The socket by which the program says that it is ready (sd_notify(3)), where the caller has asked for that."""
+    if not tree.notify:
+        return []
+    attributes = k.MOUNT_ATTR_RDONLY | k.MOUNT_ATTR_NOSUID | k.MOUNT_ATTR_NODEV | k.MOUNT_ATTR_NOEXEC
+    return [
+        *([] if tree.by_parent else [step(INIT, "mount.clone", "notify", tree.notify, False)]),
+        step(INIT, "mount.change", "notify", attributes, 0, False),
+        step(INIT, "mount.attach", "notify", NOTIFY, False, False),
+    ]
 
 
 def devices(tree: Tree, spaces: Namespaces, host: Host) -> Plan:
@@ -265,6 +290,8 @@ def finish(tree: Tree) -> Plan:
     missing: Errors = {ENOENT: None, ENOTDIR: None}
     for index, path in enumerate(linux.get("readonlyPaths", ())):
         plan.append(step(INIT, "mount.read_only", path, at=f"/linux/readonlyPaths/{index}", errors=missing))
+    if linux.get("mountLabel"):
+        plan.append(step(INIT, "label.mask", linux["mountLabel"], at="/linux/mountLabel"))
     for index, path in enumerate(linux.get("maskedPaths", ())):
         plan.append(step(INIT, "mount.mask", path, at=f"/linux/maskedPaths/{index}", errors=missing))
     for slot, pointer in tree.read_only:

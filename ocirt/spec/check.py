@@ -1,7 +1,4 @@
-"""Judge a config.json: its shape first, then what it means. Nothing is looked at but the document itself.
-
-(One exception: where a spec asks for confinement by AppArmor or SELinux, the finding says whether this host has it.)
-"""
+"""Judge a config.json: its shape first, then what it means. Nothing is looked at but the document itself."""
 
 from __future__ import annotations
 
@@ -16,7 +13,7 @@ if TYPE_CHECKING:
 
 _DENY_ALL = {"allow": False, "access": "rwm"}  # the one rule that every caller sends
 _HOST_NAME_MAX = 64  # bytes, sethostname(2)
-_UNSUPPORTED = ("memoryPolicy", "personality", "timeOffsets", "mountLabel")
+_SECOND = 1_000_000_000  # nanoseconds
 
 
 def check(spec: Any, rootless: bool = False) -> list[Finding]:
@@ -140,27 +137,27 @@ def _linux(spec: dict[str, Any], types: dict[str, dict[str, Any]], rootless: boo
         from ocirt.spec.netdevices import check_netdevices  # noqa: PLC0415
 
         check_netdevices(net_devices, types, rootless, findings)
-    for name in _UNSUPPORTED:
+    for name in ("memoryPolicy", "personality"):
         if name in linux:
-            _unsupported(linux, name, types, findings)
+            from ocirt.spec import scheduling  # noqa: PLC0415
+
+            check = scheduling.check_memory_policy if name == "memoryPolicy" else scheduling.check_personality
+            check(linux[name], "/linux/" + name, findings)
+    if "timeOffsets" in linux:
+        _time_offsets(linux["timeOffsets"], types.get("time"), findings)
 
 
-def _unsupported(linux: dict[str, Any], name: str, types: dict[str, dict[str, Any]], findings: list[Finding]) -> None:
-    pointer = "/linux/" + name
-    section = linux[name]
-    if name == "timeOffsets":
-        if section and "time" not in types:
-            hint = 'add {"type": "time"} to /linux/namespaces'
-            findings.append((pointer, "offsets without a time namespace", hint, "error"))
-            return
-        clocks = (section.get("monotonic", {}), section.get("boottime", {}))
-        section = any(clock.get("secs") or clock.get("nanosecs") for clock in clocks)
-    elif name in ("memoryPolicy", "personality"):
-        section = True  # an empty one asks for something too
-    if section:
-        from ocirt.spec.unsupported import refuse  # noqa: PLC0415  (only if the section is there)
-
-        refuse(name, pointer, findings)
+def _time_offsets(offsets: dict[str, Any], namespace: dict[str, Any] | None, findings: list[Finding]) -> None:
+    if namespace is None:
+        hint = 'add {"type": "time"} to /linux/namespaces'
+        findings.append(("/linux/timeOffsets", "offsets without a time namespace", hint, "error"))
+    elif namespace.get("path"):
+        hint = "leave them out, or the namespace's path: only a new one has clocks that can be set"
+        findings.append(("/linux/timeOffsets", "offsets for a time namespace that is joined", hint, "error"))
+    for clock in ("monotonic", "boottime"):
+        if offsets.get(clock, {}).get("nanosecs", 0) >= _SECOND:
+            pointer = f"/linux/timeOffsets/{clock}/nanosecs"
+            findings.append((pointer, "is out of range", "an integer from 0 to 999999999, the rest in secs", "error"))
 
 
 def _hooks(hooks: dict[str, list[dict[str, Any]]], findings: list[Finding]) -> None:

@@ -10,8 +10,6 @@ if TYPE_CHECKING:
 
     from ocirt.spec.shape import Finding
 
-_UNSUPPORTED = ("apparmorProfile", "selinuxLabel", "scheduler", "ioPriority", "execCPUAffinity")
-
 
 def check_process_document(process: Any) -> list[Finding]:
     """The findings on a process.json. Removes members that are null."""
@@ -51,11 +49,10 @@ def check_process(process: dict[str, Any], pointer: str, findings: list[Finding]
         for name in ("height", "width"):
             if size[name] > 0xFFFF:
                 findings.append((f"{pointer}/consoleSize/{name}", "is out of range", "an integer from 0 to 65535", "error"))
-    for name in _UNSUPPORTED:
-        if process.get(name):
-            from ocirt.spec.unsupported import refuse  # noqa: PLC0415  (only if the section is there)
+    if "scheduler" in process or "ioPriority" in process or "execCPUAffinity" in process:
+        from ocirt.spec.scheduling import check_scheduling  # noqa: PLC0415  (only if one of them is there)
 
-            refuse(name, f"{pointer}/{name}", findings)
+        check_scheduling(process, pointer, findings)
 
 
 def _environment(entry: str, pointer: str, findings: list[Finding]) -> None:

@@ -57,9 +57,9 @@ PROCESS: dict[Any, Any] = {
     "apparmorProfile": str,
     "oomScoreAdj": I64,
     "selinuxLabel": str,
-    "scheduler": "unsupported",
-    "ioPriority": "unsupported",
-    "execCPUAffinity": "unsupported",
+    "scheduler": "scheduling",
+    "ioPriority": "scheduling",
+    "execCPUAffinity": "scheduling",
 }
 
 RESOURCES: dict[Any, Any] = {
@@ -130,8 +130,8 @@ _LINUX = {
     "readonlyPaths": _STRINGS,
     "mountLabel": str,
     "intelRdt": "intelrdt",
-    "memoryPolicy": "unsupported",
-    "personality": {"domain": ("LINUX", "LINUX32"), "flags": _STRINGS},
+    "memoryPolicy": "scheduling",
+    "personality": "scheduling",
     "timeOffsets": {"monotonic": {"secs": I64, "nanosecs": U32}, "boottime": {"secs": I64, "nanosecs": U32}},
 }
 

@@ -7,6 +7,8 @@
  *   probe winsize          prints "rows cols" now and at each SIGWINCH; exits 0 when a line can be read from stdin
  *   probe write BYTES      writes that many bytes to stdout, 64 KiB at a time
  *   probe open PATH        opens for reading and writing, prints {"errno": n}
+ *   probe notify TEXT      sends TEXT to NOTIFY_SOCKET, as sd_notify(3) does
+ *   probe clocks           one JSON object: what the clocks say, in seconds
  *   probe leak             starts a sleeping grandchild in a session of its own, prints its pid, exits 0
  */
 #define _GNU_SOURCE
@@ -24,11 +26,14 @@
 #include <sys/ioctl.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/sysmacros.h>
+#include <sys/un.h>
 #include <sys/utsname.h>
 #include <termios.h>
+#include <time.h>
 #include <unistd.h>
 
 extern char **environ;
@@ -304,6 +309,23 @@ int main(int argc, char **argv)
 	} else if (!strcmp(verb, "open")) {
 		int fd = open(argv[2], O_RDWR | O_CLOEXEC | O_NONBLOCK);
 		printf("{\"errno\": %d}\n", fd < 0 ? errno : 0);
+	} else if (!strcmp(verb, "notify")) {
+		struct sockaddr_un address = {.sun_family = AF_UNIX};
+		int fd = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+		const char *path = getenv("NOTIFY_SOCKET");
+		if (!path || !argv[2])
+			return 2;
+		strncpy(address.sun_path, path, sizeof(address.sun_path) - 1);
+		if (sendto(fd, argv[2], strlen(argv[2]), 0, (struct sockaddr *)&address, sizeof(address)) < 0) {
+			perror(path);
+			return 1;
+		}
+	} else if (!strcmp(verb, "clocks")) {
+		struct timespec now[2];
+		clock_gettime(CLOCK_MONOTONIC, &now[0]);
+		clock_gettime(CLOCK_BOOTTIME, &now[1]);
+		printf("{\"monotonic\": %ld.%09ld, \"boottime\": %ld.%09ld}\n", (long)now[0].tv_sec, now[0].tv_nsec, (long)now[1].tv_sec,
+		       now[1].tv_nsec);
 	} else if (!strcmp(verb, "leak")) {
 		pid_t child = fork();
 		if (!child) {

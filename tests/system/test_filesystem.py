@@ -364,6 +364,9 @@ def test_no_pivot(runtime: Runtime, bundle: MakeBundle) -> None:
     made = bundle(args=["sh", "-c", "ls /; cut -d' ' -f5 /proc/self/mountinfo"])
     plain = runtime.run(made).ok().out.split()
     assert set(runtime.run(made, "--no-pivot").ok().out.split()) >= set(plain)
+    made.edit(args=["sh", "-c", f"cd / && ls ../../.. && test ! -e {made.path} && test ! -e ../..{made.path} && echo x > /mine"])
+    assert set(runtime.run(made, "--no-pivot").ok().out.split()) >= {"bin", "etc", "proc"}
+    assert (made.rootfs / "mine").read_text() == "x\n"
     made.edit(rootfsPropagation="private")
     if runtime.is_ocirt:
         runtime.run(made, "--no-pivot").failed("pivot", rc=1)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import ctypes
 import errno
+import json
 import os
 from pathlib import Path
 from typing import Any
@@ -144,6 +146,25 @@ def test_umask(runtime: Runtime, bundle: MakeBundle, mask: int | None) -> None:
     finally:
         os.umask(before)
     assert seen["umask"] == (0o022 if mask is None else mask)
+
+
+KEYCTL = {"x86_64": 250, "aarch64": 219}
+
+
+def test_session_keyring(runtime: Runtime, bundle: MakeBundle) -> None:
+    """One of the container's own, which `exec` joins; with `--no-new-keyring` the caller's."""
+    ask = ["/bin/probe", "call", str(KEYCTL[os.uname().machine]), "0", "-3", "0"]  # KEYCTL_GET_KEYRING_ID of the session
+    made = bundle(args=["sh", "-c", " ".join(ask) + "; sleep 1000"])
+    container = runtime.run_detached(made)
+    ring = json.loads(runtime.wait_output(container, "}"))["result"]
+    (line,) = [line for line in Path("/proc/keys").read_text().splitlines() if line.startswith(f"{ring:08x} ")]
+    assert f"_ses.{container}" in line
+    assert runtime.exec(container, *ask).ok().json()["result"] == ring
+    own = ctypes.CDLL(None).syscall(KEYCTL[os.uname().machine], 0, -3, 0)
+    assert own not in (ring, -1)
+    other = runtime.run_detached(made, "--no-new-keyring")
+    assert json.loads(runtime.wait_output(other, "}"))["result"] == own
+    assert runtime.exec(other, *ask).ok().json()["result"] == own
 
 
 def test_oom_score(runtime: Runtime, bundle: MakeBundle) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.runtime import Runtime, wait_for
-from tests.support.terminal import ConsoleSocket, Reader, Terminal, set_size
+from tests.support.terminal import ConsoleSocket, Reader, Terminal, get_size, set_size
 from tests.system.conftest import MakeBundle
 
 
@@ -191,6 +191,28 @@ def test_console_size(runtime: Runtime, bundle: MakeBundle, tmp_path: Path) -> N
         reader = Reader(fds[0])
         reader.expect("21 77")
         reader.expect("console")
+
+
+def test_console_size_of_exec(runtime: Runtime, bundle: MakeBundle, tmp_path: Path) -> None:
+    """That of the container's process, or of a process.json; half a size is none."""
+    made = bundle(args=["sleep", "1000"], consoleSize={"height": 21, "width": 77})
+    container = runtime.run_detached(made)
+    path = made.path / "process.json"
+    base = {"args": ["stty", "size"], "cwd": "/", "env": ["PATH=/bin"], "terminal": True}
+    path.write_text(json.dumps({**base, "consoleSize": {"height": 33, "width": 99}}))
+    half = made.path / "half.json"
+    half.write_text(json.dumps({**base, "consoleSize": {"height": 33, "width": 0}}))
+    with ConsoleSocket(tmp_path / "console") as console:
+        flags = ("exec", "--detach", "--console-socket", console.path)
+        for rest, size in (
+            (("--tty", container, "stty", "size"), (21, 77)),
+            (("--process", path, container), (33, 99)),
+            (("--process", half, container), (0, 0)),
+        ):
+            runtime.detached(*flags, *rest, out=tmp_path / "out").ok()
+            _, fds = console.receive()
+            Reader(fds[0]).read_all()
+            assert get_size(fds[0]) == size
 
 
 def test_exec_console_socket(runtime: Runtime, bundle: MakeBundle, tmp_path: Path) -> None:

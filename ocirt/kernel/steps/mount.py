@@ -14,6 +14,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     Data = tuple[tuple[str, str | None], ...]
 
+EMPTY = (("size", "0"), ("nr_inodes", "2"), ("mode", "755"))  # options of a tmpfs that hides directories
 _O_PATH = 0o10000000
 _NULL = (1, 3)  # the device number of /dev/null
 
@@ -117,8 +118,7 @@ def mask(run: Run, path: str) -> None:
             mount.mount_setattr(fd, k.MOUNT_ATTR_RDONLY | k.MOUNT_ATTR_NOSUID | k.MOUNT_ATTR_NOEXEC)
         elif run.mask_fd < 0:
             # One file system for all of them: each tmpfs costs the kernel memory and a shrinker.
-            options: Data = (("size", "0"), ("nr_inodes", "2"), ("mode", "755"))
-            fd = run.mask_fd = mount.new_mount("tmpfs", "tmpfs", options, k.MOUNT_ATTR_RDONLY | k.MOUNT_ATTR_NOSUID)
+            fd = run.mask_fd = mount.new_mount("tmpfs", "tmpfs", EMPTY, k.MOUNT_ATTR_RDONLY | k.MOUNT_ATTR_NOSUID)
         else:
             fd = mount.open_tree("", False, dir_fd=run.mask_fd)
         mount.move_mount(fd, target)

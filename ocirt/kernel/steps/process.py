@@ -16,6 +16,7 @@ from ocirt.paths import encode, write_text
 _O_PATH = 0o10000000
 _LAST_CAPABILITY = 40  # CAP_CHECKPOINT_RESTORE; what a newer kernel has beyond it is found by trying
 _MOST_CAPABILITIES = 64
+_ALL_CPUS = b"\xff" * 8192  # more than any kernel has: it takes what it knows
 
 
 def clone(run: Run, side: str, flags: int) -> None:
@@ -115,6 +116,12 @@ def outlive_parent(run: Run) -> None:
     """No longer die with the parent. Until it commits, its death shows as the end of the socket, for which init waits next."""
     del run
     process.prctl(k.PR_SET_PDEATHSIG, 0)
+
+
+def reset_affinity(run: Run) -> None:
+    """May run on all CPUs that the cgroup allows, whatever the caller was bound to (sched_setaffinity(2))."""
+    del run
+    syscall("sched_setaffinity", 0, len(_ALL_CPUS), _ALL_CPUS)
 
 
 def new_session(run: Run) -> None:

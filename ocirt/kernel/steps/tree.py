@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import posix
-from errno import EINVAL, ENOTDIR
+from errno import ENOTDIR
 
 from ocirt.kernel import constants as k
 from ocirt.kernel import mount, resolve
 from ocirt.kernel.ffi import CallError
-from ocirt.kernel.process import fstatfs_type
 from ocirt.kernel.run import Run
 from ocirt.paths import encode, read_bytes
 
@@ -63,10 +62,7 @@ def sysctl(run: Run, path: str, value: str) -> None:
     The host's /proc is still in sight, so no image can have put anything in its place; that it is a procfs is verified.
     """
     if "proc" not in run.fds:
-        fd = posix.open("/proc", _O_PATH | posix.O_DIRECTORY | posix.O_CLOEXEC)
-        run.fds["proc"] = fd
-        if fstatfs_type(fd) != k.PROC_SUPER_MAGIC:
-            raise CallError(EINVAL, "fstatfs", "/proc of the host is not a procfs")
+        run.fds["proc"] = resolve.open_proc()
     beneath = k.RESOLVE_BENEATH | k.RESOLVE_NO_XDEV | k.RESOLVE_NO_SYMLINKS
     fd = resolve.open_in_root(run.fds["proc"], "sys/" + path, posix.O_WRONLY, 0, beneath)
     try:

@@ -356,3 +356,4 @@ def test_features_have_the_shape_of_runcs(cli: Cli) -> None:
     assert set(theirs) <= set(ours)
     for key, value in theirs["linux"].items():
         assert type(ours["linux"].get(key, value)) is type(value)
+    assert ours["linux"]["memoryPolicy"] == theirs["linux"].get("memoryPolicy", ours["linux"]["memoryPolicy"])

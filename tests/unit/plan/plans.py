@@ -46,11 +46,20 @@ def layout(mode: str = "v2") -> Layout:
     return Layout(mode, mounts, dict.fromkeys(mounts, "/"))
 
 
-def host(mode: str = "v2", *, root: bool = True, user_namespace: bool = False, waiter: str = "", rdt: bool = False) -> Host:
+def host(
+    mode: str = "v2",
+    *,
+    root: bool = True,
+    user_namespace: bool = False,
+    waiter: str = "",
+    rdt: bool = False,
+    modules: tuple[str, ...] = (),
+) -> Host:
     """A machine and a caller; `rdt`: with resctrl."""
     made_up = Host(layout(mode), root, user_namespace, waiter)
     if rdt:
         made_up.resctrl = Resctrl("/sys/fs/resctrl", frozenset(("L3", "MB", "L3_MON")))
+    made_up.modules = modules
     return made_up
 
 
@@ -175,6 +184,14 @@ DEVICES = [
     {"path": "/srv/block", "type": "b", "major": 7, "minor": 0},
 ]
 
+SCHEDULING: dict[str, Any] = {
+    "scheduler": {"policy": "SCHED_BATCH", "nice": 5, "flags": ["SCHED_FLAG_RESET_ON_FORK"]},
+    "ioPriority": {"class": "IOPRIO_CLASS_BE", "priority": 3},
+    "execCPUAffinity": {"initial": "0", "final": "1,64"},
+}
+CLOCKS: Spec = {"timeOffsets": {"monotonic": {"secs": 5}, "boottime": {"secs": -7, "nanosecs": 8}}}
+LABELS: dict[str, Any] = {"apparmorProfile": "docker-default", "selinuxLabel": "system_u:system_r:container_t:s0:c1"}
+
 
 def everything() -> Spec:
     """One configuration with something of every kind."""
@@ -200,6 +217,11 @@ def everything() -> Spec:
             name: ["CAP_KILL", "CAP_CHOWN"] for name in ("bounding", "effective", "permitted", "inheritable", "ambient")
         },
         root={"path": "rootfs", "readonly": True},
+        process=SCHEDULING,
+        linux={
+            "personality": {"domain": "LINUX32"},
+            "memoryPolicy": {"mode": "MPOL_BIND", "nodes": "0-1", "flags": ["MPOL_F_STATIC_NODES"]},
+        },
     )
 
 
@@ -235,12 +257,30 @@ def cases() -> dict[str, Case]:
             host(),
             request(console="socket"),
         ),
+        "confined": (
+            with_edits(process=LABELS, linux={"mountLabel": "system_u:object_r:container_file_t:s0"}),
+            host(waiter=WAITER, modules=("AppArmor", "SELinux")),
+            request(),
+        ),
         "waiter": (base, host(waiter=WAITER), request()),
         "waiter, all of it": (
             lambda: edited(everything(), hooks=None, noNewPrivileges=True),
             host("v1", waiter=WAITER),
             request(fds=1),
         ),
+        "clocks": (with_edits(namespaces=[*ALL_KINDS, "time"], linux=CLOCKS), host("v1"), request()),
+        "clocks, user": (
+            with_edits(namespaces=spaces("pid", "mount", "user", "uts", "time"), linux=USER | CLOCKS),
+            host(),
+            request(),
+        ),
+        "clocks, joined": (
+            with_edits(namespaces=spaces("mount", "user", "time", pid="/proc/7/ns/pid", **by_path), linux=USER | CLOCKS),
+            host(),
+            request(),
+        ),
+        "notify": (base, host(), request(notify=True)),
+        "notify, user": (user, host(), request(notify=True, waits=False)),
         "no pivot": (base, host(), request(pivot=False)),
         "no keyring": (base, host(), request(keyring=False)),
         "no cgroups": (base, host(), request(cgroups="disabled")),
@@ -276,6 +316,13 @@ def cases() -> dict[str, Case]:
             request(),
         ),
         "rootless": (_rootless, host(root=False), request(console="socket", lenient_cgroups=True, cgroups="disabled")),
+        "rootless, clocks": (
+            lambda: _rootless(
+                edit=lambda spec: spec["linux"]["namespaces"].append({"type": "time"}), linux=CLOCKS, oomScoreAdj=5
+            ),
+            host(root=False),
+            request(cgroups="disabled", console="socket"),
+        ),
         "rootless with an adjustment": (
             lambda: _rootless(oomScoreAdj=100, hooks=HOOKS),
             host("hybrid", root=False),
@@ -302,6 +349,7 @@ def staged_cases() -> dict[str, Case]:
 
     return {
         "a joined user namespace": (joined("pid", "mount", "uts"), host(), request()),
+        "a joined user namespace, clocks": (joined("pid", "mount", "uts", "time", linux=CLOCKS), host(), request()),
         "a joined user namespace, hooks": (joined("pid", "mount", "uts", hooks=HOOKS, oomScoreAdj=7), host(), request()),
         "rootless in a joined user namespace": (
             joined("pid", "mount", "uts", oomScoreAdj=7, resources={}),
@@ -322,6 +370,8 @@ def executions() -> dict[str, Plan]:
         "time": execution(kinds=(*ALL_KINDS, "time")),
         "user": execution(kinds=with_user),
         "terminal": execution(asked=request(console="socket", fds=2, listen_fds=1)),
+        "scheduling": execution(**SCHEDULING),
+        "confined": execution(host(modules=("AppArmor", "SELinux")), **LABELS),
         "pipes": execution(asked=request(pipes=True), oomScoreAdj=5, rlimits=RLIMITS),
         "no cgroup": execution(paths={}),
         "resctrl": execution(kept={"resctrl": {"root": "/r", "group": "/r/c1", "monitor": ""}}),
@@ -336,5 +386,6 @@ def rootless_executions() -> dict[str, Plan]:
     return {
         "rootless": execution(nobody, kinds=kinds, paths={}),
         "rootless with a terminal": execution(nobody, request(console="attached"), kinds=kinds, paths={}),
+        "rootless with scheduling": execution(nobody, kinds=kinds, paths={}, **SCHEDULING),
         "rootless in a cgroup": execution(nobody, kinds=kinds, oomScoreAdj=9),
     }

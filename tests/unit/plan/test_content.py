@@ -15,7 +15,22 @@ from ocirt.plan import INIT, PARENT
 from ocirt.plan.create import cgroup_paths
 from ocirt.spec import mountoptions
 from tests.support.bundle import default_config, edited
-from tests.unit.plan.plans import CGROUP, LIMITS, at, create, everything, execution, find, host, made, request, spaces, the
+from tests.unit.plan.plans import (
+    CGROUP,
+    LIMITS,
+    ROOT,
+    USER,
+    at,
+    create,
+    everything,
+    execution,
+    find,
+    host,
+    made,
+    request,
+    spaces,
+    the,
+)
 
 
 def mount(destination: str, *options: str, kind: str = "tmpfs", source: str = "tmpfs") -> dict[str, Any]:
@@ -381,6 +396,20 @@ def test_cgroup_paths() -> None:
 # -- the process ---------------------------------------------------------------------------------------------------------------
 
 
+def test_a_socket_for_a_word_of_the_program() -> None:
+    """Cloned by who can reach its directory, and mounted read-only after all of config.json, some of which hides /run."""
+    user: dict[str, Any] = {"namespaces": spaces("pid", "mount", "user", "uts"), "linux": USER}
+    for edits, side in (({}, INIT), (user, PARENT)):
+        plan = create(asked=request(notify=True), env=["A=1", "NOTIFY_SOCKET=/else"], **edits)
+        assert the(plan, "mount.clone", "notify", side=side)[2] == ("notify", ROOT + "/c1/notify", False)
+        assert the(plan, "mount.change", "notify")[2] == ("notify", 0xF, 0, False)
+        attached = at(plan, "mount.attach", "notify")
+        assert plan[attached][2] == ("notify", "/run/notify", False, False)
+        assert attached == max(find(plan, "mount.attach"))
+        assert the(plan, "program.prepare")[2][1] == ("A=1", "NOTIFY_SOCKET=/run/notify/notify.sock")
+    assert not find(create(), "mount.clone", "notify")
+
+
 def test_the_environment_has_each_name_once() -> None:
     plan = create(env=["A=1", "PATH=/a:/b", "B=", "A=2", "C=x=y", "PATH=/c"])
     (_, env, listen_fds) = the(plan, "program.prepare")[2]
@@ -458,7 +487,7 @@ def test_keyrings_and_what_fails_without_harm(plan: Any) -> None:
 
 
 @pytest.mark.parametrize(
-    ("size", "wanted"), [(None, (0, 0)), ({"height": 25, "width": 80}, (25, 80)), ({"height": 0, "width": 1}, (0, 1))]
+    ("size", "wanted"), [(None, (0, 0)), ({"height": 25, "width": 80}, (25, 80)), ({"height": 0, "width": 1}, (0, 0))]
 )
 def test_a_terminal(size: Any, wanted: tuple[int, int]) -> None:
     plan = create(asked=request(console="socket"), terminal=True, consoleSize=size)

@@ -66,7 +66,12 @@ def test_root_joins_by_its_own_rights(kinds: tuple[str, ...]) -> None:
 @pytest.mark.parametrize("kinds", [kinds for kinds in SHARED if "user" in kinds])
 def test_nobody_in_particular_goes_by_way_of_a_stage(kinds: tuple[str, ...]) -> None:
     plan = execution(host(root=False), kinds=kinds, paths={})
-    assert operations(plan, STAGE) == ["process.protect", "namespace.join_target", "process.clone_sibling"]
+    assert operations(plan, STAGE) == [
+        "process.protect",
+        "process.reset_affinity",
+        "namespace.join_target",
+        "process.clone_sibling",
+    ]
     assert the(plan, "process.clone")[2] == (STAGE, 0)
     assert the(plan, "process.clone_sibling")[2] == (INIT, 0)
     joined = the(plan, "namespace.join_target")[2][0]

@@ -12,7 +12,7 @@ from ocirt.errors import Error
 from ocirt.kernel import constants as k
 from ocirt.plan import INIT, PARENT, STAGE
 from tests.support.bundle import default_config, edited
-from tests.unit.plan.plans import MAPPING, USER, at, create, find, host, made, operations, request, spaces, the
+from tests.unit.plan.plans import CLOCKS, MAPPING, USER, at, create, find, host, in_order, made, operations, request, spaces, the
 
 FLAGS = {
     "pid": k.CLONE_NEWPID,
@@ -115,6 +115,35 @@ def test_root_of_a_user_namespace_leaves_nothing_that_it_cannot_come_back_to() -
     plan = create(nested, namespaces=spaces("mount", "uts", pid="/proc/7/ns/pid"), resources={})
     assert the(plan, "namespace.join", "namespace/pid")[0] == STAGE
     assert not find(plan, "namespace.return_pid")
+
+
+@pytest.mark.parametrize(("chosen", "root"), COMBINATIONS)
+def test_clocks_are_set_before_a_process_is_in_their_namespace(chosen: dict[str, str], root: bool) -> None:
+    """By a stage, which opens the file as long as it may; the rest is joined and made as without."""
+    chosen = chosen | {"time": "new"}
+    plan = plan_of(chosen, root=root, edit=lambda spec: spec["linux"].update(CLOCKS))
+    assert the(plan, "process.clone")[2] == (STAGE, 0)
+    in_order(plan, "process.clone", "namespace.open_offsets", "namespace.set_offsets", "process.clone_sibling", "process.meet")
+    assert the(plan, "namespace.set_offsets", side=STAGE)[2] == ("monotonic 5 0\nboottime -7 8\n",)
+    new = {kind for kind, how in chosen.items() if how == "new"} | {"mount", "uts"}
+    made_by_stage = k.CLONE_NEWTIME | (k.CLONE_NEWUSER if chosen["user"] == "new" else 0)
+    assert plan[at(plan, "namespace.set_offsets") - 1][1:3] == ("namespace.unshare", (made_by_stage,))
+    assert the(plan, "process.clone_sibling")[2] == (INIT, sum(FLAGS[kind] for kind in new - {"cgroup"}) & ~made_by_stage)
+    joins = {each[2][0].removeprefix("namespace/"): each[0] for each in plan if each[1] == "namespace.join"}
+    inside = chosen["user"] == "new" and not root
+    assert joins == {kind: INIT if inside and kind != "pid" else STAGE for kind, how in chosen.items() if how == "path"}
+    # Whoever joins hides before; a stage that only makes does not, or its init's maps could not be written without root.
+    protect = find(plan, "process.protect", side=STAGE)
+    assert bool(protect) == (STAGE in joins.values())
+    if protect:
+        assert at(plan, "namespace.open_offsets") < protect[0] < min(find(plan, "namespace.join", side=STAGE))
+
+
+def test_clocks_as_they_are_take_no_stage() -> None:
+    for offsets in (None, {}, {"monotonic": {"secs": 0, "nanosecs": 0}}):
+        plan = create(namespaces=spaces("pid", "mount", "uts", "time"), linux={"timeOffsets": offsets})
+        assert the(plan, "process.clone")[2][1] & k.CLONE_NEWTIME
+        assert operations(plan, STAGE) == []
 
 
 def test_the_mount_namespace_is_joined_last() -> None:

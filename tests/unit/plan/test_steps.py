@@ -25,10 +25,12 @@ from tests.unit.plan.plans import (
     DEVICES,
     HOOK,
     ID_MAPPED,
+    LABELS,
     LIMITS,
     MAPPING,
     READ_ONLY_TMPFS,
     RLIMITS,
+    SCHEDULING,
     SECCOMP,
     Spec,
     calls,
@@ -72,7 +74,7 @@ def test_plans_of_exec(name: str, rule: Callable[[Any], None]) -> None:
 
 @pytest.mark.parametrize("name", EXECUTED)
 def test_pointers_of_exec(name: str) -> None:
-    process = default_config()["process"] | {"oomScoreAdj": 1, "rlimits": RLIMITS}
+    process = default_config()["process"] | {"oomScoreAdj": 1, "rlimits": RLIMITS} | SCHEDULING | LABELS
     checks.points(EXECUTED[name], {"process": process, "linux": {"seccomp": SECCOMP, "intelRdt": {}}})
 
 

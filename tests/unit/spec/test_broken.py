@@ -125,6 +125,19 @@ SHAPE: list[tuple[Changes, str, str, str]] = [
 ]
 
 MEANING: list[tuple[Changes, str, str, str]] = [
+    ({"/linux/timeOffsets": {}}, "/linux/timeOffsets", "without a time namespace", '"time"'),
+    (
+        {"/linux/namespaces/-": {"type": "time", "path": "/n"}, "/linux/timeOffsets": {"monotonic": {"secs": -1}}},
+        "/linux/timeOffsets",
+        "that is joined",
+        "leave them out",
+    ),
+    (
+        {"/linux/namespaces/-": {"type": "time"}, "/linux/timeOffsets": {"boottime": {"nanosecs": 1_000_000_000}}},
+        "/linux/timeOffsets/boottime/nanosecs",
+        "out of range",
+        "999999999",
+    ),
     ({"/ociVersion": ""}, "/ociVersion", "is not a version", "1.3.0"),
     ({"/ociVersion": "1.0"}, "/ociVersion", "is not a version", "1.3.0"),
     ({"/ociVersion": "2.0.0"}, "/ociVersion", "not supported", "1.3.0"),
@@ -394,15 +407,6 @@ MEANING: list[tuple[Changes, str, str, str]] = [
 
 # What later versions will do, each refused by its name.
 UNSUPPORTED: list[tuple[Changes, str]] = [
-    ({"/process/scheduler": {"policy": "SCHED_BATCH"}}, "/process/scheduler"),
-    ({"/process/ioPriority": {"class": "IOPRIO_CLASS_BE", "priority": 1}}, "/process/ioPriority"),
-    ({"/process/execCPUAffinity": {"initial": "0"}}, "/process/execCPUAffinity"),
-    ({"/process/apparmorProfile": "docker-default"}, "/process/apparmorProfile"),
-    ({"/process/selinuxLabel": "system_u:system_r:container_t:s0"}, "/process/selinuxLabel"),
-    ({"/linux/mountLabel": "system_u:object_r:container_file_t:s0"}, "/linux/mountLabel"),
-    ({"/linux/memoryPolicy": {"mode": "MPOL_LOCAL"}}, "/linux/memoryPolicy"),
-    ({"/linux/personality": {"domain": "LINUX32"}}, "/linux/personality"),
-    ({"/linux/namespaces/-": {"type": "time"}, "/linux/timeOffsets": {"monotonic": {"secs": -1}}}, "/linux/timeOffsets"),
     ({"/linux/seccomp": {**_ERRNO, "listenerPath": "/run/s"}}, "/linux/seccomp/listenerPath"),
 ]
 
