@@ -5,19 +5,13 @@ from __future__ import annotations
 import fcntl
 import posix
 import termios
-from _struct import pack
 
 from ocirt.errors import Error
-from ocirt.kernel import messages
-from ocirt.kernel.ffi import syscall
+from ocirt.kernel import messages, unixsocket
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
-
-_AF_UNIX = 1
-_SOCK_STREAM = 1
-_SOCK_CLOEXEC = 0o2000000
 
 
 class Socket:
@@ -25,27 +19,15 @@ class Socket:
 
     def __init__(self, path: str) -> None:
         """Connect. Raises Error("invalid") with the path."""
-        address = path.encode("utf-8", "surrogateescape")
-        self._fd = syscall("socket", _AF_UNIX, _SOCK_STREAM | _SOCK_CLOEXEC, 0)
-        near = -1
         try:
-            if len(address) > 107:  # sun_path: by way of the directory's descriptor
-                head, _, tail = path.rpartition("/")
-                near = posix.open(head or "/", posix.O_RDONLY | posix.O_DIRECTORY | posix.O_CLOEXEC)
-                address = f"/proc/self/fd/{near}/{tail}".encode("utf-8", "surrogateescape")
-            sockaddr = pack("=H", _AF_UNIX) + address + b"\0"
-            syscall("connect", self._fd, sockaddr, len(sockaddr))
+            self._fd = unixsocket.connect(path)
         except OSError as err:
-            posix.close(self._fd)
             text = posix.strerror(err.errno or 0).lower()
             raise Error("invalid", f"console socket {path}: {text}", hint="something must listen there") from None
-        finally:
-            if near >= 0:
-                posix.close(near)
 
     def send(self, name: str, master: int) -> None:
         """Send the master: one message with its name and one descriptor. Raises CallError."""
-        messages.send_descriptor(self._fd, name.encode("ascii"), master)
+        messages.send_descriptors(self._fd, name.encode("ascii"), master)
         posix.close(self._fd)
         posix.close(master)
 

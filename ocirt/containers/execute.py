@@ -46,6 +46,13 @@ class Execution:
         spec = {"process": process, "seccomp": state.load_seccomp(record)}
         host = Host(None, posix.geteuid() == 0, state.in_user_namespace())
         self.run = Run(plan_exec(spec, record, paths, host, request))
+        if agent := record.get("agent"):
+            self.run.on_listener = lambda way: self._take_listener(way, agent)
+
+    def _take_listener(self, way: int, agent: dict[str, str]) -> bytes:
+        from ocirt.containers import listener  # noqa: PLC0415  (only with an agent)
+
+        return listener.take(way, agent, self.run.pid, self.record, "running")
 
     def make(self, on_pid: Callable[[int], None] | None = None) -> int:
         """Walk the plan until the program runs; its pid. `on_pid` is called with it before that. Raises Error, OSError."""

@@ -39,11 +39,12 @@ def plan_create(spec: dict[str, Any], host: Host, request: Request, paths: dict[
     tree = rootfs.Tree(spec, spaces, host, request)
     run = process.Process(spec["process"])
     seccomp = linux.get("seccomp")
+    agent = process.agent(seccomp, request.bundle)
     entries = cgroup.entries_of(spec, host)
     # The parent may do it later than init comes to its hooks, and without root may not do it.
     by_init = not host.root or bool(hooks.get("createContainer"))
     waiter = request.waits and bool(host.waiter) and not hooks.get("startContainer")
-    waiter = waiter and process.can_wait_outside(run, filtered=bool(seccomp))
+    waiter = waiter and process.can_wait_outside(run, filtered=bool(seccomp), listener=bool(agent))
     if not request.pivot and (linux.get("rootfsPropagation") or "").endswith("private"):
         raise Error("invalid", "a private root needs pivot_root", subject="/linux/rootfsPropagation", hint="leave --no-pivot out")
 
@@ -51,9 +52,13 @@ def plan_create(spec: dict[str, Any], host: Host, request: Request, paths: dict[
     plan += rootfs.sources(tree)
     if seccomp:
         plan.append(step(PARENT, "program.load_filter", request.state_root, seccomp, at="/linux/seccomp"))
+    if agent:
+        plan.append(step(PARENT, "listener.check", agent["path"], at="/linux/seccomp/listenerPath"))
     plan += cgroup.before(spec, paths, entries, host, request)
     if request.waits:
         plan.append(step(PARENT, "barrier.make", request.directory))
+        if agent:
+            plan.append(step(PARENT, "listener.listen", request.directory, at="/linux/seccomp/listenerPath"))
         if waiter:
             plan.append(step(PARENT, "waiter.load", host.waiter))
     plan.append(step(PARENT, "sync.open"))
@@ -100,7 +105,14 @@ def plan_create(spec: dict[str, Any], host: Host, request: Request, paths: dict[
     if request.waits and not waiter:
         plan.append(step(START, "barrier.wait"))
     plan += _hooks(hooks, "startContainer", START, "created")
-    plan += process.tail(run, fds=request.fds, listen_fds=request.listen_fds, filtered=bool(seccomp), waiter=waiter)
+    plan += process.tail(
+        run,
+        fds=request.fds,
+        listen_fds=request.listen_fds,
+        filtered=bool(seccomp),
+        listener=bool(agent),
+        waiter=waiter,
+    )
     return plan
 
 

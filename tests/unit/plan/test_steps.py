@@ -27,6 +27,7 @@ from tests.unit.plan.plans import (
     ID_MAPPED,
     LIMITS,
     MAPPING,
+    NOTIFYING,
     READ_ONLY_TMPFS,
     RLIMITS,
     SECCOMP,
@@ -73,7 +74,7 @@ def test_plans_of_exec(name: str, rule: Callable[[Any], None]) -> None:
 @pytest.mark.parametrize("name", EXECUTED)
 def test_pointers_of_exec(name: str) -> None:
     process = default_config()["process"] | {"oomScoreAdj": 1, "rlimits": RLIMITS}
-    checks.points(EXECUTED[name], {"process": process, "linux": {"seccomp": SECCOMP}})
+    checks.points(EXECUTED[name], {"process": process, "linux": {"seccomp": SECCOMP | NOTIFYING}})
 
 
 def test_no_operation_is_unused() -> None:
