@@ -14,6 +14,7 @@ from ocirt.kernel.process import close_on_exec_from
 from ocirt.kernel.run import ChildGoneError, Run, StepError
 from ocirt.plan import START, Request
 from ocirt.plan.create import HOOKS, cgroup_paths, plan_create
+from ocirt.plan.process import agent as agent_of
 from ocirt.plan.process import is_labelled
 from ocirt.spec.load import read_spec
 
@@ -110,6 +111,8 @@ class Creation:
             raise
         run.prepare = self._write_created
         run.commit = self._commit
+        if agent := self.record["agent"]:
+            run.on_listener = lambda way: self._take_listener(way, agent)
         if self.record["hooks"]:
             run.hook_state = hook_state(self.record)
         self.run = run
@@ -165,6 +168,7 @@ class Creation:
             # What later verbs need of config.json, which may have changed by then.
             "hooks": {kind: hooks[kind] for kind in HOOKS if hooks.get(kind)},
             "process": spec["process"],
+            "agent": agent_of(linux.get("seccomp"), self.request.bundle),
             "seccomp": "seccomp" in linux,  # itself in a file of its own, which only `exec` reads
             # What `update` changes. It leaves device rules alone.
             "resources": {name: value for name, value in (linux.get("resources") or {}).items() if name != "devices"},
@@ -184,6 +188,11 @@ class Creation:
         self.record |= {"pid": run.pid, "start_time": started}
         if section := self.spec["linux"].get("seccomp"):
             state.keep_seccomp(self.request.directory, section)
+
+    def _take_listener(self, way: int, agent: dict[str, str]) -> bytes:
+        from ocirt.containers import listener  # noqa: PLC0415  (only with an agent)
+
+        return listener.take(way, agent, self.record["pid"], self.record, "creating")
 
     def _commit(self) -> None:
         """Step `state.commit`: the container exists from here on."""

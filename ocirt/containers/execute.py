@@ -51,6 +51,13 @@ class Execution:
 
             host.modules = security_modules()
         self.run = Run(plan_exec(spec, record, paths, host, request))
+        if agent := record.get("agent"):
+            self.run.on_listener = lambda way: self._take_listener(way, agent)
+
+    def _take_listener(self, way: int, agent: dict[str, str]) -> bytes:
+        from ocirt.containers import listener  # noqa: PLC0415  (only with an agent)
+
+        return listener.take(way, agent, self.run.pid, self.record, "running")
 
     def make(self, on_pid: Sequence[Callable[[int], None]] = ()) -> int:
         """Walk the plan until the program runs; its pid, with which `on_pid` are called before. Raises Error, OSError."""

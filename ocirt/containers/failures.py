@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import posix
-from errno import EACCES, EEXIST, EINVAL, EISDIR, ENODEV, ENOENT, ENOSYS, EPERM, ERANGE
+from errno import EACCES, EEXIST, EINVAL, EISDIR, EMFILE, ENODEV, ENOENT, ENOSYS, EPERM, ERANGE
 
 from ocirt.errors import Error
 from ocirt.kernel.run import ChildGoneError, StepError
@@ -62,6 +62,7 @@ _WORDS = {
     "tree.make_directory": "make directory",
     "process.chdir": "chdir to cwd",
     "process.clone": "unable to start container process: clone",
+    "listener.check": "failed to connect with seccomp agent specified in the seccomp profile",
     "namespace.open": "open namespace",
     "namespace.join": "join namespace",
     "device.make": "make device",
@@ -112,6 +113,10 @@ def _program(err: StepError, name: str, pointer: str, text: str) -> Error:
 def _hint(operation: str, errno: int, arguments: tuple[Any, ...]) -> str:
     if errno == ENOSYS:
         return "ocirt needs Linux 5.12 or newer"
+    if operation == "listener.check":
+        return "an agent must listen there"
+    if operation == "program.filter" and errno == EMFILE:
+        return "RLIMIT_NOFILE must leave room for the filter's listener"
     if operation == "mount.new" and errno == ENODEV:
         return f"this kernel has no file system {arguments[1]!r}"
     if operation == "process.raise_limit" and errno == EPERM:

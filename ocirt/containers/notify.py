@@ -12,10 +12,9 @@ import select
 from errno import EADDRINUSE, ENOENT
 
 from ocirt import state
-from ocirt.containers import sockets
 from ocirt.containers.start import start
 from ocirt.errors import Error
-from ocirt.kernel import messages
+from ocirt.kernel import messages, unixsocket
 
 _PATIENCE = 30_000  # milliseconds for the barrier: not every manager knows it
 _LARGEST = 4096
@@ -32,9 +31,8 @@ class Notify:
     """Our end of the container's socket, bound in the container's directory. Raises OSError."""
 
     def __init__(self, directory: str) -> None:
-        self.fd = sockets.make(sockets.SOCK_DGRAM)
-        path = (directory + "/notify/notify.sock").encode("utf-8", "surrogateescape")
-        sockets.use("bind", self.fd, path)
+        path = directory + "/notify/notify.sock"
+        self.fd = unixsocket.bind(path, unixsocket.DATAGRAM)
         posix.chmod(path, 0o777)
 
     def forward(self, pid: int, *, wait: bool = False) -> bool:
@@ -49,13 +47,13 @@ class Notify:
         return False
 
     def _tell(self, line: bytes, pid: int, *, wait: bool) -> None:
-        manager = sockets.make(sockets.SOCK_DGRAM)
+        name = posix.environ[b"NOTIFY_SOCKET"].decode("utf-8", "surrogateescape")
+        manager = unixsocket.connect(name, unixsocket.DATAGRAM)
         try:
-            sockets.use("connect", manager, posix.environ[b"NOTIFY_SOCKET"])
             posix.write(manager, line + b"\n")
             posix.write(manager, b"MAINPID=%d\n" % pid)
             reader, writer = posix.pipe2(posix.O_CLOEXEC)
-            messages.send_descriptor(manager, b"BARRIER=1", writer)
+            messages.send_descriptors(manager, b"BARRIER=1", writer)
             posix.close(writer)
             if wait:
                 poll = select.poll()

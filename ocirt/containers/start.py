@@ -40,13 +40,20 @@ def start(root: str, container_id: str) -> None:
 def _release(record: Record) -> None:
     """Write to the barrier and wait until init's end of the answer closes, on exec, or something is said there."""
     directory = record["directory"]
-    pidfd = -1
+    pidfd = way = -1
     answer = posix.open(directory + "/started", posix.O_RDONLY | posix.O_NONBLOCK | posix.O_CLOEXEC)
     try:
         pidfd = posix.pidfd_open(record["pid"])
+        if record.get("agent"):
+            from ocirt.kernel import unixsocket  # noqa: PLC0415  (only with an agent)
+            from ocirt.kernel.steps.listener import SOCKET  # noqa: PLC0415
+
+            way = unixsocket.connect(f"{directory}/{SOCKET}", unixsocket.SEQPACKET)
         barrier = posix.open(directory + "/start", posix.O_WRONLY | posix.O_NONBLOCK | posix.O_CLOEXEC)
         posix.write(barrier, b"0")
         posix.close(barrier)
+        if way >= 0:
+            _pass_on(way, record)
         poll = select.poll()
         poll.register(answer, select.POLLIN)
         poll.register(pidfd, select.POLLIN)
@@ -60,7 +67,7 @@ def _release(record: Record) -> None:
             raise
         raise Error("state", "cannot start a container that has stopped") from None
     finally:
-        for fd in (answer, pidfd):
+        for fd in (answer, pidfd, way):
             if fd >= 0:
                 posix.close(fd)
     if said:
@@ -70,6 +77,19 @@ def _release(record: Record) -> None:
         raise from_words(messages.failure_of(said), record.get("late") or {}, record["process"]["args"][0])
     if state.phase(record) != 1:
         raise Error("kernel", "the container's init ended before its program ran", hint="killed, or out of memory?")
+
+
+def _pass_on(way: int, record: Record) -> None:
+    """Give the listener of init's filter to its agent, or end the container. Raises Error."""
+    from ocirt.containers import listener  # noqa: PLC0415
+
+    try:
+        listener.take(way, record["agent"], record["pid"], record, "creating")
+    except BaseException:
+        from ocirt.containers.delete import kill_and_wait  # noqa: PLC0415
+
+        kill_and_wait(record)
+        raise
 
 
 def poststart(record: Record) -> None:

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 # System call numbers: (x86_64, everybody else, i.e. include/uapi/asm-generic/unistd.h). From 424 on all architectures agree.
 _NUMBERS: dict[str, tuple[int, int]] = {
+    "accept4": (288, 242),
     "bind": (49, 200),
     "bpf": (321, 280),
     "capset": (126, 91),
@@ -24,6 +25,7 @@ _NUMBERS: dict[str, tuple[int, int]] = {
     "connect": (42, 203),
     "execve": (59, 221),
     "execveat": (322, 281),
+    "fchmod": (91, 52),
     "fcntl": (72, 25),
     "fsconfig": (431, 431),
     "fsmount": (432, 432),
@@ -32,6 +34,8 @@ _NUMBERS: dict[str, tuple[int, int]] = {
     "ioctl": (16, 29),
     "ioprio_set": (251, 30),
     "keyctl": (250, 219),
+    "listen": (50, 201),
+    "mmap": (9, 222),
     "mount": (165, 40),
     "mount_setattr": (442, 442),
     "move_mount": (429, 429),

@@ -1,7 +1,8 @@
 """What parent and child say to each other: one datagram a message on a socketpair(2), whose first byte tells its kind.
 
-`t` and a name: a point of the plan is reached. `p` and a pid: the stage has cloned init. `d`: a descriptor comes along. `f`: a
-step failed; its index, the errno, the name of the call and a detail follow.
+`t` and a name: a point of the plan is reached. `p` and a pid: the stage has cloned init. `d`: a descriptor comes along. `l`:
+so do the listener of init's filter, and what lets init go on (ocirt.kernel.steps.listener). `f`: a step failed; its index, the
+errno, the name of the call and a detail follow.
 """
 
 from __future__ import annotations
@@ -18,6 +19,8 @@ _SOCK_CLOEXEC = 0o2000000
 _SOL_SOCKET = 1
 _SCM_RIGHTS = 1
 _MSG_CMSG_CLOEXEC = 0x40000000
+_MSG_NOSIGNAL = 0x4000
+_HEADER = 16  # struct cmsghdr
 _LARGEST = 8192
 
 
@@ -55,20 +58,21 @@ def failure_of(message: bytes) -> tuple[int, int, str, str]:
     return index, errno, call.decode("utf-8", "surrogateescape"), detail.decode("utf-8", "surrogateescape")
 
 
-def send_descriptor(socket_fd: int, data: bytes, fd: int) -> None:
-    """sendmsg(2) of `data` with one descriptor (SCM_RIGHTS). Raises CallError."""
-    control = pack("Niii4x", 20, _SOL_SOCKET, _SCM_RIGHTS, fd)
+def send_descriptors(socket_fd: int, data: bytes, *fds: int) -> None:
+    """sendmsg(2) of `data` with descriptors (SCM_RIGHTS). Raises CallError: EPIPE when the other side is gone."""
+    length = _HEADER + 4 * len(fds)
+    control = pack(f"Nii{len(fds)}i", length, _SOL_SOCKET, _SCM_RIGHTS, *fds) + bytes(-length % 8)
     vector = pack("PN", address_of(data), len(data))
     head = pack("PI4xPNPNi4x", 0, 0, address_of(vector), 1, address_of(control), len(control), 0)
-    syscall("sendmsg", socket_fd, head, 0)
+    syscall("sendmsg", socket_fd, head, _MSG_NOSIGNAL)
 
 
-def receive_descriptor(socket_fd: int) -> tuple[bytes, int]:
-    """One message and the descriptor that came with it (close-on-exec), -1 if none did; b"" when the other side is gone.
+def receive_descriptors(socket_fd: int) -> tuple[bytes, tuple[int, ...]]:
+    """One message and the descriptors that came with it (close-on-exec, at most three); b"" when the other side is gone.
 
     Raises CallError.
     """
-    data, control = Buffer(_LARGEST), Buffer(24)
+    data, control = Buffer(_LARGEST), Buffer(_HEADER + 16)
     vector = pack("PN", data.address, data.size)
     head = Buffer(56)
     head.write(memoryview(pack("PI4xPNPNi4x", 0, 0, address_of(vector), 1, control.address, control.size, 0)))
@@ -77,7 +81,8 @@ def receive_descriptor(socket_fd: int) -> tuple[bytes, int]:
     except CallError as err:
         if err.errno != ECONNRESET:
             raise
-        return b"", -1  # the other side is gone, and has left something unread
-    length, level, kind, fd = unpack_from("Niii", control.bytes())
-    came = length >= 20 and level == _SOL_SOCKET and kind == _SCM_RIGHTS
-    return data.bytes()[:size], fd if came else -1
+        return b"", ()  # the other side is gone, and has left something unread
+    length, level, kind = unpack_from("Nii", control.bytes())
+    if length <= _HEADER or level != _SOL_SOCKET or kind != _SCM_RIGHTS:
+        return data.bytes()[:size], ()
+    return data.bytes()[:size], unpack_from(f"{(length - _HEADER) // 4}i", control.bytes(), _HEADER)

@@ -52,6 +52,7 @@ class Run:
 
     fds: descriptors by slot. pid: init, in the runtime's pid namespace. sync: this side's end of the socket between parent and
     child, `peer` the other end's. prepare, commit: called by the steps of `state`. hook_state: makes what hooks read on stdin.
+    on_listener: takes the listener of init's filter from the socket, and returns what init says next.
     The other attributes belong to the steps module that sets them.
     """
 
@@ -78,12 +79,14 @@ class Run:
         self.home = ""
         self.program = b""
         self.filter: Any = None
+        self.listener: Any = None  # the number through which init says which descriptor its filter's listener is
         self.strings: tuple[list[bytes], list[bytes]] = ([], [])  # arguments and environment of the program
         self.tail: list[tuple[int, str, tuple[Any, ...]]] = []  # queued: step, system call, its six words
         self.before_exec: list[Callable[[], None]] = []
         self.prepare: Callable[[], None] = _nothing
         self.commit: Callable[[], None] = _nothing
         self.on_console: Callable[[str, int], None] = _nobody
+        self.on_listener: Callable[[int], bytes] | None = None
         self.hook_state: Callable[[str, int], bytes] = _no_state
         self.programs: dict[str, Program] = {}
         for side in dict.fromkeys(each[0] for each in plan):
@@ -141,7 +144,7 @@ class Run:
 
     def await_exec(self) -> None:
         """Wait until init's end of the socket closes, as it does on exec. Raises StepError for what init says instead."""
-        message = messages.receive(self.sync)
+        message = messages.receive(self.sync) if self.on_listener is None else self.on_listener(self.sync)
         posix.close(self.sync)
         self.sync = -1
         if message:

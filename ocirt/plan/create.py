@@ -39,11 +39,12 @@ def plan_create(spec: dict[str, Any], host: Host, request: Request, paths: dict[
     if request.notify:
         run.set_variable("NOTIFY_SOCKET", rootfs.NOTIFY + "/notify.sock")
     seccomp = linux.get("seccomp")
+    agent = process.agent(seccomp, request.bundle)
     entries = cgroup.entries_of(spec, host)
     # The parent may do it later than init comes to its hooks, without root may not do it, and in a user namespace not come back.
     by_init = not host.root or host.user_namespace or bool(hooks.get("createContainer"))
     waiter = request.waits and bool(host.waiter) and not hooks.get("startContainer")
-    waiter = waiter and process.can_wait_outside(run, filtered=bool(seccomp))
+    waiter = waiter and process.can_wait_outside(run, filtered=bool(seccomp), listener=bool(agent))
     if not request.pivot and (linux.get("rootfsPropagation") or "").endswith("private"):
         raise Error("invalid", "a private root needs pivot_root", subject="/linux/rootfsPropagation", hint="leave --no-pivot out")
 
@@ -61,6 +62,8 @@ def plan_create(spec: dict[str, Any], host: Host, request: Request, paths: dict[
         plan += netdevices.look(net_devices, spaces)
     if seccomp:
         plan.append(step(PARENT, "program.load_filter", request.state_root, seccomp, at="/linux/seccomp"))
+    if agent:
+        plan.append(step(PARENT, "listener.check", agent["path"], at="/linux/seccomp/listenerPath"))
     plan += cgroup.before(spec, paths, entries, host, request)
     if "intelRdt" in linux:
         from ocirt.plan import resctrl  # noqa: PLC0415  (only if the section is there)
@@ -68,6 +71,8 @@ def plan_create(spec: dict[str, Any], host: Host, request: Request, paths: dict[
         plan += resctrl.make(linux["intelRdt"], host, request.container_id)
     if request.waits:
         plan.append(step(PARENT, "barrier.make", request.directory))
+        if agent:
+            plan.append(step(PARENT, "listener.listen", request.directory, at="/linux/seccomp/listenerPath"))
         if waiter:
             plan.append(step(PARENT, "waiter.load", host.waiter))
     plan.append(step(PARENT, "sync.open"))
@@ -122,7 +127,14 @@ def plan_create(spec: dict[str, Any], host: Host, request: Request, paths: dict[
     if request.waits and not waiter:
         plan.append(step(START, "barrier.wait"))
     plan += _hooks(hooks, "startContainer", START, "created")
-    plan += process.tail(run, fds=request.fds, listen_fds=request.listen_fds, filtered=bool(seccomp), waiter=waiter)
+    plan += process.tail(
+        run,
+        fds=request.fds,
+        listen_fds=request.listen_fds,
+        filtered=bool(seccomp),
+        listener=bool(agent),
+        waiter=waiter,
+    )
     return plan
 
 

@@ -39,6 +39,9 @@ def plan_exec(spec: dict[str, Any], record: dict[str, Any], paths: dict[str, str
     plan: Plan = [step(PARENT, "process.open_target", record["pid"], record["start_time"])]
     if seccomp:
         plan.append(step(PARENT, "program.load_filter", request.state_root, seccomp, at="/linux/seccomp"))
+    agent = process.agent(seccomp, request.bundle)
+    if agent:
+        plan.append(step(PARENT, "listener.check", agent["path"], at="/linux/seccomp/listenerPath"))
     if paths:
         plan.append(step(PARENT, "cgroup.open", paths))
     plan.append(step(PARENT, "sync.open"))
@@ -91,5 +94,5 @@ def plan_exec(spec: dict[str, Any], record: dict[str, Any], paths: dict[str, str
     plan += [step(INIT, "process.outlive_parent"), step(INIT, "sync.tell", "ready"), step(PARENT, "sync.expect", "ready")]
     plan += outside
     plan += [step(PARENT, "state.commit"), step(PARENT, "sync.tell", "committed"), step(INIT, "sync.leave_parent", "committed")]
-    plan += process.tail(run, fds=request.fds, listen_fds=request.listen_fds, filtered=bool(seccomp))
+    plan += process.tail(run, fds=request.fds, listen_fds=request.listen_fds, filtered=bool(seccomp), listener=bool(agent))
     return plan

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from errno import EACCES, EINVAL, ENOSYS, EPERM
 
-from ocirt.paths import clean
+from ocirt.paths import clean, join
 from ocirt.plan import INIT, PARENT, STAGE, START, step
 from ocirt.spec.capabilities import mask
 
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
     from ocirt.plan import Errors, Host, Plan, Request
 
+_NOTIFY = "SCMP_ACT_NOTIFY"
 _UMASK = 0o022
 _SYS_ADMIN = 1 << 21
 # These keep the interpreter from going on; they come last.
@@ -174,10 +175,22 @@ def identity(run: Process, as_root: Plan, *, user_namespace: bool, seccomp: bool
     return plan
 
 
-def tail(run: Process, *, fds: int, listen_fds: int, filtered: bool, waiter: bool = False) -> Plan:
+def agent(seccomp: dict[str, Any] | None, bundle: str) -> dict[str, str] | None:
+    """Who takes the filter's listener: the "path" of a socket, and "metadata" for it. None if no rule notifies anybody."""
+    if not seccomp or not seccomp.get("listenerPath"):
+        return None
+    actions = [rule["action"] for rule in seccomp.get("syscalls", ())]
+    if _NOTIFY not in (seccomp["defaultAction"], *actions):
+        return None
+    return {"path": join(bundle, seccomp["listenerPath"]), "metadata": seccomp.get("listenerMetadata", "")}
+
+
+def tail(run: Process, *, fds: int, listen_fds: int, filtered: bool, listener: bool = False, waiter: bool = False) -> Plan:
     """From `start` to the program: what is queued, then execve(2); with `waiter`, before `start` by that."""
     pointer = run.pointer
     plan = [step(START, "program.prepare", tuple(run.process["args"]), tuple(run.env), listen_fds, at=pointer + "/args")]
+    if listener:
+        plan.append(step(START, "listener.offer", at="/linux/seccomp/listenerPath"))
     plan.append(step(START, "program.keep_descriptors", fds))
     plan += [step(START, "program.limit", number, name, soft, hard, at=at) for number, name, soft, hard, at in run.rlimits]
     if filtered:
@@ -202,13 +215,16 @@ def tail(run: Process, *, fds: int, listen_fds: int, filtered: bool, waiter: boo
     return [*plan, last]
 
 
-def can_wait_outside(run: Process, *, filtered: bool) -> bool:
+def can_wait_outside(run: Process, *, filtered: bool, listener: bool) -> bool:
     """Whether the small program of `waiter.hand_over` can take init's place until `start`.
 
     execve(2) takes from a user who is not root all capabilities but the ambient ones. The program's own execve would do so too,
     but what comes before it may need them: a filter without no_new_privs, a program that only CAP_DAC_OVERRIDE can reach.
     A profile or label comes into force by the next execve, which must be the program's.
+    Nor can the small program hand over a filter's listener.
     """
+    if listener:
+        return False
     sets = run.capabilities
     if is_labelled(run.process) or (run.uid and sets["permitted"] & ~sets["ambient"]):
         return False

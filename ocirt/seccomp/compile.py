@@ -62,15 +62,11 @@ def compile_filter(section: dict[str, Any], *, pointer: str = "/linux/seccomp") 
     the section's own.
     """
     default = _action(section, "defaultAction", "defaultErrnoRet", pointer)
-    if default == NOTIFY:
-        raise Error("invalid", "SCMP_ACT_NOTIFY cannot be used as default action", subject=pointer + "/defaultAction")
     library = load()
     native = library.arch_native()
     architectures = _architectures(section, native, pointer)
     rules, names = _rules(section, default, native, library, pointer)
-    listener = any(action == NOTIFY for _, _, action, _, _ in rules)
-    if listener and section.get("listenerPath"):
-        raise Error("unsupported", "not supported yet", subject=pointer + "/listenerPath")
+    listener = default == NOTIFY or any(action == NOTIFY for _, _, action, _, _ in rules)
     flags = _flags(section, listener, pointer)
     program = _program(library, default, architectures, rules, names, pointer)
     length = len(program) // INSTRUCTION_SIZE
@@ -185,10 +181,7 @@ def _rules(
         for position, name in enumerate(entry.get("names") or ()):
             if not name:
                 raise Error("invalid", "the name of a system call is empty", subject=f"{where}/names/{position}")
-            if action == NOTIFY and name == "write":
-                message = "SCMP_ACT_NOTIFY cannot be used for the write syscall"
-                raise Error("invalid", message, subject=f"{where}/names/{position}")
-            key = name.encode()
+            key = name.encode("utf-8", "surrogatepass")  # libseccomp knows none that is not ASCII
             number = names.get(key)
             if number is None:
                 # C would read no further than a NUL, and take another call's name.
@@ -219,8 +212,8 @@ def _program(
     behind = {name for name in known if name in (b"socketcall", b"ipc")}
     behind |= {name for name in known for architecture in architectures if resolve(architecture, name) < 0}
     rules = sorted(rules, key=lambda rule: (1, 0) if rule[0] in behind else (0, rule[1]), reverse=True)
-    # The default action lets newer calls pass, or says ENOSYS itself. A tracer that gets them (TRACE) may emulate them.
-    passing = default in (ALLOW, LOG, ERRNO | _ENOSYS) or default & 0xFFFF0000 == TRACE
+    # The default action lets newer calls pass, or says ENOSYS itself. Who gets them instead (NOTIFY, TRACE) may emulate them.
+    passing = default in (ALLOW, LOG, NOTIFY, ERRNO | _ENOSYS) or default & 0xFFFF0000 == TRACE
     parts = []
     for architecture, where in architectures.items():
         numbers = {name: resolve(architecture, name) for name in known}

@@ -90,39 +90,32 @@ SHAPES: dict[str, Any] = {
     },
 }
 
-# The largest value that goes with an action: an errno, or the 16 bits that a tracer sees (seccomp(2), SECCOMP_RET_DATA).
-_DATA = {"SCMP_ACT_ERRNO": 4095, "SCMP_ACT_TRACE": 65535}
+# The largest value that goes with an action: an errno, below MAX_ERRNO for libseccomp; or the 16 bits that a tracer sees
+# (seccomp(2), SECCOMP_RET_DATA).
+_DATA = {"SCMP_ACT_ERRNO": 4094, "SCMP_ACT_TRACE": 65535}
 
 
 def check_seccomp(seccomp: dict[str, Any], pointer: str, findings: list[Finding]) -> None:
     """Append the findings on a filter of the right shape. Which system calls there are is libseccomp's to say."""
     default = seccomp["defaultAction"]
-    if default == "SCMP_ACT_NOTIFY":
-        # The runtime itself would wait for an answer before it could hand the listener over.
-        hint = '"SCMP_ACT_ERRNO" or "SCMP_ACT_ALLOW", and notify by a rule in "syscalls"'
-        findings.append((pointer + "/defaultAction", "SCMP_ACT_NOTIFY cannot be the default", hint, "error"))
     if "defaultErrnoRet" in seccomp:
         _errno(default, seccomp["defaultErrnoRet"], pointer + "/defaultErrnoRet", findings)
-    notify = False
+    notify = default == "SCMP_ACT_NOTIFY"
     for index, rule in enumerate(seccomp.get("syscalls", ())):
         if "errnoRet" in rule:
             _errno(rule["action"], rule["errnoRet"], f"{pointer}/syscalls/{index}/errnoRet", findings)
         if not rule["names"]:
             hint = 'the names of system calls, such as ["mkdir", "mkdirat"]'
             findings.append((f"{pointer}/syscalls/{index}/names", "is empty", hint, "error"))
-        if rule["action"] == "SCMP_ACT_NOTIFY":
-            notify = True
-            if "write" in rule["names"]:
-                message = "SCMP_ACT_NOTIFY cannot be used for write, by which the listener is handed over"
-                findings.append((f"{pointer}/syscalls/{index}/names", message, 'take "write" out', "error"))
+        notify = notify or rule["action"] == "SCMP_ACT_NOTIFY"
     if seccomp.get("listenerPath"):
-        findings.append((pointer + "/listenerPath", "not supported yet", "leave it out", "error"))
-    elif seccomp.get("listenerMetadata"):
+        return
+    if seccomp.get("listenerMetadata"):
         message = "has no meaning without a listener"
         findings.append((pointer + "/listenerMetadata", message, 'add "listenerPath", or leave it out', "error"))
-    elif notify:
-        message = "rules notify, but nobody listens: their calls fail with ENOSYS"
-        findings.append((pointer, message, 'another action than "SCMP_ACT_NOTIFY"', "warning"))
+    if notify:
+        hint = 'the socket of an agent, or another action than "SCMP_ACT_NOTIFY"'
+        findings.append((pointer, "seccomp listenerPath is not set, but calls are to be notified", hint, "error"))
 
 
 def _errno(action: str, value: int, pointer: str, findings: list[Finding]) -> None:

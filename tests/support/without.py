@@ -21,6 +21,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
+from ocirt import paths, state  # noqa: E402
 from ocirt.cli import exec as verb  # noqa: E402
 from ocirt.containers import create, execute, host  # noqa: E402
 from ocirt.kernel import constants as k  # noqa: E402
@@ -95,7 +96,11 @@ def proc_uncovered() -> None:
         fd = current.fds[slot]
         mount.move_mount_to(fd, mounting._target(current, target, exact, resolve.is_directory(fd)))
 
+    def attach_cgroups(current: run.Run, fd: int, target: str) -> None:
+        mount.move_mount(fd, resolve.make_directory(current.root_fd, target))
+
     replace(mounting, "attach", attach)
+    replace(mounting, "_attach", attach_cgroups)
 
 
 def sysctl_in_real_proc() -> None:
@@ -348,6 +353,107 @@ def die() -> None:
     for call in _CHANGING.split():
         setattr(posix, call, counted(getattr(posix, call)))
     ffi._syscall = counted(ffi._syscall)
+
+
+# What runs in a container, and what is kept about it
+
+
+def score_in_host_proc() -> None:
+    """A process that joins writes its score to what the container has at /proc."""
+
+    def check_directory(current: run.Run) -> None:
+        fd = posix.open("/proc/self/oom_score_adj", posix.O_WRONLY)
+        posix.write(fd, b"77")
+        posix.close(fd)
+        real(current)
+
+    replace(processes, "set_oom_score", nothing)
+    real = replace(processes, "check_directory", check_directory)
+
+
+def null_opened_blindly() -> None:
+    """The container's /dev/null is opened as if it could only be that."""
+
+    def reopen_null(current: run.Run) -> None:
+        for fd in range(3):
+            if posix.fstat(fd).st_rdev == posix.makedev(1, 3):
+                posix.dup2(resolve.open_in_root(current.root_fd, "/dev/null", posix.O_RDONLY), fd)
+
+    replace(stdio, "reopen_null", reopen_null)
+
+
+def strict_numbers() -> None:
+    """A number is what atoi(3) makes of a text."""
+
+    def number(text: str, flag: str) -> int:
+        del flag
+        digits = text[: next((at for at, char in enumerate(text) if not char.isdigit()), len(text))]
+        return int(digits or 0) & 0xFFFFFFFF
+
+    replace(verb, "_number", number)
+
+
+def numbers_only() -> None:
+    """A user is looked up by name first."""
+
+    def from_flags(options: "Any", args: "Any", record: "Any") -> "Any":
+        process = real(options, args, record)
+        for line in paths.read_text(record["rootfs"] + "/etc/passwd").splitlines():
+            if line.startswith(options.get("user") + ":"):
+                process["user"]["uid"] = int(line.split(":")[2])
+        return process
+
+    real = replace(verb, "_from_flags", from_flags)
+
+
+def inheritable_empty() -> None:
+    """What `exec` is asked to give is inheritable, too."""
+
+    def from_flags(*arguments: "Any") -> "Any":
+        process = real(*arguments)
+        process["capabilities"]["inheritable"] = process["capabilities"]["permitted"]
+        return process
+
+    real = replace(verb, "_from_flags", from_flags)
+
+
+def private_state() -> None:
+    """What is kept has the mode that the caller's umask leaves it."""
+
+    def reserve(root: str, container_id: str) -> str:
+        where = state.directory(root, container_id)
+        paths.make_directories(root, 0o755)
+        posix.mkdir(where, 0o755)
+        return where
+
+    def write_file(path: str, data: bytes) -> None:
+        fd = posix.open(path, posix.O_WRONLY | posix.O_CREAT | posix.O_TRUNC | posix.O_CLOEXEC, 0o644)
+        posix.write(fd, data)
+        posix.close(fd)
+
+    replace(state, "reserve", reserve)
+    replace(state, "_write_file", write_file)
+
+
+def cgroups_read_only() -> None:
+    """The host's cgroups are shown as they are."""
+
+    def bind(source: str, attributes: int) -> int:
+        return int(real(source, attributes & ~k.MOUNT_ATTR_RDONLY))
+
+    real = replace(mounting, "_bind", bind)
+
+
+def hooks_own_environment() -> None:
+    """Hooks have the environment of the container's process, too."""
+
+    def plan_create(spec: "Any", *arguments: "Any") -> "Any":
+        for kind in spec["hooks"].values():
+            for hook in kind:
+                hook["env"] = [*spec["process"]["env"], *hook.get("env", ())]
+        return real(spec, *arguments)
+
+    real = replace(create, "plan_create", plan_create)
 
 
 if patches:

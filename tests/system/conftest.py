@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 
+from tests.support.attacks import Attacked
 from tests.support.bundle import Bundle, make_bundle
 from tests.support.isolation import Isolation, remove_tree
 from tests.support.kills import Watch
@@ -133,6 +134,13 @@ def runtime(
 
 
 _numbers: list[str] = []
+
+
+@pytest.fixture
+def attacked(runtime: Runtime, request: pytest.FixtureRequest) -> Attacked:
+    """The runtime under attack, as `tests.support.attacks.against` wants it."""
+    patches, off = request.param
+    return Attacked(runtime, patches, off=off)
 
 
 @pytest.fixture

@@ -30,20 +30,13 @@ from tests.support.attacks import (
     poison_libraries,
     poison_modules,
 )
-from tests.support.bundle import edited
+from tests.support.bundle import cgroup_mount, edited
 from tests.support.isolation import MS_BIND, mount, umount
 from tests.support.runtime import Runtime, default_command, wait_for
 from tests.support.terminal import ConsoleSocket, Reader
 from tests.system.conftest import MakeBundle
 
 pytestmark = pytest.mark.ocirt_only("rules are switched off in ocirt's own code")
-
-
-@pytest.fixture
-def attacked(runtime: Runtime, request: pytest.FixtureRequest) -> Attacked:
-    """The runtime under attack, as `against` wants it."""
-    patches, off = request.param
-    return Attacked(runtime, patches, off=off)
 
 
 @contextlib.contextmanager
@@ -120,18 +113,58 @@ def test_target_that_is_exchanged_while_mounting(attacked: Attacked, bundle: Mak
     attacked.judge(success="secret words" in outputs[-1], what=outputs)
 
 
+@pytest.mark.parametrize("section", ["maskedPaths", "readonlyPaths"])
+@against("resolve_in_root")
+def test_hidden_path_behind_a_link(attacked: Attacked, bundle: MakeBundle, section: str) -> None:
+    """What is hidden would be the host's, or nothing, and the container's own stays in sight."""
+    made = bundle(args=["sh", "-c", "cat /data/kept; echo changed >/data/kept; cat /data/kept"], **{section: ["/data/kept"]})
+    (made.rootfs / "inside").mkdir()
+    (made.rootfs / "inside/kept").write_text("kept\n")
+    (made.rootfs / "data").symlink_to("/inside")
+    done = attacked.runtime.run(made)
+    attacked.judge(success="changed" in done.out or (section == "maskedPaths" and "kept" in done.out), what=done)
+
+
+@against("resolve_in_root")
+def test_console_is_a_link_to_the_host(attacked: Attacked, bundle: MakeBundle, tmp_path: Path) -> None:
+    """The file that the terminal is bound to would be made there (class of CVE-2025-52565)."""
+    made = bundle(args=["true"], terminal=True)
+    host = host_directory(made)
+    devpts = next(mount for mount in made.config["mounts"] if mount["destination"] == "/dev/pts")
+    drop_mounts(made.config, "/dev")
+    made.edit(add_mounts=[devpts])
+    (made.rootfs / "dev").rmdir()
+    (made.rootfs / "dev").symlink_to(host)
+    with ConsoleSocket(tmp_path / "console") as socket:
+        done = attacked.runtime.try_create(made, "--console-socket", socket.path)
+    attacked.judge(success=(host / "console").exists(), what=done)
+
+
 # 2. /proc
 
 
+@pytest.mark.parametrize("place", ["proc", "sys"])
 @against("proc_at_its_place")
-def test_proc_is_a_link(attacked: Attacked, bundle: MakeBundle) -> None:
-    """The container could put what it likes at /proc afterwards (CVE-2019-19921, CVE-2023-27561)."""
-    made = bundle(args=["sh", "-c", "rm /proc && mkdir -p /proc/self/attr && echo mine > /proc/self/attr/exec"])
-    (made.rootfs / "proc").rmdir()
+def test_proc_is_a_link(attacked: Attacked, bundle: MakeBundle, place: str) -> None:
+    """The container could put what it likes at /proc afterwards (CVE-2019-19921, CVE-2023-27561), or at /sys (CVE-2023-28642)."""
+    made = bundle(args=["sh", "-c", f"rm /{place} && mkdir -p /{place}/self/attr && echo mine > /{place}/self/attr/exec"])
+    (made.rootfs / place).rmdir()
     (made.rootfs / "elsewhere").mkdir()
-    (made.rootfs / "proc").symlink_to("elsewhere")
+    (made.rootfs / place).symlink_to("elsewhere")
     done = attacked.runtime.run(made)
-    attacked.judge(success=(made.rootfs / "proc/self/attr/exec").exists(), what=done)
+    attacked.judge(success=(made.rootfs / place / "self/attr/exec").exists(), what=done)
+
+
+@against("proc_uncovered")
+def test_cgroups_over_proc(attacked: Attacked, bundle: MakeBundle) -> None:
+    """The way to the cgroup mount leads to /proc: the container has another one, with version 1 to write to (CVE-2019-16884)."""
+    made = bundle(args=["sh", "-c", "test -e /proc/version || echo covered"])
+    drop_mounts(made.config, "/sys")
+    (made.rootfs / "sys/fs").mkdir(parents=True)
+    (made.rootfs / "sys/fs/cgroup").symlink_to("/proc")
+    made.edit(maskedPaths=[], readonlyPaths=[], add_mounts=[{**cgroup_mount(), "options": ["nosuid", "noexec", "nodev"]}])
+    done = attacked.runtime.run(made)
+    attacked.judge(success=done.out == "covered\n", what=done)
 
 
 @against("sysctl_in_real_proc")

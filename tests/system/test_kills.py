@@ -9,13 +9,15 @@ import json
 import random
 import signal
 import subprocess
+import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.seccomp_profiles import small
+from tests.support.agent import Agent
 from tests.support.bundle import Bundle
 from tests.support.kills import EVERY, PATIENCE, Watch, chosen, killed_at, of_process, of_runtime, trace, who
 from tests.support.runtime import Runtime, reap_orphans, wait_for
@@ -199,3 +201,45 @@ def test_create_is_killed_at_random(runtime: Runtime, rich: Bundle, watch: Watch
         where = f"{number}, after {seconds * 1000:.1f} ms"
         watch.delete(where, container)
         watch.nothing_left(where, container)
+
+
+@pytest.fixture
+def agent(no_leaks: list[Path]) -> Iterator[Agent]:
+    """A seccomp agent at a short path; what it hears of those that are killed may be cut short."""
+    place = Path(tempfile.mkdtemp(prefix="ocirt-test-"))
+    no_leaks.append(place)
+    with Agent(place / "agent") as made:
+        yield made
+        made.trouble.clear()
+
+
+def listened_to(made: Bundle, agent: Agent) -> Bundle:
+    """The bundle with a filter whose listener goes to the agent."""
+    rules = [{"names": ["mkdir"], "action": "SCMP_ACT_NOTIFY"}]
+    return made.edit(seccomp={"defaultAction": "SCMP_ACT_ALLOW", "listenerPath": str(agent.path), "syscalls": rules})
+
+
+@pytest.mark.parametrize("victim", ["run", "init"])
+def test_a_listener_is_handed_over_while(
+    runtime: Runtime, rich: Bundle, watch: Watch, tmp_path: Path, agent: Agent, victim: str
+) -> None:
+    """One side is killed: the other does not wait for it, and neither does the process between them."""
+    runtime.run(listened_to(rich, agent)).ok()
+    container = runtime.new_id()
+    runtime.prepare(rich, container)
+    calls = trace(runtime.argv("run", "--bundle", rich.path, container), tmp_path / "log")
+    if victim == "run":
+        points = of_runtime(calls, f'root/{container}"')
+    else:
+        points = of_process(calls, who(calls, r"^\d+ +pivot_root"))
+    # The rest is as without an agent.
+    for point in chosen(points[len(points) * 2 // 3 :], 16):
+        container = runtime.new_id()
+        runtime.prepare(rich, container)
+        death = killed_at(runtime.argv("run", "--bundle", rich.path, container), point, children=victim == "init")
+        if victim == "init":
+            watch.count(death, 1)
+        else:
+            watch.count(death)
+            watch.delete(point, container)
+        watch.nothing_left(point, container)

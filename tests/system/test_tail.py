@@ -28,7 +28,6 @@ from tests.system.conftest import MakeBundle
 pytestmark = pytest.mark.ocirt_only("a peer's tail is its own affair")
 
 MIB = 1 << 20
-ENOSYS = 38
 SIGSYS_CODE = 128 + 31
 # The code of "exit_group(42)", by machine.
 _EXIT_42 = {
@@ -260,20 +259,6 @@ def test_kill_by_default(runtime: Runtime, bundle: MakeBundle, tmp_path: Path) -
     runtime.run(bundle(args=["/bin/busybox", "true"], seccomp=only(*needed, default="SCMP_ACT_KILL"))).ok()
     fewer = only(*(needed - {"exit_group"}), default="SCMP_ACT_KILL_PROCESS")
     assert runtime.run(bundle(args=["/bin/busybox", "true"], seccomp=fewer)).rc == SIGSYS_CODE
-
-
-def test_notify_without_a_listener(runtime: Runtime, bundle: MakeBundle) -> None:
-    """openat is to be told to somebody, but nobody is named: the program starts, and its openat fails with ENOSYS."""
-    profile = {"defaultAction": "SCMP_ACT_ALLOW", "syscalls": [{"names": ["openat"], "action": "SCMP_ACT_NOTIFY"}]}
-    made = bundle(args=["/bin/probe", "open", "/etc/passwd"], seccomp=profile)
-    assert runtime.run(made).ok().json() == {"errno": ENOSYS}
-    container = runtime.create(made)
-    pid = runtime.pid(container)
-    runtime.start(container).ok()
-    assert runtime.wait(container, pid) == 0
-    assert json.loads(runtime.output_of(container).read_text()) == {"errno": ENOSYS}
-    container = runtime.run_detached(made.edit(args=["/bin/sleep", "1000"]))
-    assert runtime.exec(container, "/bin/probe", "open", "/etc/passwd").ok().json() == {"errno": ENOSYS}
 
 
 def anonymous(pid: int) -> int:

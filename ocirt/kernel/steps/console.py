@@ -56,7 +56,7 @@ def bind(run: Run) -> None:
 
 def send(run: Run) -> None:
     """Hand the master to the parent, and make the slave our controlling terminal and standard streams."""
-    messages.send_descriptor(run.sync, b"d/dev/pts/%d" % run.fds.pop("console/number"), run.fds["console/master"])
+    messages.send_descriptors(run.sync, b"d/dev/pts/%d" % run.fds.pop("console/number"), run.fds["console/master"])
     posix.close(run.fds.pop("console/master"))
     slave = run.fds["console/slave"]
     fcntl.ioctl(slave, k.TIOCSCTTY, 0)
@@ -67,7 +67,7 @@ def send(run: Run) -> None:
 
 def receive(run: Run) -> None:
     """Take the master, and give it to whoever is to have it."""
-    message, fd = messages.receive_descriptor(run.sync)
-    if message[:1] != b"d" or fd < 0:
+    message, fds = messages.receive_descriptors(run.sync)
+    if message[:1] != b"d" or not fds:
         raise sync.explained(run, message)
-    run.on_console(message[1:].decode(), fd)
+    run.on_console(message[1:].decode(), fds[0])

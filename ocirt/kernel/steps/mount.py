@@ -66,11 +66,16 @@ def attach(run: Run, slot: str, target: str, exact: bool, over_proc: bool) -> No
         if target == "/proc":
             if process.fstatfs_type(fd) != k.PROC_SUPER_MAGIC:
                 raise CallError(EINVAL, "fstatfs", "/proc can only be a procfs")
-        elif process.fstatfs_type(place) == k.PROC_SUPER_MAGIC and not over_proc:
-            raise CallError(EINVAL, "fstatfs", target + " leads into /proc")
+        elif not over_proc:
+            _keep_off_proc(place, target)
         mount.move_mount(fd, place)
     finally:
         posix.close(place)
+
+
+def _keep_off_proc(place: int, target: str) -> None:
+    if process.fstatfs_type(place) == k.PROC_SUPER_MAGIC:
+        raise CallError(EINVAL, "fstatfs", target + " leads into /proc")
 
 
 def _target(run: Run, path: str, exact: bool, directory: bool) -> int:  # noqa: FBT001
@@ -273,6 +278,7 @@ def _bind(source: str, attributes: int) -> int:
 
 
 def _attach(run: Run, fd: int, target: str) -> None:
-    target_fd = resolve.make_directory(run.root_fd, target)
-    mount.move_mount(fd, target_fd)
-    posix.close(target_fd)
+    place = resolve.make_directory(run.root_fd, target)
+    _keep_off_proc(place, target)
+    mount.move_mount(fd, place)
+    posix.close(place)

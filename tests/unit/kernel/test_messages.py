@@ -72,7 +72,7 @@ def test_the_other_side_went_without_reading_when_a_descriptor_is_waited_for(pai
     first, second = pair
     messages.send(first, b"t", b"unread")
     os.close(second)
-    assert messages.receive_descriptor(first) == (b"", -1)
+    assert messages.receive_descriptors(first) == (b"", ())
 
 
 TEXT = st.text(st.characters(exclude_categories=["Cs"]) | st.characters(min_codepoint=0xDC80, max_codepoint=0xDCFF), max_size=80)
@@ -129,9 +129,9 @@ def test_half_a_character_is_not_the_end_of_the_message(pair: Pair) -> None:
 
 def test_a_descriptor(pair: Pair) -> None:
     reader, writer = os.pipe()
-    messages.send_descriptor(pair[0], b"d/dev/pts/3", writer)
+    messages.send_descriptors(pair[0], b"d/dev/pts/3", writer)
     os.close(writer)
-    data, came = messages.receive_descriptor(pair[1])
+    data, (came,) = messages.receive_descriptors(pair[1])
     assert data == b"d/dev/pts/3"
     assert not os.get_inheritable(came)
     os.write(came, b"through")
@@ -145,8 +145,8 @@ def test_a_descriptor(pair: Pair) -> None:
 @given(st.binary(min_size=1, max_size=8000))
 def test_descriptors_leave_none_behind(pair: Pair, data: bytes) -> None:
     before = open_descriptors()
-    messages.send_descriptor(pair[0], data, 0)
-    got, came = messages.receive_descriptor(pair[1])
+    messages.send_descriptors(pair[0], data, 0)
+    got, (came,) = messages.receive_descriptors(pair[1])
     assert got == data
     assert os.fstat(came)[:2] == os.fstat(0)[:2]
     os.close(came)
@@ -155,21 +155,21 @@ def test_descriptors_leave_none_behind(pair: Pair, data: bytes) -> None:
 
 def test_a_message_without_a_descriptor(pair: Pair) -> None:
     messages.send(pair[0], b"t", b"ready")
-    assert messages.receive_descriptor(pair[1]) == (b"tready", -1)
+    assert messages.receive_descriptors(pair[1]) == (b"tready", ())
     os.close(pair[0])
-    assert messages.receive_descriptor(pair[1]) == (b"", -1)
+    assert messages.receive_descriptors(pair[1]) == (b"", ())
 
 
 def test_a_descriptor_that_is_not_open(pair: Pair) -> None:
     with pytest.raises(OSError, match=os.strerror(errno.EBADF)) as caught:
-        messages.send_descriptor(pair[0], b"d", 1023)
+        messages.send_descriptors(pair[0], b"d", 1023)
     assert caught.value.errno == errno.EBADF
 
 
 def test_over_a_stream_as_console_sockets_are() -> None:
     first, second = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
     with first, second:
-        messages.send_descriptor(first.fileno(), b"/dev/pts/0", 0)
+        messages.send_descriptors(first.fileno(), b"/dev/pts/0", 0)
         data, descriptors, _, _ = socket.recv_fds(second, 100, 4)
         assert data == b"/dev/pts/0"
         assert len(descriptors) == 1

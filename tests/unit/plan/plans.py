@@ -177,6 +177,11 @@ RLIMITS = [
     {"type": "RLIMIT_" + name, "soft": 1 << 20, "hard": 1 << 21}
     for name in ("AS", "NPROC", "NOFILE", "CORE", "DATA", "CPU", "STACK", "FSIZE")
 ]
+NOTIFYING = {
+    "defaultAction": "SCMP_ACT_ALLOW",
+    "listenerPath": "agent.sock",
+    "syscalls": [{"names": ["mkdir"], "action": "SCMP_ACT_NOTIFY"}],
+}
 DEVICES = [
     {"path": "/dev/null", "type": "c", "major": 1, "minor": 3, "fileMode": 0o600, "uid": 1, "gid": 2},
     {"path": "/dev/fuse", "type": "c", "major": 10, "minor": 229, "fileMode": 0o20666},
@@ -281,6 +286,8 @@ def cases() -> dict[str, Case]:
         ),
         "notify": (base, host(), request(notify=True)),
         "notify, user": (user, host(), request(notify=True, waits=False)),
+        "agent": (with_edits(seccomp=NOTIFYING), host(waiter=WAITER), request()),
+        "agent, at once": (with_edits(seccomp=NOTIFYING, noNewPrivileges=False), host("v1"), request(waits=False)),
         "no pivot": (base, host(), request(pivot=False)),
         "no keyring": (base, host(), request(keyring=False)),
         "no cgroups": (base, host(), request(cgroups="disabled")),
@@ -366,6 +373,7 @@ def executions() -> dict[str, Plan]:
     return {
         "default": execution(),
         "seccomp": execution(seccomp=SECCOMP, noNewPrivileges=False),
+        "agent": execution(seccomp=NOTIFYING),
         "no pid namespace": execution(kinds=("mount", "uts")),
         "time": execution(kinds=(*ALL_KINDS, "time")),
         "user": execution(kinds=with_user),

@@ -12,6 +12,7 @@ from ocirt.spec.rlimits import NUMBERS
 from tests.support.bundle import edited
 from tests.unit.plan.plans import (
     HOOKS,
+    NOTIFYING,
     RLIMITS,
     SECCOMP,
     USER,
@@ -20,6 +21,7 @@ from tests.unit.plan.plans import (
     cases,
     create,
     everything,
+    execution,
     executions,
     find,
     host,
@@ -77,7 +79,7 @@ def test_sides_are_known_and_the_tail_is_the_end(name: str) -> None:
 def test_what_belongs_to_the_tail_is_in_the_tail(name: str) -> None:
     for side, operation, *_ in ALL[name]:
         tail = operation.startswith("program.") and operation not in ("program.load_filter", "program.find")
-        if tail or operation in ("barrier.wait", "waiter.hand_over"):
+        if tail or operation in ("barrier.wait", "listener.offer", "waiter.hand_over"):
             assert side == START, operation
         elif operation != "hooks.run":
             assert side != START, operation
@@ -191,7 +193,7 @@ def test_what_leads_to_the_host_is_closed_before_the_program_s_identity(name: st
     assert fds == the(plan, "program.keep_descriptors")[2]
     # What is closed cannot be used any more.
     for side, operation, *_ in plan[at(plan, "process.close_descriptors") :]:
-        if side in (INIT, START):
+        if side in (INIT, START) and operation != "listener.offer":
             modules = ("stdio", "user", "process", "program", "sync", "barrier", "hooks", "waiter", "scheduling")
             assert operation.partition(".")[0] in modules
 
@@ -391,6 +393,28 @@ def test_who_waits_for_start(outside: bool, edits: dict[str, Any], asked: dict[s
 
 def test_nothing_is_loaded_to_wait_where_there_is_nothing() -> None:
     assert not [each for each in create(host(waiter="")) if each[1].startswith("waiter.")]
+
+
+@pytest.mark.parametrize("waits", [True, False])
+def test_a_listener_is_handed_over(waits: bool) -> None:
+    """Its agent is looked for before anything is made; what sends the listener is made before the first limit."""
+    plan = create(host(waiter=WAITER), request(waits=waits), seccomp=NOTIFYING, rlimits=RLIMITS)
+    in_order(plan, "program.load_filter", "listener.check", "cgroup.make", "process.clone")
+    assert the(plan, "listener.check")[2] == ("/bundles/b/agent.sock",)
+    in_order(plan, "program.prepare", "listener.offer", "program.keep_descriptors", "program.limit", "program.filter")
+    assert bool(find(plan, "listener.listen", "/run/state/c1")) is waits
+    assert not find(plan, "waiter.load")
+    inside = execution(seccomp=NOTIFYING)
+    in_order(inside, "listener.check", "process.clone", "listener.offer", "program.filter")
+
+
+def test_a_listener_that_nobody_notifies_is_not_needed() -> None:
+    unused = {"defaultAction": "SCMP_ACT_ALLOW", "listenerPath": "/agent", "syscalls": []}
+    plan = create(host(waiter=WAITER), seccomp=unused)
+    assert not [each for each in plan if each[1].startswith("listener.")]
+    assert find(plan, "waiter.hand_over")
+    whole = create(seccomp={**unused, "defaultAction": "SCMP_ACT_NOTIFY"})
+    assert the(whole, "listener.check")[2] == ("/agent",)
 
 
 def test_hooks_of_a_start_come_after_the_barrier() -> None:

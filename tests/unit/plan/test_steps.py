@@ -28,6 +28,7 @@ from tests.unit.plan.plans import (
     LABELS,
     LIMITS,
     MAPPING,
+    NOTIFYING,
     READ_ONLY_TMPFS,
     RLIMITS,
     SCHEDULING,
@@ -75,7 +76,7 @@ def test_plans_of_exec(name: str, rule: Callable[[Any], None]) -> None:
 @pytest.mark.parametrize("name", EXECUTED)
 def test_pointers_of_exec(name: str) -> None:
     process = default_config()["process"] | {"oomScoreAdj": 1, "rlimits": RLIMITS} | SCHEDULING | LABELS
-    checks.points(EXECUTED[name], {"process": process, "linux": {"seccomp": SECCOMP, "intelRdt": {}}})
+    checks.points(EXECUTED[name], {"process": process, "linux": {"seccomp": SECCOMP | NOTIFYING, "intelRdt": {}}})
 
 
 def test_no_operation_is_unused() -> None:

@@ -61,6 +61,26 @@ def value(action: str, errno: int | None) -> int:
     return base | (1 if errno is None else errno) if action in ("SCMP_ACT_ERRNO", "SCMP_ACT_TRACE") else base
 
 
+_FLAGS = {"TSYNC": 0, "LOG": 2, "SPEC_ALLOW": 4, "WAIT_KILLABLE_RECV": 32}
+_NEW_LISTENER, _SPEC_ALLOW, _WAIT_KILLABLE_RECV = 8, 4, 32
+
+
+def flags(section: dict[str, Any]) -> tuple[int, bool]:
+    """What seccomp(2) is told on a kernel that knows all flags, on an x86_64 machine, and whether it gives a listener."""
+    default = value(section["defaultAction"], section.get("defaultErrnoRet"))
+    notify = _ACTIONS["SCMP_ACT_NOTIFY"]
+    listener = default == notify
+    for rule in section.get("syscalls", []):
+        known = any(name in NUMBERS for name in rule["names"])
+        listener = listener or (known and value(rule["action"], rule.get("errnoRet")) == notify)
+    names = section.get("flags")
+    found = _SPEC_ALLOW if names is None else 0
+    for name in names or ():
+        found |= _FLAGS[name.removeprefix("SECCOMP_FILTER_FLAG_")]
+    # It is about how a caller waits for a listener's answer.
+    return (found | _NEW_LISTENER, True) if listener else (found & ~_WAIT_KILLABLE_RECV, False)
+
+
 def _holds(condition: dict[str, Any], arguments: list[int], width: int) -> bool:
     mask = (1 << width) - 1
     seen: int = arguments[condition["index"]] & mask
@@ -87,7 +107,7 @@ def evaluate(section: dict[str, Any], called: int, architecture: int, arguments:
         return KILL
     names = {name for rule in section.get("syscalls", []) for name in rule["names"]}
     limit = max((found for name in names if (found := number(name, token))), default=0)
-    lets_pass = section["defaultAction"] in ("SCMP_ACT_ALLOW", "SCMP_ACT_LOG", "SCMP_ACT_TRACE")
+    lets_pass = section["defaultAction"] in ("SCMP_ACT_ALLOW", "SCMP_ACT_LOG", "SCMP_ACT_NOTIFY", "SCMP_ACT_TRACE")
     if limit and called > limit and not lets_pass:
         return ENOSYS
 

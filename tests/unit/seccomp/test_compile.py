@@ -16,8 +16,12 @@ from ocirt.seccomp import compile as compiler
 from ocirt.seccomp import support
 from ocirt.seccomp.library import load
 from ocirt.seccomp.tables import ACTIONS, ARCHITECTURES, FLAGS, OPERATORS
+from ocirt.spec.check import check
 from tests.seccomp_profiles import docker_default, small
+from tests.support.bundle import default_config
 from tests.unit.seccomp import bpf, model
+from tests.unit.spec.documents import put
+from tests.unit.spec.test_properties import pointers
 
 on_x86_64 = pytest.mark.skipif(platform.machine() != "x86_64", reason="the model has x86_64's numbers")
 
@@ -53,11 +57,13 @@ def rules(draw: st.DrawFn) -> list[dict[str, Any]]:
 def sections(draw: st.DrawFn) -> dict[str, Any]:
     """A whole profile."""
     section: dict[str, Any] = {"syscalls": draw(rules())}
-    default = draw(ACTION.filter(lambda action: action["action"] != "SCMP_ACT_NOTIFY"))
+    default = draw(ACTION)
     section["defaultAction"] = default["action"]
     if "errnoRet" in default:
         section["defaultErrnoRet"] = default["errnoRet"]
     section["architectures"] = draw(st.lists(st.sampled_from(sorted(model.TOKENS)), max_size=3))
+    if (flags := draw(st.none() | st.lists(st.sampled_from(list(FLAGS)), max_size=5))) is not None:
+        section["flags"] = flags
     return section
 
 
@@ -103,6 +109,7 @@ def calls(section: dict[str, Any]) -> Iterator[tuple[int, int, list[int]]]:
 @example({"defaultAction": "SCMP_ACT_KILL", "syscalls": []})
 @example({"defaultAction": "SCMP_ACT_ERRNO", "syscalls": [{"names": ["read"], "action": "SCMP_ACT_ALLOW"}]})
 @example(WRONG_IN_LIBSECCOMP)
+@example({"defaultAction": "SCMP_ACT_NOTIFY", "syscalls": [{"names": ["openat"], "action": "SCMP_ACT_ALLOW"}]})
 def test_a_program_does_what_the_profile_says(section: dict[str, Any]) -> None:
     """On every architecture, with every operator, for all kinds of borders."""
     try:
@@ -110,10 +117,44 @@ def test_a_program_does_what_the_profile_says(section: dict[str, Any]) -> None:
     except Error as err:
         assume("has the same conditions and another action" not in err.message)
         raise
+    assert (made.flags, made.listener) == model.flags(section)
     for number, token, arguments in calls(section):
         found = bpf.run(made.program, number, token, arguments)
         expected = model.evaluate(section, number, token, arguments)
         assert found == expected, (hex(number), hex(token), arguments, hex(found), hex(expected))
+
+
+TEXT = st.text(st.characters() | st.characters(min_codepoint=0xD800, max_codepoint=0xDFFF), max_size=8)
+ANY = st.one_of(
+    st.none(),
+    st.booleans(),
+    st.integers(-(1 << 65), 1 << 65),
+    st.floats(allow_nan=False),
+    TEXT,
+    st.sampled_from([*ACTIONS, *OPERATORS, *ARCHITECTURES, *FLAGS, *model.NUMBERS]),
+    st.just([]),
+    st.just({}),
+    st.lists(TEXT, max_size=3),
+)
+
+
+@settings(deadline=None, max_examples=300)
+@given(sections(), st.data())
+def test_whatever_the_checker_lets_pass_is_translated_or_refused(section: dict[str, Any], data: st.DataObject) -> None:
+    """One value of a profile is exchanged: what the checker finds no fault with becomes a filter, or an error with a pointer."""
+    section["listenerPath"] = "/agent"
+    document = default_config()
+    document["linux"]["seccomp"] = section
+    put(section, data.draw(st.sampled_from([pointer for pointer in pointers(section) if pointer])), data.draw(ANY))
+    if any(finding[3] == "error" for finding in check(document)):
+        return
+    try:
+        made = compiler.compile_filter(section)
+    except Error as err:
+        assert err.code in ("invalid", "unsupported")
+        assert err.subject.startswith("/linux/seccomp")
+    else:
+        assert bpf.instructions(made.program)
 
 
 @on_x86_64
@@ -162,7 +203,6 @@ def _rule(**changes: object) -> dict[str, Any]:
     [
         (_section(defaultAction="SCMP_ACT_MAYBE"), "invalid", "/defaultAction"),
         ({"syscalls": []}, "invalid", "/defaultAction"),
-        (_section(defaultAction="SCMP_ACT_NOTIFY"), "invalid", "/defaultAction"),
         (_section(defaultErrnoRet=1), "invalid", "/defaultErrnoRet"),
         (_section(defaultAction="SCMP_ACT_ERRNO", defaultErrnoRet=4095), "invalid", "/defaultErrnoRet"),
         (_section(architectures=["SCMP_ARCH_X86_64", "x86"]), "invalid", "/architectures/1"),
@@ -172,7 +212,6 @@ def _rule(**changes: object) -> dict[str, Any]:
         (_rule(action="SCMP_ACT_TRACE", errnoRet=65536), "invalid", "/syscalls/1/errnoRet"),
         (_rule(action="SCMP_ACT_KILL", errnoRet=1), "invalid", "/syscalls/1/errnoRet"),
         (_rule(names=["close", ""]), "invalid", "/syscalls/1/names/1"),
-        (_rule(names=["close", "write"], action="SCMP_ACT_NOTIFY"), "invalid", "/syscalls/1/names/1"),
         (_rule(args=[CONDITIONS, CONDITIONS | {"op": "=="}]), "invalid", "/syscalls/1/args/1/op"),
         (_rule(args=[CONDITIONS | {"index": 6}]), "invalid", "/syscalls/1/args/0/index"),
         (
@@ -180,7 +219,6 @@ def _rule(**changes: object) -> dict[str, Any]:
             "invalid",
             "/syscalls/1",
         ),
-        (_section(listenerPath="/s", syscalls=[RULE | {"action": "SCMP_ACT_NOTIFY"}]), "unsupported", "/listenerPath"),
     ],
 )
 def test_what_is_refused(section: dict[str, Any], code: str, subject: str) -> None:
@@ -215,7 +253,7 @@ def test_a_profile_that_is_too_long() -> None:
 def test_unknown_names_are_skipped() -> None:
     """A name with a NUL inside is unknown too: C would see the call before it."""
     plain = compiler.compile_filter(_section(syscalls=[])).program
-    rule = {"names": ["no_such_call", "getpid\0x", "cl\u00f6se"], "action": "SCMP_ACT_KILL"}
+    rule = {"names": ["no_such_call", "getpid\0x", "cl\u00f6se", "close\udcff", "\ud800"], "action": "SCMP_ACT_KILL"}
     assert compiler.compile_filter(_section(syscalls=[rule])).program == plain
 
 

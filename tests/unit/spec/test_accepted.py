@@ -164,7 +164,16 @@ def test_what_is_written_by_runc(tmp_path: Path, flags: list[str]) -> None:
         },
         {"/linux/seccomp": {"defaultAction": "SCMP_ACT_ALLOW"}},
         {"/linux/seccomp": {"defaultAction": "SCMP_ACT_TRACE", "defaultErrnoRet": 65535, "flags": [], "listenerPath": ""}},
-        {"/linux/seccomp": {"defaultAction": "SCMP_ACT_ERRNO", "defaultErrnoRet": 4095, "architectures": ["SCMP_ARCH_X86_64"]}},
+        {"/linux/seccomp": {"defaultAction": "SCMP_ACT_ERRNO", "defaultErrnoRet": 4094, "architectures": ["SCMP_ARCH_X86_64"]}},
+        {"/linux/seccomp": {"defaultAction": "SCMP_ACT_ALLOW", "listenerPath": "unused"}},
+        {"/linux/seccomp": {"defaultAction": "SCMP_ACT_NOTIFY", "listenerPath": "/run/s", "listenerMetadata": "x"}},
+        {
+            "/linux/seccomp": {
+                "defaultAction": "SCMP_ACT_ERRNO",
+                "listenerPath": "s",
+                "syscalls": [{"names": ["write"], "action": "SCMP_ACT_NOTIFY"}],
+            }
+        },
         {"/linux/intelRdt": {}},
         {"/linux/intelRdt": {"closID": "/", "l3CacheSchema": "", "memBwSchema": "", "schemata": [], "enableMonitoring": True}},
         {"/linux/intelRdt": {"closID": "x", "l3CacheSchema": "L3CODE:0=f", "memBwSchema": "MB:0=1", "schemata": ["L2:0=1", "X"]}},
