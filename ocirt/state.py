@@ -41,14 +41,15 @@ _FIELDS: tuple[tuple[str, type], ...] = (
 )
 _STATUSES = ("creating", "created")
 _MOST_PID = 1 << 31  # pid_t
-# What stands in those fields, and in others: a type, [of each], {... : of each} or {name: of it, if it is there}.
+# What stands in those fields, and in others: a type, [of each], {... : of each} or {name: of it, if it is there;
+# None: those that must be there}.
 _NAMES = {...: str}
 _SHAPE: dict[str, Any] = {
     "creator": {"pid": int, "start_time": int},
     "annotations": _NAMES,
     "cgroup": {"mode": str, "paths": _NAMES, "created": [str]},
     "namespaces": _NAMES,
-    "hooks": {...: [{"path": str, "args": [str], "env": [str], "timeout": int}]},
+    "hooks": {...: [{None: ("path",), "path": str, "args": [str], "env": [str], "timeout": int}]},
     "process": {"args": [str]},
     "resources": dict,
     "spec_version": str,
@@ -189,6 +190,9 @@ def _fits(value: Any, shape: Any) -> bool:
         return all([_fits(item, shape[0]) for item in value])  # noqa: C419  (a generator costs more than it saves)
     if ... in shape:
         return all([_fits(item, shape[...]) for item in value.values()])  # noqa: C419
+    for name in shape.get(None, ()):
+        if name not in value:
+            return False
     return all([_fits(value[name], inner) for name, inner in shape.items() if name in value])  # noqa: C419
 
 

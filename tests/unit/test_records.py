@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from ocirt import state
@@ -146,6 +146,8 @@ def _alive(sleeper: subprocess.Popen[bytes]) -> dict[str, Any]:
 
 @settings(max_examples=settings().max_examples // 2, deadline=None, suppress_health_check=list(HealthCheck))
 @given(st.lists(st.tuples(st.sampled_from(PLACES), damage()), min_size=1, max_size=3), st.booleans())
+@example([("/hooks/poststop/0", {})], True)
+@example([("/cgroup/paths/memory", "/nonexistent/\0")], False)
 def test_damaged_records(
     capfd: pytest.CaptureFixture[str],
     tmp_path: Path,
