@@ -6,7 +6,6 @@ The keys are those of docs/spec-coverage.md: `*` is an index, `{}` a name of one
 from __future__ import annotations
 
 import copy
-import json
 import os
 import platform
 import re
@@ -254,13 +253,13 @@ def test_limit(runtime: Runtime, bundle: MakeBundle, entry: str) -> None:
     made = changed(bundle(args=["sleep", "60"]), changes)
     container = runtime.new_id()
     result = runtime.try_create(made, container=container)
-    if file in result.err and "No such file" in result.err:
+    if file in result.err and "no such file" in result.err.lower():
         pytest.skip(f"this kernel has no {file}")
-    if file in result.err and "weight" in file and "Operation not supported" in result.err:
+    if file in result.err and "weight" in file and "not supported" in result.err:
         pytest.skip("the disk's scheduler is not BFQ")
     result.ok()
-    paths = json.loads((runtime.root / container / "state.json").read_text())["cgroup"]["paths"]
-    assert re.fullmatch(value, Path(paths[controller], file).read_text().strip(), re.DOTALL)
+    place = f"{layout.mounts[controller]}{runtime.cgroup_parent}/{container}"
+    assert re.fullmatch(value, Path(place, file).read_text().strip(), re.DOTALL)
     runtime.delete(container, "--force").ok()
 
 
@@ -327,6 +326,7 @@ _NEEDED = [
 
 
 @x86_64
+@pytest.mark.ocirt_only("runc's init makes more calls, and dies of the filter itself")
 @pytest.mark.parametrize("action", _ACTIONS)
 def test_default_action(runtime: Runtime, bundle: MakeBundle, action: str) -> None:
     rule = {"names": _NEEDED, "action": "SCMP_ACT_LOG" if action == "ALLOW" else "SCMP_ACT_ALLOW"}
