@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     Record = dict[str, Any]
 
 VERSION = 1
+_READS = (1,)  # what a field of a later version adds is optional, as a record of an older one lacks it
 _FILE = "state.json"
 _SECCOMP = "seccomp.json"
 _LIMIT = 64 << 20  # bytes; config.json may have 32 MiB
@@ -38,6 +39,21 @@ _FIELDS: tuple[tuple[str, type], ...] = (
     ("cgroup", dict),
     ("namespaces", dict),
 )
+_STATUSES = ("creating", "created")
+_MOST_PID = 1 << 31  # pid_t
+# What stands in those fields, and in others: a type, [of each], {... : of each} or {name: of it, if it is there;
+# None: those that must be there}.
+_NAMES = {...: str}
+_SHAPE: dict[str, Any] = {
+    "creator": {"pid": int, "start_time": int},
+    "annotations": _NAMES,
+    "cgroup": {"mode": str, "paths": _NAMES, "created": [str]},
+    "namespaces": _NAMES,
+    "hooks": {...: [{None: ("path",), "path": str, "args": [str], "env": [str], "timeout": int}]},
+    "process": {"args": [str]},
+    "resources": dict,
+    "spec_version": str,
+}
 
 
 def default_root() -> str:
@@ -124,15 +140,111 @@ def load(root: str, container_id: str) -> Record:
     if not isinstance(record, dict):
         raise Error("state", "not a container's state", subject=path)
     version = record.get("version")
-    if version != VERSION:
-        raise Error("state", f"version {version} of a container's state, but this ocirt reads {VERSION}", subject=path)
+    if version not in _READS:
+        newer = type(version) is int and version > VERSION
+        hint = "a newer ocirt made this container: use that one, or `delete --force`" if newer else ""
+        raise Error("state", f"version {version} of a container's state, but this ocirt reads {VERSION}", subject=path, hint=hint)
     for key, kind in _FIELDS:
         if type(record.get(key)) is not kind:
             raise Error("state", f"{key}: a value of type {kind.__name__} is expected", subject=path)
     if type(record["cgroup"].get("paths")) is not dict:
         raise Error("state", "cgroup.paths: a value of type dict is expected", subject=path)
+    for key in record:
+        if not _is_sound(key, record[key]):
+            raise Error("state", f"{key}: not what an ocirt writes", subject=path, hint="`delete --force` removes the container")
+    record.setdefault("hooks", {})
     record["directory"] = where
     return record
+
+
+def _is_sound(key: str, value: Any) -> bool:
+    """Whether the field can be used: what is in it has its types, and nothing that a system call cannot take."""
+    if key == "pid":
+        return bool(0 <= value < _MOST_PID)
+    if key == "status":
+        return value in _STATUSES
+    if key == "late":
+        return _fits(value, {...: list}) and all([_is_late(entry) for entry in value.values()])  # noqa: C419
+    if key == "creator" and not _fits(value.get("pid"), int):
+        return not value  # of a record of which nothing is known
+    shape = _SHAPE.get(key)
+    if shape is None:
+        return value.__class__ is not str or "\0" not in value
+    return _fits(value, shape) and (key != "process" or bool(value.get("args")))
+
+
+def _is_late(entry: list[Any]) -> bool:
+    """Whether a step is an operation, its words, and a pointer."""
+    return len(entry) == 3 and _fits([entry[0], entry[2]], [str]) and _fits(entry[1], [str])
+
+
+def _fits(value: Any, shape: Any) -> bool:
+    kind = shape.__class__
+    if kind is type:
+        if shape is int:
+            return value.__class__ is int and -1 < value < 1 << 63
+        return value.__class__ is shape and (shape is not str or "\0" not in value)
+    if value.__class__ is not kind:
+        return False
+    if kind is list:
+        return all([_fits(item, shape[0]) for item in value])  # noqa: C419  (a generator costs more than it saves)
+    if ... in shape:
+        return all([_fits(item, shape[...]) for item in value.values()])  # noqa: C419
+    for name in shape.get(None, ()):
+        if name not in value:
+            return False
+    return all([_fits(value[name], inner) for name, inner in shape.items() if name in value])  # noqa: C419
+
+
+def salvage(root: str, container_id: str) -> Record:
+    """What can be used of a record that `load` refuses, for `delete --force`: the rest is as of a container that has nothing.
+
+    Raises Error("not-found") if there is not even a directory, Error("invalid") for a bad id.
+    """
+    where = directory(root, container_id)
+    found: Any = None
+    try:
+        found = jsonlite.loads(_read(f"{where}/{_FILE}", _LIMIT), _FILE)
+    except (Error, OSError, RecursionError):
+        if not posix.access(where, posix.F_OK):
+            raise Error("not-found", "container does not exist") from None
+    record: Record = {
+        "id": container_id,
+        "status": "creating",
+        "creator": {},
+        "pid": 0,
+        "start_time": 0,
+        "boot_id": "",
+        "bundle": "",
+        "rootfs": "",
+        "created": "",
+        "annotations": {},
+        "cgroup": {"mode": "none", "paths": {}, "created": []},
+        "namespaces": {},
+        "hooks": {},
+    }
+    if isinstance(found, dict):
+        for key, empty in record.items():
+            value = found.get(key)
+            if key not in ("id", "status") and type(value) is type(empty) and _is_sound(key, value):
+                record[key] = value
+    cgroup = record["cgroup"] = {"mode": "none", "paths": {}, "created": []} | record["cgroup"]
+    # What is damaged may name any directory, and all that is in it would be killed and removed.
+    cgroup["paths"] = {name: path for name, path in cgroup["paths"].items() if is_cgroup(path)}
+    cgroup["created"] = [path for path in cgroup["created"] if is_cgroup(path)]
+    record["directory"] = where
+    return record
+
+
+def is_cgroup(path: str) -> bool:
+    """Whether a directory is a cgroup, and not the root of a hierarchy: that has no cgroup.events, or a release_agent."""
+    if not path.startswith("/") or "/../" in path + "/":
+        return False
+    procs, events, agent, notify = [
+        posix.access(f"{path}/{name}", posix.F_OK)
+        for name in ("cgroup.procs", "cgroup.events", "release_agent", "notify_on_release")
+    ]
+    return procs and not agent and (events or notify)
 
 
 def save(where: str, record: Record) -> None:

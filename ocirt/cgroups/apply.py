@@ -32,14 +32,14 @@ def apply(paths: dict[str, str], entries: Sequence[Entry]) -> None:
             done = _set(paths, entry) and entry[4] == OR_NEXT
         except OSError as error:
             if error.errno not in (EINVAL, EBUSY):
-                raise _explained(paths, entry, error) from error
+                raise explained(paths, entry, error) from error
             done = entry[4] == OR_NEXT
             again.append(entry)
     for entry in again:
         try:
             _set(paths, entry)
         except OSError as error:
-            raise _explained(paths, entry, error) from error
+            raise explained(paths, entry, error) from error
 
 
 def _set(paths: dict[str, str], entry: Entry) -> bool:
@@ -56,7 +56,8 @@ def _set(paths: dict[str, str], entry: Entry) -> bool:
     return True
 
 
-def _explained(paths: dict[str, str], entry: Entry, error: OSError) -> Error:
+def explained(paths: dict[str, str], entry: Entry, error: OSError) -> Error:
+    """The Error for a write that failed; without a `filename` there was no cgroup to write into."""
     controller, file, value, pointer, _ = entry
     cause = posix.strerror(error.errno or 0)
     if error.errno == ENOENT and error.filename is None:

@@ -199,7 +199,7 @@ def processes(cgroup: dict[str, Any]) -> list[int]:
 def _tree(directory: str, listed: bool = False) -> list[int]:
     """The pids in `directory` and below; `listed` says that a directory above has named those of threaded cgroups."""
     try:
-        pids = [int(word) for word in read(directory + "/cgroup.procs").split()]
+        pids = [int(word) for word in read(directory + "/cgroup.procs").split() if word.isdecimal()]
         listed = True
     except OSError as error:
         if error.errno != EOPNOTSUPP:
@@ -220,7 +220,7 @@ def _leaders(threads: list[str]) -> list[int]:
     for thread in threads:
         try:
             found.add(int(read(f"/proc/{thread}/status").partition("\nTgid:")[2].split(None, 1)[0]))
-        except (OSError, IndexError):
+        except (OSError, IndexError, ValueError):
             pass  # it has ended
     return sorted(found)
 
@@ -400,6 +400,8 @@ def _remove_tree(directory: str, end: float, unified: bool) -> None:
     pause = 0.0002
     while not _try_remove(directory):
         # Children are in the way, or processes, or one that has just left.
+        if not exists(directory + "/cgroup.procs") and exists(directory):
+            raise Error("state", "is no cgroup, and is left as it is", subject=directory)
         try:
             for child in _children(directory):
                 _remove_tree(child, end, unified)

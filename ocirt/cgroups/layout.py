@@ -32,7 +32,7 @@ class Layout:
 def _is_cgroup(directory: str) -> bool:
     try:
         posix.stat(directory + "/cgroup.procs")
-    except OSError:
+    except (OSError, ValueError):  # ValueError: no path at all, with a NUL in it
         return False
     return True
 
@@ -56,6 +56,8 @@ def mount_table(text: str) -> list[tuple[list[str], str, str]]:
         if not separator or kind not in ("cgroup", "cgroup2"):
             continue
         fields = head.split(" ")
+        if len(fields) < 5:
+            continue  # what is shown as mountinfo is none
         options = rest.rpartition(" ")[2].split(",") if kind == "cgroup" else [""]
         found.append((options, _unescape(fields[4]), _unescape(fields[3])))
     return found

@@ -44,6 +44,12 @@ _VERBS: dict[str, tuple[str, str, str, dict[str, str]]] = {
             "writable": "let the container write to the root file system",
         },
     ),
+    "check": (
+        "say all that is wrong with a bundle, for this machine, without making anything",
+        "[bundle]",
+        "One finding a line: what would make run fail is an error (exit status 1), what would be ignored a warning.",
+        {"bundle": _BUNDLE, "config": _COMMON["config"], "json": "print the findings as JSON"},
+    ),
     "create": (
         "create a container",
         "<container-id>",

@@ -18,6 +18,7 @@ _CREATE = "bundle,b= config,f= console-socket= pidfd-socket= pid-file= no-pivot 
 # Each verb's module is ocirt.cli.<verb>. (fewest positional arguments, most or -1, flags)
 VERBS: dict[str, tuple[int, int, str]] = {
     "bundle": (2, -1, "rootless tty,t writable"),
+    "check": (0, 1, "bundle,b= config,f= json"),
     "create": (1, 1, _CREATE),
     "delete": (1, 1, "force,f"),
     "exec": (

@@ -1,4 +1,4 @@
-"""Which bundle and which container ID the arguments of `create`, `run` and `plan` mean."""
+"""Which bundle and which container ID the arguments of `create`, `run`, `plan` and `check` mean."""
 
 from __future__ import annotations
 
@@ -20,14 +20,15 @@ def target(options: Options, args: list[str]) -> tuple[str, str]:
     """The bundle's absolute path and the container's ID.
 
     `run -b B ID` is runc's form; in `run B/` the argument is the bundle and the ID is made from its name and a random number. The
-    ID is not validated here, and the bundle need not exist. `plan` needs no argument: its ID is then "plan".
+    ID is not validated here, and the bundle need not exist. `plan` and `check` need no argument: it is a bundle, if given.
     """
+    no_id = options.verb in ("plan", "check")
     bundle: str = options.get("bundle")
     argument = args[0] if args else ""
-    if not bundle and argument and (is_bundle(argument) or options.verb == "plan"):
+    if not bundle and argument and (is_bundle(argument) or no_id):
         bundle = paths.absolute(argument)
         return bundle, made_up_id(bundle)
-    return paths.absolute(bundle or "."), argument or ("plan" if options.verb == "plan" else "")
+    return paths.absolute(bundle or "."), argument or (options.verb if no_id else "")
 
 
 def made_up_id(bundle: str) -> str:

@@ -49,43 +49,25 @@ def delete(root: str, container_id: str, *, force: bool) -> list[str]:
 
 
 def _load(root: str, container_id: str, *, force: bool) -> Record:
-    """The record; with `force` a directory without a usable one counts as a container of which nothing is known."""
+    """The record; with `force` what can be used of it, of a directory that has none too."""
     try:
         return state.load(root, container_id)
     except Error as err:
-        directory = state.directory(root, container_id)
         if not force or err.code not in ("not-found", "state"):
             raise
-        try:
-            posix.stat(directory)
-        except OSError:
-            raise err from None
-        return {
-            "id": container_id,
-            "status": "creating",
-            "creator": {},
-            "pid": 0,
-            "start_time": 0,
-            "boot_id": "",
-            "cgroup": {"mode": "none", "paths": {}, "created": []},
-            "namespaces": {},
-            "hooks": {},
-            "annotations": {},
-            "bundle": "",
-            "directory": directory,
-        }
+    return state.salvage(root, container_id)
 
 
 def kill_and_wait(record: Record) -> None:
     """SIGKILL for init, if it is still the recorded process, and wait for its end. The others are for `destroy`."""
     creator = record["creator"]
     if record["status"] == "creating" and creator.get("pid"):
-        _end(creator["pid"], creator["start_time"])  # with it goes its init (PR_SET_PDEATHSIG)
+        _end(creator["pid"], creator.get("start_time"))  # with it goes its init (PR_SET_PDEATHSIG)
     if record["pid"]:
         _end(record["pid"], record["start_time"], record)
 
 
-def _end(pid: int, start_time: int, record: Record | None = None) -> None:
+def _end(pid: int, start_time: int | None, record: Record | None = None) -> None:
     try:
         fd = posix.pidfd_open(pid)
     except OSError as err:

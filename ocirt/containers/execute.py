@@ -11,6 +11,7 @@ from ocirt.kernel.run import ChildGoneError, Run, StepError
 from ocirt.plan import Host, Request
 from ocirt.plan.execute import plan_exec
 from ocirt.plan.process import is_labelled
+from ocirt.spec.process import check_process_document
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -28,6 +29,9 @@ def load_running(root: str, container_id: str, *, ignore_paused: bool = False) -
         raise Error("state", f"cannot exec in a {now} container")
     if now == "paused" and not ignore_paused:
         raise Error("state", "cannot exec in a paused container (use --ignore-paused to override)")
+    for pointer, message, _, severity in check_process_document(record.get("process")):
+        if severity == "error":
+            raise Error("state", f"process{pointer}: {message}", subject=record["directory"] + "/state.json")
     return record
 
 

@@ -74,7 +74,9 @@ def _release(record: Record) -> None:
         from ocirt.containers.failures import from_words  # noqa: PLC0415  (only for a failure)
         from ocirt.kernel import messages  # noqa: PLC0415  (which loads the way into the kernel)
 
-        raise from_words(messages.failure_of(said), record.get("late") or {}, record["process"]["args"][0])
+        raise from_words(
+            messages.failure_of(said), record.get("late") or {}, (record.get("process") or {"args": [""]})["args"][0]
+        )
     if state.phase(record) != 1:
         raise Error("kernel", "the container's init ended before its program ran", hint="killed, or out of memory?")
 

@@ -58,6 +58,19 @@ def new_mount(fs_type: str, source: str, data: tuple[tuple[str, str | None], ...
 
     A failure carries in `filename` what the file system said about it, where it did (man fsopen: reading the context).
     """
+    fs_fd = configure(fs_type, source, data)
+    try:
+        syscall("fsconfig", fs_fd, k.FSCONFIG_CMD_CREATE, None, None, 0)
+        return syscall("fsmount", fs_fd, k.FSMOUNT_CLOEXEC, attributes)
+    except CallError as err:
+        err.filename = _said(fs_fd)
+        raise
+    finally:
+        posix.close(fs_fd)
+
+
+def configure(fs_type: str, source: str, data: tuple[tuple[str, str | None], ...]) -> int:
+    """What `new_mount` begins with: a file system that has its options, and is not made yet."""
     fs_fd = syscall("fsopen", encode(fs_type), k.FSOPEN_CLOEXEC)
     try:
         if source:
@@ -67,16 +80,18 @@ def new_mount(fs_type: str, source: str, data: tuple[tuple[str, str | None], ...
                 syscall("fsconfig", fs_fd, k.FSCONFIG_SET_FLAG, encode(key), None, 0)
             else:
                 syscall("fsconfig", fs_fd, k.FSCONFIG_SET_STRING, encode(key), encode(value), 0)
-        syscall("fsconfig", fs_fd, k.FSCONFIG_CMD_CREATE, None, None, 0)
-        return syscall("fsmount", fs_fd, k.FSMOUNT_CLOEXEC, attributes)
     except CallError as err:
-        try:
-            err.filename = posix.read(fs_fd, 4096)[2:].strip()
-        except OSError:
-            err.filename = None
-        raise
-    finally:
+        err.filename = _said(fs_fd)
         posix.close(fs_fd)
+        raise
+    return fs_fd
+
+
+def _said(fs_fd: int) -> bytes | None:
+    try:
+        return posix.read(fs_fd, 4096)[2:].strip()
+    except OSError:
+        return None
 
 
 def pivot_root_here() -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ocirt.spec.process import check_process
-from ocirt.spec.shape import SPEC, walk
+from ocirt.spec.shape import SPEC, Findings, TooManyError, walk
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -22,11 +22,19 @@ def check(spec: Any, rootless: bool = False) -> list[Finding]:
     `rootless`: the runtime is not root. Members that are null are removed from `spec`. After an error in the shape the meaning is
     not looked at.
     """
-    findings: list[Finding] = []
+    findings = Findings()
+    try:
+        _check(spec, rootless, findings)
+    except TooManyError:
+        pass  # enough is known
+    return findings
+
+
+def _check(spec: Any, rootless: bool, findings: list[Finding]) -> None:
     walk(spec, SPEC, "", findings)
     for finding in findings:
         if finding[3] == "error":
-            return findings
+            return
     _version(spec["ociVersion"], findings)
     found = len(findings)
     for name, hint in (
@@ -37,7 +45,7 @@ def check(spec: Any, rootless: bool = False) -> list[Finding]:
         if name not in spec:
             findings.append(("", f'lacks "{name}"', hint, "error"))
     if len(findings) > found:
-        return findings
+        return
     if not spec["root"]["path"]:
         findings.append(("/root/path", "is empty", 'a directory, absolute or relative to the bundle, such as "rootfs"', "error"))
     check_process(spec["process"], "/process", findings)
@@ -56,7 +64,6 @@ def check(spec: Any, rootless: bool = False) -> list[Finding]:
         check_mounts(spec, types.get("user"), rootless, findings)
     if spec.get("hooks"):
         _hooks(spec["hooks"], findings)
-    return findings
 
 
 def _version(version: str, findings: list[Finding]) -> None:

@@ -12,7 +12,10 @@ if TYPE_CHECKING:
 
     from ocirt.spec.shape import Finding
 
-LIMIT = 32 << 20  # bytes; the largest config.json seen in the wild is a few hundred KiB
+# The largest config.json seen in the wild has a few hundred KiB. These keep the reading of any file below 200 MiB.
+LIMIT = 16 << 20  # bytes
+_MOST_VALUES = 1 << 19  # in a file of more than _MANY bytes: each costs about 100 bytes
+_MANY = 1 << 20
 
 
 def read_spec(
@@ -26,13 +29,18 @@ def read_spec(
     """
     from ocirt.spec.check import check  # noqa: PLC0415  (process.json and resources don't need it)
 
-    spec = _parse(_read(paths.join(bundle, config), f"JSON specification file {config}"), config)
+    spec = read_document(bundle, config)
     findings = check(spec, rootless)
     refuse(findings, config)
     if warnings is not None:
         warnings += findings
     out: dict[str, Any] = spec
     return out
+
+
+def read_document(bundle: str, config: str = "config.json") -> Any:
+    """What stands in `<bundle>/<config>`, not yet judged. Raises Error("invalid") for what is no JSON."""
+    return _parse(_read(paths.join(bundle, config), f"JSON specification file {config}"), config)
 
 
 def read_process(path: str) -> dict[str, Any]:
@@ -72,6 +80,9 @@ def refuse(findings: list[Finding], document: str) -> None:
 
 
 def _parse(data: bytes, what: str) -> Any:
+    # Each value but the first of an object or array comes after a comma, and strings rarely have as many.
+    if len(data) > _MANY and data.count(b",") + data.count(b"[") + data.count(b"{") > _MOST_VALUES:
+        raise Error("invalid", f"has more than {_MOST_VALUES} values", subject=what)
     try:
         return loads(data, what)
     except RecursionError:  # from Python 3.12 on the parser goes deeper than Python code can follow

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ocirt.spec.shape import PROCESS, walk
+from ocirt.spec.shape import MOST, PROCESS, Findings, TooManyError, walk
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -13,12 +13,13 @@ if TYPE_CHECKING:
 
 def check_process_document(process: Any) -> list[Finding]:
     """The findings on a process.json. Removes members that are null."""
-    findings: list[Finding] = []
-    walk(process, PROCESS, "", findings)
-    for finding in findings:
-        if finding[3] == "error":
-            return findings
-    check_process(process, "", findings)
+    findings = Findings()
+    try:
+        walk(process, PROCESS, "", findings)
+        if not any(finding[3] == "error" for finding in findings):
+            check_process(process, "", findings)
+    except TooManyError:
+        pass  # enough is known
     return findings
 
 
@@ -68,18 +69,20 @@ def _capabilities(capabilities: dict[str, list[str]], pointer: str, findings: li
     for kind in ("bounding", "effective", "inheritable", "permitted", "ambient"):
         for index, name in enumerate(capabilities.get(kind, ())):
             if name not in NUMBERS:
+                if len(findings) >= MOST:
+                    continue  # a warning for which there is no room
                 from ocirt.spec.names import nearest_after  # noqa: PLC0415  (only for a finding)
 
                 near = nearest_after("CAP_", name, NUMBERS)
                 hint = f'did you mean "{near}"?' if near else "see capabilities(7)"
                 findings.append((f"{pointer}/{kind}/{index}", f'"{name}" is not known and is ignored', hint, "warning"))
-    permitted = capabilities.get("permitted", ())
+    permitted = frozenset(capabilities.get("permitted", ()))
     for index, name in enumerate(capabilities.get("effective", ())):
         if name in NUMBERS and name not in permitted:
             hint = f'add "{name}" to {pointer}/permitted, or take it out here'
             findings.append((f"{pointer}/effective/{index}", f'"{name}" is effective but not permitted', hint, "error"))
     if ambient := capabilities.get("ambient"):
-        inheritable = capabilities.get("inheritable", ())
+        inheritable = frozenset(capabilities.get("inheritable", ()))
         lost = [name for name in ambient if name in NUMBERS and not (name in permitted and name in inheritable)]
         if lost:
             hint = f"an ambient capability is in {pointer}/permitted and {pointer}/inheritable as well"

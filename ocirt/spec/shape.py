@@ -171,6 +171,25 @@ SPEC: dict[Any, Any] = {
 }
 
 
+MOST = 1000  # findings on one document: beyond that they are of use to nobody, and cost time and memory
+
+
+class TooManyError(Exception):
+    """There are more than MOST findings, and another error."""
+
+
+class Findings(list):  # type: ignore[type-arg]
+    """A list of findings that ends at MOST: no warning goes in any more, and an error ends the judging."""
+
+    def append(self, finding: Any) -> None:
+        """Append one where there is room. Raises TooManyError."""
+        if len(self) < MOST:
+            super().append(finding)
+        elif finding[3] == "error":
+            self[-1] = finding  # there was no room for it, but nobody may run this
+            raise TooManyError
+
+
 def walk(value: Any, shape: Any, pointer: str, findings: list[Finding]) -> None:
     """Hold `value` against `shape` and append what is wrong. Removes members that are null from the objects that it knows.
 
@@ -208,6 +227,8 @@ def _walk_object(value: dict[str, Any], shape: dict[Any, Any], pointer: str, fin
         if want is None:
             want = shape.get(...)
             if want is None or not name or "\0" in name:
+                if len(findings) >= MOST and ... not in shape:
+                    continue
                 from ocirt.spec.explain import unknown  # noqa: PLC0415
 
                 findings.append(unknown(name, shape, pointer))
@@ -217,7 +238,9 @@ def _walk_object(value: dict[str, Any], shape: dict[Any, Any], pointer: str, fin
             below = f"{pointer}/{name}"
         if item is None:
             findings.append((below, "is null, which counts as absent", "leave it out", "warning"))
-            nulls = [*nulls, name] if nulls else [name]
+            if nulls is None:
+                nulls = []
+            nulls.append(name)
         elif want is ...:
             findings.append((below, "has no meaning on Linux and is ignored", "leave it out", "warning"))
         else:

@@ -45,6 +45,7 @@ def record(**fields: Any) -> dict[str, Any]:
         "uid": 0,
         "cgroup": {"mode": "none", "paths": {}, "created": []},
         "namespaces": {},
+        "hooks": {},
         "spec_version": "1.2.0",
     }
     return whole | fields

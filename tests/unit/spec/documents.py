@@ -39,7 +39,7 @@ def changed(changes: dict[str, Any]) -> dict[str, Any]:
     """The spec that `ocirt spec` writes, with changes."""
     spec = default()
     for pointer, value in changes.items():
-        put(spec, pointer, value)
+        put(spec, pointer, value if value is GONE else copy.deepcopy(value))
     return spec
 
 

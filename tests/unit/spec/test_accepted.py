@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from ocirt.cgroups.limits import writes
 from ocirt.cli import spec as written
 from ocirt.spec.check import check
 from ocirt.spec.load import read_spec
@@ -184,3 +185,19 @@ def test_what_is_written_by_runc(tmp_path: Path, flags: list[str]) -> None:
 )
 def test_allowed(changes: dict[str, Any]) -> None:
     assert check(changed(changes)) == []
+
+
+@pytest.mark.parametrize("name", ["useHierarchy", "checkBeforeUpdate"])
+def test_of_no_effect(name: str) -> None:
+    """Taken, as callers send them, and nothing is written for them."""
+    spec = changed({"/linux/resources/memory": {name: True}})
+    assert check(spec) == []
+    for mode in ("v1", "v2"):
+        assert writes(spec["linux"]["resources"], mode) == []
+
+
+@pytest.mark.parametrize("name", ["windows", "solaris", "vm", "zos", "freebsd"])
+def test_other_platforms(name: str) -> None:
+    [finding] = check(changed({f"/{name}": {"anything": 1}}))
+    assert (finding[0], finding[3]) == (f"/{name}", "warning")
+    assert "no meaning on Linux" in finding[1]

@@ -6,9 +6,11 @@ from typing import Any
 
 import pytest
 
+from ocirt.cli.spec import default
 from ocirt.spec.check import check
 from ocirt.spec.process import check_process_document
 from ocirt.spec.resources import check_resources_document
+from ocirt.spec.shape import MOST
 from tests.unit.spec.documents import GONE, changed, user_namespace
 
 Changes = dict[str, Any]
@@ -507,6 +509,23 @@ def test_shape_comes_first() -> None:
     """What values mean is not asked while some have the wrong type."""
     findings = check(changed({"/hostname": "x" * 65, "/process/cwd": 1, "/root/readonly": 1}))
     assert [finding[0] for finding in findings] == ["/process/cwd", "/root/readonly"]
+
+
+def test_findings_end_somewhere() -> None:
+    """A document of faults costs no more than a large one: no quadratic time, no list without end."""
+    warnings = {f"unknwon{index}": None for index in range(20000)}
+    assert len(check(default() | warnings)) == MOST
+    spec = default() | warnings
+    spec["process"]["args"] = []
+    findings = check(spec)
+    assert len(findings) == MOST
+    assert [finding[0] for finding in findings if finding[3] == "error"] == ["/process/args"]
+    spec = changed({"/process/env": ["x"] * 20000})
+    assert len(check(spec)) == MOST
+    many = {"/process/capabilities/effective": ["CAP_KILL"] * 50000, "/process/capabilities/permitted": ["CAP_CHOWN"] * 50000}
+    assert len(check(changed(many))) == MOST
+    assert len(check_process_document(changed(many)["process"])) == MOST
+    assert len(check_resources_document({"unified": {f"x{index}": 1 for index in range(20000)}})) == MOST
 
 
 def test_null_counts_as_absent() -> None:
