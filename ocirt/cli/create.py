@@ -27,8 +27,6 @@ def run(options: Options, args: list[str]) -> int:
 
 def begin(options: Options, args: list[str], *, waits: bool, attached: bool) -> Creation:
     """What `create` and `run` have in common: from the flags to a container that can be prepared. Raises Error, OSError."""
-    if options.systemd_cgroup:
-        raise Error("unsupported", "--systemd-cgroup: not supported yet", hint="leave it out: cgroupfs")
     bundle, container_id = target(options, args)
     socket = options.get("console-socket")
     listen_fds, fds = descriptors(options.get("preserve-fds"))

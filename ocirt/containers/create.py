@@ -21,6 +21,7 @@ from ocirt.spec.load import read_spec
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from typing import Any
 
     from ocirt.containers.notify import Notify
     from ocirt.spec.shape import Finding
@@ -41,6 +42,11 @@ class Creation:
         self.host = look()
         unprivileged = not self.host.root
         request.lenient_cgroups = unprivileged or self.host.user_namespace if rootless is None else rootless
+        if request.cgroups == "systemd":
+            from ocirt.cgroups import units  # noqa: PLC0415  (only then)
+
+            user = units.is_for_users() if rootless is None else rootless
+            self.host.systemd = units.look(self.host.layout.mode, user=user)
         self._findings: list[Finding] = []
         self.spec = read_spec(request.bundle, config, rootless=unprivileged, warnings=self._findings)
         if "intelRdt" in self.spec["linux"]:
@@ -163,7 +169,7 @@ class Creation:
             "rootfs": paths.clean(paths.join(self.request.bundle, spec["root"]["path"])),
             "created": state.timestamp(time_ns()),
             "annotations": spec.get("annotations") or {},
-            "cgroup": {"mode": self.host.layout.mode, "paths": cgroups, "created": control.missing(cgroups)},
+            "cgroup": self._cgroup_record(cgroups),
             "namespaces": {entry["type"]: entry.get("path") or "" for entry in linux.get("namespaces", ())},
             # What later verbs need of config.json, which may have changed by then.
             "hooks": {kind: hooks[kind] for kind in HOOKS if hooks.get(kind)},
@@ -178,6 +184,16 @@ class Creation:
         if kept := {name: linux[name] for name in _OF_ALL if name in linux}:
             record["linux"] = kept
         return record
+
+    def _cgroup_record(self, cgroups: dict[str, str]) -> dict[str, Any]:
+        found = {"mode": self.host.layout.mode, "paths": cgroups, "created": control.missing(cgroups)}
+        if self.request.cgroups == "systemd":
+            from ocirt.cgroups.systemd import to_remove  # noqa: PLC0415  (only then)
+            from ocirt.plan import systemd  # noqa: PLC0415
+
+            unit = systemd.unit(self.spec, self.host, self.request)
+            found |= {"unit": unit.name, "user": unit.user, "created": to_remove(cgroups, found["created"])}
+        return found
 
     def _write_created(self) -> None:
         """Step `state.prepare`: have the record of the created container ready, so that little is left to do when it is."""
@@ -209,4 +225,7 @@ class Creation:
         assert run is not None
         if not run.end_children():
             self.record["hooks"] = {}  # there was no container yet, so none ends
+        if "unit" in self.record["cgroup"] and not run.has_unit:
+            # None was made, or there was one: what is there under its name is not ours.
+            self.record["cgroup"] |= {"unit": "", "paths": {}}
         destroy(self.record, self.request.directory, quiet=True)

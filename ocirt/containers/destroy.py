@@ -36,13 +36,17 @@ def destroy(record: Record, directory: str, *, quiet: bool = False) -> list[str]
     if cgroup and record["status"] == "creating":
         # A directory that was there before may be another container's: only what this one was to make is its own.
         mine = {name: path for name, path in cgroup["paths"].items() if path in cgroup["created"]}
-        cgroup = {"mode": cgroup["mode"], "paths": mine, "created": cgroup["created"]}
+        cgroup = cgroup | {"paths": mine}
     try:
         if cgroup and cgroup["paths"]:
             from ocirt.cgroups import control  # noqa: PLC0415  (only with cgroups)
 
             if record["namespaces"].get("pid") != "":
                 control.kill(cgroup, _SIGKILL)
+            if cgroup.get("unit") and record["boot_id"] == state.boot_id():
+                from ocirt.cgroups import units  # noqa: PLC0415  (only with systemd)
+
+                units.remove(cgroup)
             control.remove(cgroup)
         if kept := record.get("resctrl"):
             from ocirt.cgroups import resctrl  # noqa: PLC0415  (only if it has a group)

@@ -80,9 +80,13 @@ def set_limits(record: Record, merged: dict[str, Any], entries: list[Entry]) -> 
 
     `merged` are all resources that the container is to have, `entries` the writes for what changes. Raises Error.
     """
+    if record["cgroup"].get("unit"):
+        from ocirt.cgroups import units  # noqa: PLC0415  (only with systemd)
+
+        units.change(record, merged, entries)
+        return
     from ocirt.cgroups.change import change  # noqa: PLC0415
 
-    del merged  # for such a manager
     change(record["cgroup"]["paths"], entries)
 
 

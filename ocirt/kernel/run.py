@@ -68,6 +68,7 @@ class Run:
         self.report = -1  # where init says what goes wrong: `sync`, then the barrier's FIFO
         self.cgroup_fd = -1
         self.join_fds: list[int] = []
+        self.has_unit = False  # of systemd
         self.postponed: list[tuple[Any, ...]] = []
         self.stdio: tuple[int, int, int] | None = None
         self.root_fd = -1

@@ -43,17 +43,26 @@ class Host:
     waiter: the path of the program that waits for `start` in init's place, "" where there is none
     resctrl: the resctrl file system (ocirt.cgroups.resctrl.Resctrl) or None; looked up only for a document with intelRdt
     modules: "AppArmor" and "SELinux", if they are enabled; looked up only for a document that has profiles or labels
+    systemd: what makes cgroups (ocirt.cgroups.units.Manager), if it is asked to
     """
 
-    __slots__ = ("layout", "modules", "resctrl", "root", "user_namespace", "waiter")
+    __slots__ = ("layout", "modules", "resctrl", "root", "systemd", "user_namespace", "waiter")
 
-    def __init__(self, layout: Any, root: bool, user_namespace: bool, waiter: str = "") -> None:  # noqa: FBT001
+    def __init__(
+        self,
+        layout: Any,
+        root: bool,  # noqa: FBT001
+        user_namespace: bool,  # noqa: FBT001
+        waiter: str = "",
+        systemd: Any = None,
+    ) -> None:
         self.layout = layout
         self.root = root
         self.user_namespace = user_namespace
         self.waiter = waiter
         self.resctrl: Any = None
         self.modules: tuple[str, ...] = ()
+        self.systemd = systemd
 
 
 class Request:
@@ -66,7 +75,7 @@ class Request:
     pipes: whether init's streams are pipes of the parent's instead of the caller's own
     keyring: whether init gets a session keyring of its own; pivot: pivot_root(2), not MS_MOVE and chroot(2)
     notify: whether init gets a socket for sd_notify(3), from the directory `notify` below the container's
-    cgroups: "cgroupfs" or "disabled"; lenient_cgroups: go on without those that may not be made
+    cgroups: "cgroupfs", "systemd" or "disabled"; lenient_cgroups: go on without those that may not be made
     """
 
     __slots__ = (

@@ -12,8 +12,9 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
+    from ocirt.cgroups.devices import Rule
     from ocirt.cgroups.limits import Entry
-    from ocirt.plan import Errors, Host, Plan, Request, Step
+    from ocirt.plan import Errors, Host, Plan, Request
 
 _DENIED = (EACCES, EPERM, EROFS)
 
@@ -60,22 +61,30 @@ def before(spec: dict[str, Any], paths: dict[str, str], entries: list[Entry], ho
     ]
     if early := [entry for entry in entries if entry[0] != "cpu"]:
         plan.append(step(PARENT, "cgroup.limit", paths, tuple(early), at="/linux/resources"))
-    if "devices" in paths or host.layout.mode == "v2":
-        # Not while init is at work. In version 1 the kernel takes the rules one by one, the denial of all first, and init opens
-        # devices; for a program it patches its own code, which stops the other processors for longer than is won.
-        plan.append(_device_rules(linux, paths, host))
+    # Not while init is at work. In version 1 the kernel takes the rules one by one, the denial of all first, and init opens
+    # devices; for a program it patches its own code, which stops the other processors for longer than is won.
+    plan += device_steps(linux, paths, host)
     plan.append(step(PARENT, "cgroup.open", paths, at="/linux/cgroupsPath"))
     return plan
 
 
-def _device_rules(linux: dict[str, Any], paths: dict[str, str], host: Host) -> Step:
+def rules_of(linux: dict[str, Any]) -> list[Rule]:
+    """The device rules of `linux`, and those that every container gets. Raises Error."""
     section = (linux.get("resources") or {}).get("devices")
-    rules = devices.rules(section, [node["path"] for node in linux.get("devices", ())])
+    return devices.rules(section, [node["path"] for node in linux.get("devices", ())])
+
+
+def device_steps(linux: dict[str, Any], paths: dict[str, str], host: Host) -> Plan:
+    """Set the device rules."""
+    if "devices" not in paths and host.layout.mode != "v2":
+        return []
+    section = (linux.get("resources") or {}).get("devices")
+    rules = rules_of(linux)
     may_fail = (host.user_namespace or not host.root) and not _restricts(section)
     errors: Errors | None = dict.fromkeys(_DENIED) if may_fail else None
     if host.layout.mode == "v2":
-        return step(PARENT, "cgroup.device_program", paths, devices.program(rules), at=devices.POINTER, errors=errors)
-    return step(PARENT, "cgroup.device_rules", paths, tuple(devices.writes(rules)), at=devices.POINTER, errors=errors)
+        return [step(PARENT, "cgroup.device_program", paths, devices.program(rules), at=devices.POINTER, errors=errors)]
+    return [step(PARENT, "cgroup.device_rules", paths, tuple(devices.writes(rules)), at=devices.POINTER, errors=errors)]
 
 
 def _restricts(section: list[dict[str, Any]] | None) -> bool:
@@ -83,12 +92,14 @@ def _restricts(section: list[dict[str, Any]] | None) -> bool:
     return devices.denies([entry for entry in section or () if entry != {"allow": False, "access": "rwm"}])
 
 
-def enter(paths: dict[str, str]) -> Plan:
+def enter(spec: dict[str, Any], paths: dict[str, str], entries: list[Entry], host: Host, request: Request) -> Plan:
     """Init's own step into the cgroups that clone3(2) has not put it into."""
+    del spec, entries, host, request
     return [step(INIT, "cgroup.join", at="/linux/cgroupsPath")] if paths else []
 
 
-def after(paths: dict[str, str], entries: list[Entry]) -> Plan:
+def after(spec: dict[str, Any], paths: dict[str, str], entries: list[Entry], host: Host, request: Request) -> Plan:
     """The processor's limits, once init is set up: what the runtime does should not be throttled."""
+    del spec, host, request
     late = [entry for entry in entries if entry[0] == "cpu"]
     return [step(PARENT, "cgroup.limit", paths, tuple(late), at="/linux/resources/cpu")] if late and paths else []

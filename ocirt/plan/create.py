@@ -19,6 +19,10 @@ def cgroup_paths(spec: dict[str, Any], host: Host, request: Request) -> dict[str
     """The container's cgroup directories by controller. Raises Error."""
     if request.cgroups == "disabled" or host.layout.mode == "none":
         return {}
+    if request.cgroups == "systemd":
+        from ocirt.plan import systemd  # noqa: PLC0415  (only then)
+
+        return systemd.paths(spec, host, request)
     found = resolve(spec["linux"].get("cgroupsPath"), request.container_id, host.layout, request.lenient_cgroups)
     if request.lenient_cgroups:
         usable = writable(found)
@@ -40,7 +44,10 @@ def plan_create(spec: dict[str, Any], host: Host, request: Request, paths: dict[
         run.set_variable("NOTIFY_SOCKET", rootfs.NOTIFY + "/notify.sock")
     seccomp = linux.get("seccomp")
     agent = process.agent(seccomp, request.bundle)
-    entries = cgroup.entries_of(spec, host)
+    groups: Any = cgroup
+    if request.cgroups == "systemd":
+        from ocirt.plan import systemd as groups  # noqa: PLC0415  (only then)
+    entries = groups.entries_of(spec, host)
     # The parent may do it later than init comes to its hooks, without root may not do it, and in a user namespace not come back.
     by_init = not host.root or host.user_namespace or bool(hooks.get("createContainer"))
     waiter = request.waits and bool(host.waiter) and not hooks.get("startContainer")
@@ -64,7 +71,7 @@ def plan_create(spec: dict[str, Any], host: Host, request: Request, paths: dict[
         plan.append(step(PARENT, "program.load_filter", request.state_root, seccomp, at="/linux/seccomp"))
     if agent:
         plan.append(step(PARENT, "listener.check", agent["path"], at="/linux/seccomp/listenerPath"))
-    plan += cgroup.before(spec, paths, entries, host, request)
+    plan += groups.before(spec, paths, entries, host, request)
     if "intelRdt" in linux:
         from ocirt.plan import resctrl  # noqa: PLC0415  (only if the section is there)
 
@@ -77,7 +84,7 @@ def plan_create(spec: dict[str, Any], host: Host, request: Request, paths: dict[
             plan.append(step(PARENT, "waiter.load", host.waiter))
     plan.append(step(PARENT, "sync.open"))
     plan += namespaces.clone(spaces, process.oom_score(run, staged=spaces.staged))
-    plan += cgroup.enter(paths)
+    plan += groups.enter(spec, paths, entries, host, request)
     if "intelRdt" in linux:
         plan += resctrl.join(linux["intelRdt"], host, request.container_id)
     plan += process.affinity(INIT)
@@ -121,7 +128,7 @@ def plan_create(spec: dict[str, Any], host: Host, request: Request, paths: dict[
 
     # In this order: told that init is ready, the parent may end before init's next instruction.
     plan += [step(INIT, "process.outlive_parent"), step(INIT, "sync.tell", "ready"), step(PARENT, "sync.expect", "ready")]
-    plan += cgroup.after(paths, entries)
+    plan += groups.after(spec, paths, entries, host, request)
     plan += outside
     plan += [step(PARENT, "state.commit"), step(PARENT, "sync.tell", "committed"), step(INIT, "sync.leave_parent", "committed")]
     if request.waits and not waiter:

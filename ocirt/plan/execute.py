@@ -42,7 +42,9 @@ def plan_exec(spec: dict[str, Any], record: dict[str, Any], paths: dict[str, str
     agent = process.agent(seccomp, request.bundle)
     if agent:
         plan.append(step(PARENT, "listener.check", agent["path"], at="/linux/seccomp/listenerPath"))
-    if paths:
+    # A user's systemd may move a process where the user may not, out of a login session for example.
+    unit = paths and record["cgroup"].get("user") and record["cgroup"]["unit"]
+    if paths and not unit:
         plan.append(step(PARENT, "cgroup.open", paths))
     plan.append(step(PARENT, "sync.open"))
     if host.root and pid:
@@ -51,7 +53,7 @@ def plan_exec(spec: dict[str, Any], record: dict[str, Any], paths: dict[str, str
     side = INIT if host.root else STAGE
     # A container that has moved its processes to cgroups below its own, and handed on controllers, takes none any more (EBUSY).
     beside: Errors = {EBUSY: ("process.clone_beside", (side, record["pid"]))}
-    cloning = [step(PARENT, "process.clone", side, 0, errors=beside if "" in paths else None)]
+    cloning = [step(PARENT, "process.clone", side, 0, errors=beside if "" in paths and not unit else None)]
     placing = process.affinity(side)
     if run.process.get("execCPUAffinity"):
         from ocirt.plan.scheduling import on_cpus  # noqa: PLC0415  (few ask for it)
@@ -59,7 +61,11 @@ def plan_exec(spec: dict[str, Any], record: dict[str, Any], paths: dict[str, str
         cloning, placing = on_cpus(run, side, cloning, placing)
     plan += cloning
     plan += process.oom_score(run, staged=side == STAGE)
-    if paths:
+    if unit:
+        directory = record["cgroup"]["paths"][""]
+        plan.append(step(PARENT, "systemd.attach", unit, directory, paths[""].removeprefix(directory), record["pid"]))
+        plan += [step(PARENT, "sync.tell", "grouped"), step(side, "sync.expect", "grouped")]
+    elif paths:
         plan.append(step(side, "cgroup.join"))
     plan += process.labels(run, side, host)  # as long as the host's /proc is in sight
     plan += [

@@ -15,12 +15,13 @@ import secrets
 import shutil
 import socket
 import struct
+import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 CLONE_NEWNS, CLONE_NEWUTS, CLONE_NEWIPC, CLONE_NEWNET = 0x00020000, 0x04000000, 0x08000000, 0x40000000
-MS_BIND, MS_REC, MS_PRIVATE, MS_SHARED = 0x1000, 0x4000, 1 << 18, 1 << 20
+MS_RDONLY, MS_REMOUNT, MS_BIND, MS_REC, MS_PRIVATE, MS_SHARED = 1, 0x20, 0x1000, 0x4000, 1 << 18, 1 << 20
 PR_SET_CHILD_SUBREAPER = 36
 SIOCGIFFLAGS, SIOCSIFFLAGS, IFF_UP = 0x8913, 0x8914, 1
 
@@ -52,6 +53,12 @@ def mount(source: str, target: str, kind: str, flags: int, data: str = "") -> No
 def umount(target: str, flags: int = 2) -> None:
     """umount2(2), with MNT_DETACH unless told otherwise. Raises OSError."""
     _check(_libc.umount2(os.fsencode(target), flags), f"umount {target}")
+
+
+def pivot_root() -> None:
+    """Make the working directory, which has to be a mount, the root, and let go of the old one. Raises OSError."""
+    _check(_libc.pivot_root(b".", b"."), "pivot_root")
+    umount(".")
 
 
 def become_subreaper() -> None:
@@ -101,8 +108,11 @@ def mount_targets() -> list[Path]:
 class Isolation:
     """The namespaces and cgroups of one session of tests."""
 
-    def __init__(self, view: str = "") -> None:
-        """Enter it. `view`: "v2" shows cgroup2 alone at /sys/fs/cgroup (on a v1 host without its controllers)."""
+    def __init__(self, view: str = "", *, by_systemd: bool = False) -> None:
+        """Enter it. `view`: "v2" shows cgroup2 alone at /sys/fs/cgroup (on a v1 host without its controllers).
+
+        `by_systemd`: containers go to a slice of the session's own, `slice`, which systemd would leave behind otherwise.
+        """
         self.token = f"t{secrets.token_hex(4)}"
         self.host_network = os.open("/proc/self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
         become_subreaper()
@@ -114,6 +124,9 @@ class Isolation:
             mount("cgroup2", "/sys/fs/cgroup", "cgroup2", 0)
         # Below this name in every hierarchy lives what the tests make. Made here, as a runtime would otherwise leave it.
         self.cgroup_parent = f"/ocirt-test-{self.token}"
+        self.slice = f"{self.token}.slice" if by_systemd else ""
+        if self.slice:
+            subprocess.run(["systemctl", "start", self.slice], check=True)
         self._cgroups = [mount_point / self.cgroup_parent[1:] for mount_point in cgroup_mounts()]
         for path in self._cgroups:
             path.mkdir()
@@ -132,6 +145,8 @@ class Isolation:
 
     def leave(self) -> None:
         """Remove the cgroups, with what others left in ours. The namespaces go with the process."""
+        if self.slice:
+            subprocess.run(["systemctl", "stop", self.slice], check=True)
         for path in self._cgroups:
             for directory, _, _ in os.walk(path, topdown=False):
                 os.rmdir(directory)

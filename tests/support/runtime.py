@@ -1,6 +1,7 @@
 """A driver for any runtime with runc's command line.
 
-`OCIRT_TEST_RUNTIME` names the command (default: `build/ocirt` of this clone), so the same tests run against a peer.
+`OCIRT_TEST_RUNTIME` names the command (default: `build/ocirt` of this clone), so the same tests run against a peer. With
+`OCIRT_TEST_MANAGER=systemd` every container's cgroup is made by systemd, which has to run.
 """
 
 from __future__ import annotations
@@ -62,9 +63,23 @@ def default_command() -> list[str]:
 class Runtime:
     """One runtime with a state root of its own; every container that it made can be removed by `clean_up`."""
 
-    def __init__(self, command: Sequence[str], work: Path, token: str, cgroup_parent: str | None) -> None:
-        """Take the command, a directory for state and output, a word for ids, and the parent for cgroupsPath (None: unset)."""
+    def __init__(
+        self,
+        command: Sequence[str],
+        work: Path,
+        token: str,
+        cgroup_parent: str | None,
+        *,
+        manager: str = "",
+        prefix: Sequence[str] = (),
+    ) -> None:
+        """Take the command, a directory for state and output, a word for ids, and the parent for cgroupsPath (None: unset).
+
+        manager: "systemd" for cgroups that it makes (the parent is then a slice). prefix: what goes before the command.
+        """
         self.command = list(command)
+        self.manager = manager
+        self.prefix = list(prefix)
         self.name = Path(command[0]).name
         self.root = work / "root"
         self.work = work
@@ -89,15 +104,28 @@ class Runtime:
         linux = bundle.config.get("linux")
         if linux is not None and "cgroupsPath" not in linux and self.cgroup_parent:
             # Written for this container, not kept in `bundle.config`: a second container gets a cgroup of its own.
-            linux["cgroupsPath"] = f"{self.cgroup_parent}/{container}"
+            linux["cgroupsPath"] = self.cgroups_path(container)
             bundle.write()
             del linux["cgroupsPath"]
         else:
             bundle.write()
 
+    def cgroups_path(self, container: str) -> str:
+        """The cgroupsPath of a container that does not say itself where it wants to be."""
+        if self.manager == "systemd":
+            return f"{self.cgroup_parent}:test:{container}"
+        return f"{self.cgroup_parent}/{container}"
+
+    def group(self, container: str) -> str:
+        """The cgroup of a container that does not say itself where it wants to be, below a hierarchy's mount point."""
+        if self.manager == "systemd":
+            return f"/{self.cgroup_parent}/test-{container}.scope"
+        return f"{self.cgroup_parent}/{container}"
+
     def argv(self, *args: str | Path, globals_: Sequence[str] = ()) -> list[str]:
         """The whole command line of one call."""
-        return [*self.command, "--root", str(self.root), *globals_, *map(str, args)]
+        manager = ["--systemd-cgroup"] if self.manager == "systemd" else []
+        return [*self.prefix, *self.command, "--root", str(self.root), *manager, *globals_, *map(str, args)]
 
     def call(
         self,

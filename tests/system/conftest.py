@@ -1,7 +1,8 @@
 """The fixtures of the system tests: `bundle`, `runtime`, and the search for leaks around every test.
 
 Variables: OCIRT_TEST_RUNTIME (a command; default `build/ocirt`), OCIRT_TEST_VIEW=v2 (cgroup2 alone, where a v1 host has it),
-OCIRT_TEST_ALONE=1 (nobody else makes cgroups on this machine, so every new one counts).
+OCIRT_TEST_ALONE=1 (nobody else makes cgroups on this machine, so every new one counts), OCIRT_TEST_MANAGER=systemd (which then
+makes the cgroups of all containers; it has to be running).
 """
 
 from __future__ import annotations
@@ -55,7 +56,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def entered() -> Isolation:
     """The session's isolation, entered at the first call."""
     if not _isolation:
-        _isolation.append(Isolation(os.environ.get("OCIRT_TEST_VIEW", "")))
+        view, manager = (os.environ.get("OCIRT_TEST_" + name, "") for name in ("VIEW", "MANAGER"))
+        _isolation.append(Isolation(view, by_systemd=manager == "systemd"))
     return _isolation[0]
 
 
@@ -126,7 +128,9 @@ def runtime(
     _numbers.append(request.node.nodeid)
     work = tmp_path / "runtime"
     work.mkdir()
-    runtime = Runtime(command, work, f"{isolation.token}-{len(_numbers)}", isolation.cgroup_parent)
+    manager = os.environ.get("OCIRT_TEST_MANAGER", "")
+    parent = isolation.slice if manager == "systemd" else isolation.cgroup_parent
+    runtime = Runtime(command, work, f"{isolation.token}-{len(_numbers)}", parent, manager=manager)
     yield runtime
     complaints = runtime.clean_up()
     if complaints:

@@ -301,7 +301,7 @@ def test_bundles_that_cannot_be_read(runtime: Runtime, bundle: MakeBundle) -> No
 
 def test_bundle_is_the_current_directory(runtime: Runtime, bundle: MakeBundle) -> None:
     """Without --bundle."""
-    made = bundle(args=["/bin/echo", "here"], cgroupsPath=f"{runtime.cgroup_parent}/{runtime.token}-here")
+    made = bundle(args=["/bin/echo", "here"], cgroupsPath=runtime.cgroups_path(f"{runtime.token}-here"))
     assert runtime.call("run", runtime.new_id(), cwd=made.path).ok().out == "here\n"
 
 

@@ -49,7 +49,7 @@ def test_cgroups_path(runtime: Runtime, bundle: MakeBundle, isolation: Isolation
     """An absolute path is the same below each hierarchy's mount; all of it is gone after `delete`."""
     container = runtime.run_detached(bundle(args=SLEEP))
     pid = runtime.pid(container)
-    expected = f"{isolation.cgroup_parent}/{container}"[1:]
+    expected = runtime.group(container)[1:]
     groups = [root / expected for root in cgroup_mounts() if (root / expected).exists()]
     controllers = [name for root in groups for name in root.parents[1].name.split(",")]
     if "cgroup.controllers" not in os.listdir("/sys/fs/cgroup"):
@@ -71,7 +71,7 @@ def test_exec_is_in_the_same_cgroup(runtime: Runtime, bundle: MakeBundle) -> Non
 def test_memory_limit(runtime: Runtime, bundle: MakeBundle, isolation: Isolation) -> None:
     """Limit and reservation."""
     container = limited(runtime, bundle, memory={"limit": 64 << 20, "reservation": 32 << 20})
-    group = f"{isolation.cgroup_parent}/{container}"
+    group = runtime.group(container)
     assert file_of("memory", group, "memory.limit_in_bytes", "memory.max").read_text() == f"{64 << 20}\n"
     assert file_of("memory", group, "memory.soft_limit_in_bytes", "memory.low").read_text() == f"{32 << 20}\n"
 
@@ -87,7 +87,7 @@ def test_memory_limit_kills(runtime: Runtime, bundle: MakeBundle) -> None:
 def test_pids_limit(runtime: Runtime, bundle: MakeBundle, isolation: Isolation) -> None:
     """The number, and that it holds."""
     container = limited(runtime, bundle, pids={"limit": 30})
-    group = f"{isolation.cgroup_parent}/{container}"
+    group = runtime.group(container)
     assert file_of("pids", group, "pids.max", "pids.max").read_text() == "30\n"
     result = runtime.exec(container, "sh", "-c", "for i in $(seq 40); do sleep 0.1 & done; wait")
     assert "can't fork" in result.err
@@ -96,7 +96,7 @@ def test_pids_limit(runtime: Runtime, bundle: MakeBundle, isolation: Isolation) 
 def test_cpu(runtime: Runtime, bundle: MakeBundle, isolation: Isolation) -> None:
     """Quota, period and shares."""
     container = limited(runtime, bundle, cpu={"quota": 50_000, "period": 100_000, "shares": 512})
-    group = f"{isolation.cgroup_parent}/{container}"
+    group = runtime.group(container)
     quota = file_of("cpu", group, "cpu.cfs_quota_us", "cpu.max")
     assert quota.read_text() == ("50000 100000\n" if quota.name == "cpu.max" else "50000\n")
     shares = file_of("cpu", group, "cpu.shares", "cpu.weight")
@@ -115,7 +115,7 @@ def test_cgroup_mount(runtime: Runtime, bundle: MakeBundle) -> None:
 
 def test_a_cgroup_that_is_in_use(runtime: Runtime, bundle: MakeBundle) -> None:
     """Two containers do not share one."""
-    made = bundle(args=SLEEP, cgroupsPath=f"{runtime.cgroup_parent}/{runtime.token}-one")
+    made = bundle(args=SLEEP, cgroupsPath=runtime.cgroups_path(f"{runtime.token}-one"))
     runtime.create(made)
     runtime.try_create(made).failed("container's cgroup is not empty", rc=1)
 
@@ -127,7 +127,7 @@ def test_what_outlives_init(runtime: Runtime, bundle: MakeBundle, isolation: Iso
     pid = runtime.pid(container)
     runtime.start(container).ok()
     runtime.wait(container, pid)
-    name = f"{isolation.cgroup_parent}/{container}"[1:]
+    name = runtime.group(container)[1:]
     group = next(root / name for root in cgroup_mounts() if (root / name).exists())
     wait_for(lambda: len((group / "cgroup.procs").read_text().split()) == 2, "the two children alone")
     assert runtime.status(container) == "stopped"

@@ -82,7 +82,7 @@ def test_preserve_fds(runtime: Runtime, bundle: MakeBundle, tmp_path: Path) -> N
     path.write_text("kept words")
     made = bundle(args=["/bin/sh", "-c", "cat <&3; ls /proc/self/fd | wc -l"])
     argv = runtime.argv("run", "--preserve-fds", "1", "--bundle", made.path, runtime.new_id())
-    made.edit(cgroupsPath=f"{runtime.cgroup_parent}/{runtime.token}-fds")
+    made.edit(cgroupsPath=runtime.cgroups_path(f"{runtime.token}-fds"))
     with_fd = ["sh", "-c", 'exec 3<"$0"; exec "$@"', str(path), *argv]
     done = subprocess.run(with_fd, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=True, timeout=20)
     assert done.stdout.startswith("kept words")
@@ -98,7 +98,7 @@ def test_listen_fds(runtime: Runtime, bundle: MakeBundle, tmp_path: Path) -> Non
     """LISTEN_FDS for our own pid is passed on; for another's it is not."""
     path = tmp_path / "kept"
     path.write_text("kept words")
-    made = bundle(args=["/bin/probe"], cgroupsPath=f"{runtime.cgroup_parent}/{runtime.token}-fds")
+    made = bundle(args=["/bin/probe"], cgroupsPath=runtime.cgroups_path(f"{runtime.token}-fds"))
     for owner, fds in (("$$", {"0", "1", "2", "3"}), ("1", {"0", "1", "2"})):
         argv = runtime.argv("run", "--bundle", made.path, runtime.new_id())
         script = f'exec 3<"$0"; export LISTEN_FDS=1 LISTEN_PID={owner}; exec "$@"'

@@ -24,8 +24,8 @@ FORKS = "n=0; for i in 1 2 3 4 5 6 7 8 9 10 11 12; do sleep 1 & done 2>/dev/null
 class Group:
     """The cgroup files of one container, in whichever version."""
 
-    def __init__(self, isolation: Isolation, container: str) -> None:
-        self.name = f"{isolation.cgroup_parent}/{container}"
+    def __init__(self, runtime: Runtime, container: str) -> None:
+        self.name = runtime.group(container)
 
     def file(self, controller: str, v1: str, v2: str) -> Path:
         return file_of(controller, self.name, v1, v2)
@@ -81,7 +81,7 @@ def update(runtime: Runtime) -> Any:
 def test_memory_up_and_down(runtime: Runtime, bundle: MakeBundle, isolation: Isolation, update: Any) -> None:
     """Whatever order of writes the kernel needs; and without a limit."""
     container = limited(runtime, bundle, memory={"limit": 64 * MIB, "swap": 96 * MIB})
-    group = Group(isolation, container)
+    group = Group(runtime, container)
     assert group.memory() == (64 * MIB, 96 * MIB)
     for limit, swap in ((128, 160), (32, 32), (256, 512), (16, 20)):
         update(container, "--memory", f"{limit}m", "--memory-swap", f"{swap}M")
@@ -116,7 +116,7 @@ def test_memory_below_what_is_used(runtime: Runtime, bundle: MakeBundle, isolati
     script = "x=$(seq 1500000); echo ready; sleep 1000; echo $x"
     container = runtime.run_detached(bundle(args=["sh", "-c", script], resources=resources))
     runtime.wait_output(container, "ready", 60)
-    group = Group(isolation, container)
+    group = Group(runtime, container)
     document = {"memory": {"limit": 4 * MIB, "swap": 4 * MIB, "checkBeforeUpdate": True}}
     result = runtime.call("update", "-r", "-", container, stdin=json.dumps(document))
     result.failed(
@@ -129,7 +129,7 @@ def test_memory_below_what_is_used(runtime: Runtime, bundle: MakeBundle, isolati
 def test_pids(runtime: Runtime, bundle: MakeBundle, isolation: Isolation, update: Any) -> None:
     """Forks fail, or do not; -1 is no limit, 0 is one."""
     container = limited(runtime, bundle, pids={"limit": 100})
-    group = Group(isolation, container)
+    group = Group(runtime, container)
     assert "done" in runtime.exec(container, "sh", "-c", FORKS).ok().out
     update(container, "--pids-limit", "8")
     assert group.read("pids", "pids.max", "pids.max") == "8"
@@ -150,7 +150,7 @@ def test_cpu_quota_throttles(runtime: Runtime, bundle: MakeBundle, isolation: Is
     """A busy container is held back from the update on, and not any more after another one."""
     needs("cpu")
     container = runtime.run_detached(bundle(args=["sh", "-c", "while :; do :; done"]))
-    group = Group(isolation, container)
+    group = Group(runtime, container)
     assert group.cpu() == (-1, 100000)
     update(container, "--cpu-quota", "5000", "--cpu-period", "50000")
     assert group.cpu() == (5000, 50000)
@@ -166,7 +166,7 @@ def test_cpu_quota_throttles(runtime: Runtime, bundle: MakeBundle, isolation: Is
 def test_quota_and_period_apart(runtime: Runtime, bundle: MakeBundle, isolation: Isolation, update: Any) -> None:
     """Each leaves the other as it is, although version 2 has one file for both; and the kernel may want another order."""
     container = limited(runtime, bundle, cpu={"quota": 20000, "period": 200000})
-    group = Group(isolation, container)
+    group = Group(runtime, container)
     update(container, "--cpu-quota", "30000")
     assert group.cpu() == (30000, 200000)
     update(container, "--cpu-period", "40000")
@@ -184,12 +184,12 @@ def test_the_period_is_remembered(runtime: Runtime, bundle: MakeBundle, isolatio
     container = limited(runtime, bundle, cpu={"quota": 20000, "period": 200000})
     update(container, "--cpu-share", "512")
     update(container, "--cpu-quota", "30000")
-    assert Group(isolation, container).cpu() == (30000, 200000)
+    assert Group(runtime, container).cpu() == (30000, 200000)
 
 
 def test_shares_and_idle(runtime: Runtime, bundle: MakeBundle, isolation: Isolation, update: Any) -> None:
     container = limited(runtime, bundle, cpu={"shares": 512})
-    group = Group(isolation, container)
+    group = Group(runtime, container)
     update(container, "--cpu-share", "256")
     assert group.read("cpu", "cpu.shares", "cpu.weight") in ("256", "35")
     update(container, "--cpu-idle", "1")
@@ -236,7 +236,7 @@ def test_io_limits(runtime: Runtime, bundle: MakeBundle, isolation: Isolation, u
     container = runtime.run_detached(
         bundle(args=SLEEP, resources={"blockIO": {"throttleReadBpsDevice": [device | {"rate": 1 * MIB}]}}),
     )
-    group = Group(isolation, container)
+    group = Group(runtime, container)
 
     def rates() -> list[str]:
         if version_1():
@@ -258,7 +258,7 @@ def test_io_limits(runtime: Runtime, bundle: MakeBundle, isolation: Isolation, u
 def test_io_weight(runtime: Runtime, bundle: MakeBundle, isolation: Isolation, update: Any) -> None:
     needs(*(["blkio"] if version_1() else ["io"]))
     container = runtime.run_detached(bundle(args=SLEEP))
-    group = Group(isolation, container)
+    group = Group(runtime, container)
     directory = group.file("blkio" if version_1() else "io", "cgroup.procs", "cgroup.procs").parent
     files = [directory / name for name in ("blkio.weight", "blkio.bfq.weight", "io.bfq.weight", "io.weight")]
     file = next((path for path in files if path.exists()), None)
@@ -274,7 +274,7 @@ def test_huge_pages(runtime: Runtime, bundle: MakeBundle, isolation: Isolation, 
     if version_1() and not Path("/sys/fs/cgroup/hugetlb").exists():
         pytest.skip("beside version 1 the controllers of version 2 are not used")
     container = runtime.run_detached(bundle(args=SLEEP, resources={"hugepageLimits": [{"pageSize": "2MB", "limit": 8 * MIB}]}))
-    group = Group(isolation, container)
+    group = Group(runtime, container)
     assert group.read("hugetlb", "hugetlb.2MB.limit_in_bytes", "hugetlb.2MB.max") == str(8 * MIB)
     update(container, {"hugepageLimits": [{"pageSize": "2MB", "limit": 4 * MIB}]})
     for name in ("hugetlb.2MB", "hugetlb.2MB.rsvd"):
@@ -294,7 +294,7 @@ def test_unified(runtime: Runtime, bundle: MakeBundle, isolation: Isolation, upd
         result.failed("cannot use unified on cgroup v1", rc=1)
         return
     update(container, document)
-    root = Path("/sys/fs/cgroup" + isolation.cgroup_parent) / container
+    root = Path("/sys/fs/cgroup" + runtime.group(container))
     assert (root / "cgroup.max.descendants").read_text() == "7\n"
 
 
@@ -302,7 +302,7 @@ def test_realtime(runtime: Runtime, bundle: MakeBundle, isolation: Isolation, up
     """The runtime within the parent's, or an error that names the flag."""
     needs("cpu")
     container = runtime.run_detached(bundle(args=SLEEP))
-    group = Group(isolation, container)
+    group = Group(runtime, container)
     file = group.file("cpu", "cpu.rt_runtime_us", "cpu.weight")
     if file.name != "cpu.rt_runtime_us":
         pytest.skip("version 2 has no realtime settings")
@@ -334,7 +334,7 @@ def test_device_rules_stay(runtime: Runtime, bundle: MakeBundle, update: Any) ->
 def test_created_and_paused(runtime: Runtime, bundle: MakeBundle, isolation: Isolation, update: Any) -> None:
     needs("pids")
     container = runtime.create(bundle(args=SLEEP))
-    group = Group(isolation, container)
+    group = Group(runtime, container)
     update(container, "--pids-limit", "20")
     assert group.read("pids", "pids.max", "pids.max") == "20"
     runtime.start(container).ok()
@@ -357,7 +357,7 @@ def test_a_failure_leaves_the_old_values(runtime: Runtime, bundle: MakeBundle, i
     needs("memory", "pids", "cpu", "cpuset")
     resources = {"memory": {"limit": 64 * MIB, "swap": 96 * MIB}, "cpu": {"quota": 20000, "period": 100000, "shares": 512}}
     container = runtime.run_detached(bundle(args=SLEEP, resources=resources | {"pids": {"limit": 20}}))
-    group = Group(isolation, container)
+    group = Group(runtime, container)
 
     def state() -> list[Any]:
         shares = group.read("cpu", "cpu.shares", "cpu.weight")
@@ -394,7 +394,7 @@ def test_two_at_once(runtime: Runtime, bundle: MakeBundle, isolation: Isolation)
     flags = [("--pids-limit", "40"), ("--cpu-share", "300"), ("--cpu-quota", "40000"), ("--cpu-burst", "0")]
     running = [subprocess.Popen(runtime.argv("update", *each, container)) for each in flags]
     assert [process.wait() for process in running] == [0] * len(flags)
-    group = Group(isolation, container)
+    group = Group(runtime, container)
     assert group.read("pids", "pids.max", "pids.max") == "40"
     assert group.cpu() == (40000, 100000)
 
@@ -424,7 +424,7 @@ def test_oom_killer(runtime: Runtime, bundle: MakeBundle, update: Any) -> None:
     argv = runtime.argv("exec", container, "sh", "-c", "x=$(seq 5000000)")
     with subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
         try:
-            file = file_of("memory", f"{runtime.cgroup_parent}/{container}", "memory.oom_control", "-")
+            file = file_of("memory", runtime.group(container), "memory.oom_control", "-")
             wait_for(lambda: "under_oom 1" in file.read_text(), "the lack of memory")
             assert process.poll() is None
             update(container, {"memory": {"disableOOMKiller": False}})
@@ -440,7 +440,7 @@ def test_killed_half_way(runtime: Runtime, bundle: MakeBundle, isolation: Isolat
     if strace is None:
         pytest.skip("strace is not installed")
     container = runtime.run_detached(bundle(args=SLEEP, resources={"memory": {"limit": 64 * MIB, "swap": 64 * MIB}}))
-    group = Group(isolation, container)
+    group = Group(runtime, container)
     killed = 0
     for name in ("write", "rename"):
         for number in itertools.count(1):

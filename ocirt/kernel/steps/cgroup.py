@@ -66,6 +66,13 @@ def device_program(run: Run, paths: dict[str, str], program: bytes) -> None:
         posix.close(fd)
 
 
+def attach(run: Run, paths: dict[str, str]) -> None:
+    """Move init into the version 1 hierarchies that systemd leaves alone."""
+    from ocirt.cgroups import control  # noqa: PLC0415
+
+    control.attach(paths, run.pid)
+
+
 def open(run: Run, paths: dict[str, str]) -> None:  # noqa: A001  (the plan's word)
     """Open what init needs to come in: the unified directory for clone3(2), the others' lists of tasks."""
     unified = paths.get("")

@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Any
 from ocirt.cgroups.layout import Layout
 from ocirt.cgroups.paths import resolve
 from ocirt.cgroups.resctrl import Resctrl
+from ocirt.cgroups.units import Manager
 from ocirt.cli.spec import default
 from ocirt.plan import Host, Request
-from ocirt.plan.create import plan_create
+from ocirt.plan.create import cgroup_paths, plan_create
 from ocirt.plan.execute import plan_exec
 from ocirt.spec.check import check
 from tests.seccomp_profiles import docker_default
@@ -54,9 +55,10 @@ def host(
     waiter: str = "",
     rdt: bool = False,
     modules: tuple[str, ...] = (),
+    systemd: Manager | None = None,
 ) -> Host:
     """A machine and a caller; `rdt`: with resctrl."""
-    made_up = Host(layout(mode), root, user_namespace, waiter)
+    made_up = Host(layout(mode), root, user_namespace, waiter, systemd)
     if rdt:
         made_up.resctrl = Resctrl("/sys/fs/resctrl", frozenset(("L3", "MB", "L3_MON")))
     made_up.modules = modules
@@ -71,6 +73,8 @@ def request(**changes: Any) -> Request:
 def made(spec: Spec, on: Host | None = None, asked: Request | None = None, paths: dict[str, str] | None = None) -> Plan:
     """The plan that makes the container of `spec`, in the cgroups `paths`, or those that a root has who may make all of them."""
     on, asked = on or host(), asked or request()
+    if paths is None and asked.cgroups == "systemd":
+        paths = cgroup_paths(spec, on, asked)
     if paths is None:
         path = spec["linux"].get("cgroupsPath")
         there = asked.cgroups != "disabled" and on.layout.mode != "none"
@@ -99,12 +103,15 @@ def execution(
     paths: dict[str, str] | None = None,
     seccomp: Spec | None = None,
     kept: Spec | None = None,
+    unit: str = "",
     **process: Any,
 ) -> Plan:
     """The plan that runs one more process in a container with new namespaces `kinds`, and with `kept` in its record."""
     spec = {"process": default_config()["process"] | process, "seccomp": seccomp}
-    record = {"pid": 4242, "start_time": 7, "namespaces": dict.fromkeys(kinds, ""), **(kept or {})}
-    return plan_exec(spec, record, {"": CGROUP + "/c1"} if paths is None else paths, on or host(), asked or request())
+    own = {"": CGROUP + "/c1"}
+    cgroup: dict[str, Any] = {"paths": own} | ({"unit": unit, "user": True} if unit else {})
+    record = {"pid": 4242, "start_time": 7, "namespaces": dict.fromkeys(kinds, ""), "cgroup": cgroup, **(kept or {})}
+    return plan_exec(spec, record, own if paths is None else paths, on or host(), asked or request())
 
 
 # -- questions -----------------------------------------------------------------------------------------------------------------
@@ -238,6 +245,9 @@ def _rootless(**edits: Any) -> Spec:
     return edited(spec, **edits)
 
 
+SYSTEMD = Manager(252, "", user=False)
+USERS_SYSTEMD = Manager(256, "/user.slice/user-1000.slice/user@1000.service", user=True)
+
 Case = tuple[Callable[[], Spec], Host, Request]
 
 
@@ -340,6 +350,28 @@ def cases() -> dict[str, Case]:
             host(root=False),
             request(cgroups="disabled", console="socket"),
         ),
+        "systemd": (base, host(systemd=SYSTEMD), request(cgroups="systemd")),
+        "systemd, everything": (
+            lambda: edited(everything(), cgroupsPath="a-b.slice:pod:c1"),
+            host(systemd=SYSTEMD),
+            request(console="socket", cgroups="systemd"),
+        ),
+        "systemd, everything, v1": (
+            lambda: edited(everything(), cgroupsPath=":pod:c1"),
+            host("hybrid", systemd=SYSTEMD, waiter=WAITER),
+            request(cgroups="systemd"),
+        ),
+        "systemd, user": (user, host(systemd=SYSTEMD), request(cgroups="systemd")),
+        "systemd, user beside joined": (
+            with_edits(namespaces=spaces("pid", "mount", "user", **by_path), linux=USER),
+            host("v1", systemd=SYSTEMD),
+            request(cgroups="systemd", waits=False, pipes=True),
+        ),
+        "systemd, rootless": (
+            lambda: _rootless(resources=LIMITS),
+            host(root=False, systemd=USERS_SYSTEMD),
+            request(cgroups="systemd", lenient_cgroups=True),
+        ),
         "podman": (podman, host(), request(console="socket")),
         "docker": (docker, host("hybrid"), request()),
         "docker, v2": (docker, host(), request()),
@@ -363,6 +395,7 @@ def staged_cases() -> dict[str, Case]:
             host(root=False),
             request(cgroups="disabled"),
         ),
+        "systemd, a joined user namespace": (joined("pid", "mount"), host(systemd=SYSTEMD), request(cgroups="systemd")),
         "containerd": (containerd, host(), request()),
     }
 
@@ -396,4 +429,6 @@ def rootless_executions() -> dict[str, Plan]:
         "rootless with a terminal": execution(nobody, request(console="attached"), kinds=kinds, paths={}),
         "rootless with scheduling": execution(nobody, kinds=kinds, paths={}, **SCHEDULING),
         "rootless in a cgroup": execution(nobody, kinds=kinds, oomScoreAdj=9),
+        "rootless in a unit": execution(nobody, kinds=kinds, oomScoreAdj=9, unit="runc-c1.scope"),
+        "rootless below a unit": execution(nobody, kinds=kinds, unit="runc-c1.scope", paths={"": CGROUP + "/c1/sub"}),
     }

@@ -105,7 +105,10 @@ def test_the_cgroup_is_entered_before_its_namespace(name: str) -> None:
         joins = find(plan, "cgroup.join", side=INIT)
         assert all(join < index for join in joins)
         assert not joins or find(plan, "cgroup.open")
-    in_order(plan, "cgroup.check", "cgroup.make", "cgroup.open", "process.clone", "cgroup.join")
+    if find(plan, "systemd.start"):
+        in_order(plan, "cgroup.check", "process.clone", "systemd.start", "cgroup.make", "cgroup.attach")
+    else:
+        in_order(plan, "cgroup.check", "cgroup.make", "cgroup.open", "process.clone", "cgroup.join")
 
 
 @pytest.mark.parametrize("name", ALL)
@@ -113,7 +116,10 @@ def test_limits_are_set_before_anything_runs_below_them_and_the_processor_s_when
     plan = ALL[name]
     for index in find(plan, "cgroup.limit"):
         controllers = {entry[0] for entry in plan[index][2][1]}
-        if index < at(plan, "sync.open"):
+        if find(plan, "systemd.start") and index < at(plan, "sync.tell", "grouped"):
+            assert at(plan, "cgroup.make") < index
+            assert "cpu" not in controllers
+        elif index < at(plan, "sync.open"):
             assert find(plan, "cgroup.make")[0] < index < find(plan, "cgroup.open")[0]
             assert "cpu" not in controllers
         else:
@@ -144,7 +150,7 @@ def test_nobody_looks_into_a_process_that_joins(name: str) -> None:
             assert protects, side
             assert protects[0] < reached[0]
     if find(plan, "process.clone", STAGE):
-        first = ("process.protect", "process.set_own_oom_score", "cgroup.join", "namespace.open_offsets")
+        first = ("process.protect", "process.set_own_oom_score", "cgroup.join", "namespace.open_offsets", "sync.expect")
         assert operations(plan, STAGE)[0] in first
 
 

@@ -1,0 +1,542 @@
+"""Cgroups by systemd: a real one is asked, and what it says of its units is looked at, and where the processes are."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.support.build import ROOT
+from tests.support.bundle import make_bundle
+from tests.support.isolation import Isolation, remove_tree
+from tests.support.runtime import Runtime, default_command, wait_for
+from tests.support.systemd import Systemd, is_running, program
+from tests.system.conftest import MakeBundle
+
+# Without the session's token, as it stays as long as systemd does; and without a dash, which would make it two.
+SLICE = f"ocirttest{os.getpid()}.slice"
+NOTE = "org.systemd.property."
+SLEEP = ["/bin/sleep", "1000"]
+# What a unit is made with, as `systemctl show` names it.
+SHOWN = (
+    "ControlGroup",
+    "Slice",
+    "Delegate",
+    "DelegateControllers",
+    "CPUAccounting",
+    "IOAccounting",
+    "BlockIOAccounting",
+    "MemoryAccounting",
+    "TasksAccounting",
+    "TasksMax",
+    "MemoryMax",
+    "MemoryLimit",
+    "MemoryLow",
+    "MemorySwapMax",
+    "CPUWeight",
+    "CPUShares",
+    "CPUQuotaPerSecUSec",
+    "CPUQuotaPeriodUSec",
+    "AllowedCPUs",
+    "AllowedMemoryNodes",
+    "IOWeight",
+    "BlockIOWeight",
+    "DevicePolicy",
+    "DeviceAllow",
+    "DefaultDependencies",
+    "TimeoutStopUSec",
+    "Transient",
+    "KillMode",
+)
+
+
+@pytest.fixture(scope="module", params=["v2", "hybrid"])
+def systemd(request: pytest.FixtureRequest, isolation: Isolation) -> Iterator[Systemd]:
+    """The machine's systemd, or one that is made for this module in either view."""
+    del isolation
+    if program() is None:
+        pytest.skip("systemd is not installed: apt-get install systemd")
+    if is_running() and request.param == "hybrid":
+        pytest.skip("this machine runs under systemd, and has the one view that it has")
+    work = Path(tempfile.mkdtemp(prefix="ocirt-systemd-"))
+    work.chmod(0o711)
+    made = Systemd(request.param, work)
+    yield made
+    made.stop()
+    shutil.rmtree(made.share)
+    work.rmdir()
+
+
+@pytest.fixture
+def shared(systemd: Systemd) -> Iterator[Path]:
+    """A directory that is the same beside systemd, for bundles and state."""
+    made = Path(tempfile.mkdtemp(prefix="test-", dir=systemd.share))
+    made.chmod(0o711)
+    yield made
+    remove_tree(made)
+
+
+@pytest.fixture
+def bundle(shared: Path) -> MakeBundle:
+    """Make bundles that are seen beside systemd."""
+    count = iter(range(1000))
+    return lambda **edits: make_bundle(shared / f"bundle{next(count)}", **edits)
+
+
+@pytest.fixture
+def new(systemd: Systemd, isolation: Isolation, shared: Path) -> Iterator[Callable[..., Runtime]]:
+    """Make drivers of runtimes beside systemd; at the end no scope and no cgroup of a container may be left."""
+    before = systemd.scopes(), systemd.directories()
+    made: list[Runtime] = []
+
+    def make(*command: str) -> Runtime:
+        work = shared / f"runtime{len(made)}"
+        work.mkdir()
+        token = f"{isolation.token}-s{os.urandom(2).hex()}"
+        runtime = Runtime(command or default_command(), work, token, SLICE, manager="systemd", prefix=systemd.prefix)
+        made.append(runtime)
+        return runtime
+
+    yield make
+    complaints = [complaint for runtime in made for complaint in runtime.clean_up()]
+    if is_running():
+        systemd.call("systemctl", "stop", SLICE)
+    assert complaints == []
+    assert (systemd.scopes(), systemd.directories()) == before
+
+
+@pytest.fixture
+def box(new: Callable[..., Runtime]) -> Runtime:
+    """The runtime under test, beside systemd."""
+    return new()
+
+
+def own_cgroups(text: str) -> dict[str, str]:
+    """Controllers to cgroup, of a /proc/PID/cgroup."""
+    return {line.split(":")[1]: line.split(":", 2)[2] for line in text.splitlines()}
+
+
+def controllers(systemd: Systemd) -> set[str]:
+    """The controllers that limits can be set with beside this systemd."""
+    if systemd.view == "hybrid":
+        return {"memory", "pids", "cpu", "cpuset", "freezer"}
+    return set((systemd.directory("/") / "cgroup.controllers").read_text().split())
+
+
+def needs(systemd: Systemd, *names: str) -> None:
+    """Skip where a controller is missing."""
+    missing = set(names) - controllers(systemd)
+    if missing:
+        pytest.skip(f"the {systemd.view} view of this machine has no {', '.join(sorted(missing))}; the virtual machine has")
+
+
+def test_nothing_of_the_machine_is_writable(systemd: Systemd) -> None:
+    """A systemd that boots empties /tmp, sets sysctls and makes devices: not those of the machine that the tests run on."""
+    if is_running():
+        pytest.skip("this machine runs under systemd")
+    own = {"tmpfs", "overlay", "devpts", "mqueue", "hugetlbfs", "proc", "cgroup", "cgroup2", "ramfs"}
+    writable = {}
+    for line in systemd.call("cat", "/proc/self/mountinfo").stdout.splitlines():
+        fields = line.split()
+        kind = fields[fields.index("-") + 1]
+        device = kind == "devtmpfs" and fields[4].removeprefix("/dev/") in ("null", "zero", "full", "random", "urandom", "tty")
+        if "rw" in fields[5].split(",") and kind not in own and not device:
+            writable[fields[4]] = kind
+    assert set(writable) == {str(systemd.share)}
+    for path in ("/proc/sys/fs/nr_open", f"{ROOT}/README.md", "/sys/kernel/notes"):
+        done = systemd.call("sh", "-c", f"test -w {path}")
+        assert done.returncode == 1, path
+    assert "masked" in systemd.call("systemctl", "start", "sysinit.target").stderr
+    # What is in its /tmp is what was put there.
+    shown = {path.parts[2] for path in (ROOT, systemd.share) if path.parts[1] == "tmp"}
+    assert set(systemd.call("ls", "/tmp").stdout.split()) == shown
+
+
+# -- the life of a container ---------------------------------------------------------------------------------------------------
+
+
+def test_a_container_s_life(box: Runtime, bundle: MakeBundle, systemd: Systemd) -> None:
+    container = box.create(bundle(args=SLEEP))
+    unit = f"test-{container}.scope"
+    group = f"/{SLICE}/{unit}"
+    shown = systemd.show(unit)
+    assert (shown["ActiveState"], shown["ControlGroup"], shown["Transient"]) == (["active"], [group], ["yes"])
+    assert box.status(container) == "created"
+    box.start(container).ok()
+    where = own_cgroups(box.exec(container, "cat", "/proc/1/cgroup").ok().out)
+    joined = own_cgroups(box.exec(container, "cat", "/proc/self/cgroup").ok().out)
+    assert where[""] == joined[""] == group
+    if systemd.view == "hybrid":
+        # Also in those that systemd does nothing in.
+        assert {where[name] for name in ("memory", "pids", "freezer", "cpuset", "devices", "name=systemd")} == {group}
+        assert joined == where
+    assert len(box.call("ps", "--format", "json", container).ok().json()) == 1
+    box.call("pause", container).ok()
+    assert box.status(container) == "paused"
+    box.exec(container, "true").failed("paused")
+    box.call("resume", container).ok()
+    assert box.status(container) == "running"
+    box.kill(container, "--all", "KILL").ok()
+    wait_for(lambda: box.status(container) == "stopped", "its end")
+    box.delete(container).ok()
+    assert systemd.show(unit)["LoadState"] == ["not-found"]
+    assert not systemd.directory(group).exists()
+
+
+def test_an_attached_run(box: Runtime, bundle: MakeBundle) -> None:
+    """The unit is there for the program, and is gone when `run` ends (the fixture looks)."""
+    found = box.run(bundle(args=["cat", "/proc/self/cgroup"])).ok()
+    assert own_cgroups(found.out)[""].endswith(".scope")
+
+
+def test_a_cgroup_namespace_s_root_is_the_unit(box: Runtime, bundle: MakeBundle) -> None:
+    kinds = ["pid", "network", "ipc", "uts", "mount", "cgroup"]
+    found = box.run(bundle(args=["cat", "/proc/self/cgroup"], namespaces=kinds)).ok()
+    assert own_cgroups(found.out)[""] == "/"
+
+
+def test_the_name_without_a_path(box: Runtime, bundle: MakeBundle, systemd: Systemd) -> None:
+    """As runc has it, prefix and all: callers look there."""
+    made = bundle(args=SLEEP)
+    made.write()
+    container = box.new_id()
+    box.detached("run", "-d", "--bundle", made.path, container, out=box.output_of(container)).ok()
+    shown = systemd.show(f"runc-{container}.scope")
+    assert shown["Slice"] == ["system.slice"]
+    assert shown["ControlGroup"] == [f"/system.slice/runc-{container}.scope"]
+
+
+@pytest.mark.parametrize(("name", "path"), [("peer-a-b.slice", "/peer.slice/peer-a.slice/peer-a-b.slice"), ("-.slice", "")])
+def test_slices(box: Runtime, bundle: MakeBundle, systemd: Systemd, name: str, path: str) -> None:
+    container = box.run_detached(bundle(args=SLEEP, cgroupsPath=f"{name}:pre:x"))
+    shown = systemd.show("pre-x.scope")
+    group = f"{path}/pre-x.scope"
+    assert (shown["Slice"], shown["ControlGroup"]) == ([name], [group])
+    assert own_cgroups(box.exec(container, "cat", "/proc/1/cgroup").ok().out)[""] == group
+    box.delete(container, "--force").ok()
+    if is_running() and path:
+        systemd.call("systemctl", "stop", name, "peer-a.slice", "peer.slice")
+
+
+def test_annotations(box: Runtime, bundle: MakeBundle, systemd: Systemd) -> None:
+    notes = {
+        NOTE + "TimeoutStopSec": "uint64 7",
+        NOTE + "Description": "'of my own'",
+        NOTE + "CollectMode": "'inactive'",
+        NOTE + "After": "['a.service', 'b.service']",
+    }
+    container = box.run_detached(bundle(args=SLEEP, annotations=notes))
+    shown = systemd.show(f"test-{container}.scope")
+    assert (shown["TimeoutStopUSec"], shown["Description"], shown["CollectMode"]) == (["7s"], ["of my own"], ["inactive"])
+    assert {"a.service", "b.service"} <= set(shown["After"][0].split())
+
+
+def test_processes_that_outlive_init(box: Runtime, bundle: MakeBundle, systemd: Systemd) -> None:
+    """Without a pid namespace of its own the unit lives on with what init has left; `delete` ends it."""
+    made = bundle(args=["sh", "-c", "sleep 1000 & sleep 0.2"], namespaces=["mount", "uts", "ipc"])
+    container = box.run_detached(made)
+    wait_for(lambda: box.status(container) == "stopped", "its end")
+    assert systemd.show(f"test-{container}.scope")["ActiveState"] == ["active"]
+    box.delete(container).ok()
+    assert systemd.show(f"test-{container}.scope")["LoadState"] == ["not-found"]
+
+
+def test_a_paused_container_is_deleted(box: Runtime, bundle: MakeBundle) -> None:
+    container = box.run_detached(bundle(args=SLEEP))
+    box.call("pause", container).ok()
+    box.delete(container, "--force").ok()
+
+
+def test_systemd_stops_the_container(box: Runtime, bundle: MakeBundle, systemd: Systemd) -> None:
+    """As on shutdown, or when its slice is stopped."""
+    made = bundle(args=SLEEP, annotations={NOTE + "TimeoutStopSec": "uint64 1"})
+    container = box.run_detached(made)
+    systemd.call("systemctl", "stop", f"test-{container}.scope")
+    wait_for(lambda: box.status(container) == "stopped", "its end")
+    box.delete(container).ok()
+
+
+# -- beside runc ---------------------------------------------------------------------------------------------------------------
+
+
+def peer() -> str:
+    """runc, or the test is skipped."""
+    found = shutil.which(os.environ.get("OCIRT_TEST_PEER", "runc-new")) or shutil.which("runc")
+    if found is None:
+        pytest.skip("runc is not installed")
+    return found
+
+
+def seen(runtime: Runtime, bundle: MakeBundle, systemd: Systemd, **edits: Any) -> dict[str, list[str]]:
+    """The properties of a container's unit."""
+    path = f"{edits.pop('slice', 'peer-x.slice')}:pre:same"
+    container = runtime.run_detached(bundle(args=SLEEP, cgroupsPath=path, **edits))
+    shown = systemd.show("pre-same.scope")
+    runtime.delete(container, "--force").ok()
+    wait_for(lambda: "pre-same.scope" not in systemd.scopes(), "the end of the unit")
+    if is_running():
+        systemd.call("systemctl", "stop", "peer-x.slice", "peer.slice")
+    return {name: sorted(shown.get(name, [])) for name in SHOWN}
+
+
+LIMITS: dict[str, Any] = {
+    "memory": {"limit": 1 << 28, "reservation": 1 << 26},
+    "cpu": {"shares": 512, "quota": 12345, "period": 100000, "cpus": "0"},
+    "pids": {"limit": 50},
+}
+
+
+def test_the_same_unit_as_runc_s(new: Callable[..., Runtime], bundle: MakeBundle, systemd: Systemd) -> None:
+    devices = [
+        {"allow": False, "access": "rwm"},
+        {"allow": True, "type": "c", "major": 10, "minor": 229, "access": "rw"},
+        {"allow": True, "type": "b", "major": 7, "access": "r"},
+    ]
+    edits = {"annotations": {NOTE + "TimeoutStopSec": "5"}, "resources": {"devices": devices}}
+    ours, theirs = (seen(runtime, bundle, systemd, **edits) for runtime in (new(), new(peer())))
+    assert ours == theirs
+    assert ours["DevicePolicy"] == ["strict"]
+    assert "/dev/char/10:229 rw" in ours["DeviceAllow"]
+
+
+def test_the_same_limits_as_runc_s(new: Callable[..., Runtime], bundle: MakeBundle, systemd: Systemd) -> None:
+    needs(systemd, "memory", "cpu", "cpuset", "pids")
+    resources = LIMITS | {"devices": [{"allow": False, "access": "rwm"}]}
+    ours, theirs = (seen(runtime, bundle, systemd, resources=resources) for runtime in (new(), new(peer())))
+    assert ours == theirs
+    assert ours["TasksMax"] == ["50"]
+    assert ours["CPUQuotaPerSecUSec"] == ["130ms"]
+
+
+# -- limits --------------------------------------------------------------------------------------------------------------------
+
+
+def read(systemd: Systemd, box: Runtime, container: str, controller: str, v2: str, v1: str) -> str:
+    """A limit as the kernel has it, read by a process beside systemd."""
+    record = json.loads((box.root / container / "state.json").read_text())
+    directory = record["cgroup"]["paths"].get(controller) or record["cgroup"]["paths"][""]
+    return systemd.call("cat", f"{directory}/{v1 if systemd.view == 'hybrid' else v2}").stdout.strip()
+
+
+def test_limits_are_set(box: Runtime, bundle: MakeBundle, systemd: Systemd) -> None:
+    """In the kernel and in systemd: both say the same."""
+    needs(systemd, "memory", "cpu", "cpuset", "pids")
+    container = box.run_detached(bundle(args=SLEEP, resources=LIMITS))
+    hybrid = systemd.view == "hybrid"
+    assert read(systemd, box, container, "memory", "memory.max", "memory.limit_in_bytes") == str(1 << 28)
+    assert read(systemd, box, container, "pids", "pids.max", "pids.max") == "50"
+    assert read(systemd, box, container, "cpu", "cpu.max", "cpu.cfs_quota_us") == ("13000" if hybrid else "13000 100000")
+    assert read(systemd, box, container, "cpu", "cpu.weight", "cpu.shares") == ("512" if hybrid else "59")
+    assert read(systemd, box, container, "cpuset", "cpuset.cpus", "cpuset.cpus") == "0"
+    shown = systemd.show(f"test-{container}.scope")
+    assert shown["MemoryLimit" if hybrid else "MemoryMax"] == [str(1 << 28)]
+    assert shown["TasksMax"] == ["50"]
+    assert shown["CPUShares" if hybrid else "CPUWeight"] == ["512" if hybrid else "59"]
+    # A systemd that writes everything anew writes the same.
+    systemd.call("systemctl", "daemon-reload")
+    assert read(systemd, box, container, "cpu", "cpu.max", "cpu.cfs_quota_us") == ("13000" if hybrid else "13000 100000")
+    assert read(systemd, box, container, "memory", "memory.max", "memory.limit_in_bytes") == str(1 << 28)
+
+
+def test_a_limit_of_processes(box: Runtime, bundle: MakeBundle, systemd: Systemd) -> None:
+    needs(systemd, "pids")
+    script = "for i in 1 2 3 4 5 6 7 8 9; do sleep 5 & done; echo all"
+    found = box.shell(bundle(), script, resources={"pids": {"limit": 5}})
+    assert "can't fork" in found.err
+    assert "all" not in found.out
+
+
+def test_a_limit_of_memory(box: Runtime, bundle: MakeBundle, systemd: Systemd) -> None:
+    needs(systemd, "memory")
+    # dd's buffer is its memory.
+    limit = {"memory": {"limit": 32 << 20, "swap": 32 << 20}}
+    found = box.shell(bundle(), "dd if=/dev/zero of=/dev/null bs=64M count=1; echo $?", resources=limit)
+    assert found.rc == 137 or "137" in found.out
+
+
+def test_devices_are_refused(box: Runtime, bundle: MakeBundle) -> None:
+    """By the kernel: what systemd cannot be told is set beside it."""
+    script = "cat /dev/kmsg2 >/dev/null; echo $?; echo x >/dev/null && head -c 1 /dev/zero | wc -c"
+    devices = [{"path": "/dev/kmsg2", "type": "c", "major": 1, "minor": 11, "fileMode": 0o666}]
+    kept = {"capabilities": {kind: ["CAP_MKNOD", "CAP_SYSLOG"] for kind in ("bounding", "effective", "permitted")}}
+    found = box.shell(bundle(), script, devices=devices, resources={"devices": [{"allow": False, "access": "rwm"}]}, **kept)
+    assert "Operation not permitted" in found.err
+    assert found.ok().out.split() == ["1", "1"]
+
+
+def test_update(box: Runtime, bundle: MakeBundle, systemd: Systemd) -> None:
+    """Both are told, and the container goes on."""
+    needs(systemd, "memory", "pids", "cpu")
+    container = box.run_detached(bundle(args=SLEEP, resources=LIMITS))
+    section = {"memory": {"limit": 1 << 27}, "pids": {"limit": 33}, "cpu": {"quota": 12345, "period": 50000}}
+    box.call("update", "--resources", "-", container, stdin=json.dumps(section)).ok()
+    hybrid = systemd.view == "hybrid"
+    assert read(systemd, box, container, "memory", "memory.max", "memory.limit_in_bytes") == str(1 << 27)
+    assert read(systemd, box, container, "cpu", "cpu.max", "cpu.cfs_quota_us") == ("12500" if hybrid else "12500 50000")
+    shown = systemd.show(f"test-{container}.scope")
+    assert (shown["TasksMax"], shown["CPUQuotaPerSecUSec"]) == (["33"], ["250ms"])
+    # What systemd writes anew is what was set, and it has not taken anything from the container.
+    systemd.call("systemctl", "daemon-reload")
+    assert read(systemd, box, container, "pids", "pids.max", "pids.max") == "33"
+    assert box.status(container) == "running"
+    assert box.exec(container, "sh", "-c", "echo >/dev/null && echo fine").ok().out == "fine\n"
+
+
+def test_an_update_that_fails_changes_nothing(box: Runtime, bundle: MakeBundle, systemd: Systemd) -> None:
+    needs(systemd, "memory", "pids", "cpuset")
+    container = box.run_detached(bundle(args=SLEEP, resources=LIMITS))
+    section = {"pids": {"limit": 33}, "cpu": {"cpus": "4000"}}
+    box.call("update", "--resources", "-", container, stdin=json.dumps(section)).failed(rc=1)
+    assert read(systemd, box, container, "pids", "pids.max", "pids.max") == "50"
+    assert systemd.show(f"test-{container}.scope")["TasksMax"] == ["50"]
+
+
+# -- what goes wrong -----------------------------------------------------------------------------------------------------------
+
+
+def test_without_systemd(runtime: Runtime, tmp_path: Path) -> None:
+    if is_running():
+        pytest.skip("this machine runs under systemd")
+    path = make_bundle(tmp_path / "bundle").path
+    container = runtime.new_id()
+    for verb in ("create", "run"):
+        found = runtime.call(verb, "--bundle", path, container, globals_=["--systemd-cgroup"])
+        found.failed("systemd not running on this host, cannot use systemd cgroups manager", rc=1)
+        assert not (runtime.root / container).exists(), verb
+
+
+@pytest.mark.parametrize(
+    ("path", "words"),
+    [
+        ("/a/b", "expected cgroupsPath to be of format"),
+        ("a--b.slice:x:y", "invalid slice name: a--b.slice"),
+        ("system.slice:x:y+z", "unit"),
+    ],
+)
+def test_names_that_are_none(box: Runtime, bundle: MakeBundle, path: str, words: str) -> None:
+    container = box.new_id()
+    box.run(bundle(cgroupsPath=path), container=container).failed(words, rc=1)
+    assert not (box.root / container).exists()
+
+
+def test_a_unit_that_is_taken(box: Runtime, bundle: MakeBundle, systemd: Systemd) -> None:
+    """By another container, in the same slice and in another: it is left alone."""
+    first = box.run_detached(bundle(args=SLEEP, cgroupsPath=f"{SLICE}:pre:taken"))
+    box.try_create(bundle(args=SLEEP, cgroupsPath=f"{SLICE}:pre:taken")).failed("container's cgroup is not empty", rc=1)
+    box.try_create(bundle(args=SLEEP, cgroupsPath="system.slice:pre:taken")).failed("pre-taken.scope", rc=1)
+    assert box.status(first) == "running"
+    assert systemd.show("pre-taken.scope")["ActiveState"] == ["active"]
+
+
+def test_a_property_that_systemd_does_not_know(box: Runtime, bundle: MakeBundle) -> None:
+    container = box.new_id()
+    found = box.run(bundle(annotations={NOTE + "Nonsense": "5"}), container=container)
+    found.failed(f"unable to start unit .*test-{container}.scope.*Nonsense|Cannot set property Nonsense", rc=1)
+    assert not (box.root / container).exists()
+
+
+def test_what_fails_later_leaves_no_unit(box: Runtime, bundle: MakeBundle) -> None:
+    container = box.new_id()
+    box.try_create(bundle(args=["/bin/nosuch"]), container=container).failed("nosuch", rc=1)
+    mount = {"destination": "/x", "type": "nosuchfs", "source": "x"}
+    box.run(bundle(add_mounts=[mount]), container=container).failed("nosuchfs|no such device", rc=1)
+    assert not (box.root / container).exists()
+
+
+@pytest.mark.ocirt_only("runc leaves things behind here (opencontainers/runc issue 4534)")
+@pytest.mark.parametrize("call", ["connect", "sendto", "recvfrom", "clone3", "write", "rename"])
+def test_a_killed_creator(box: Runtime, bundle: MakeBundle, systemd: Systemd, call: str) -> None:
+    """At each of its words to systemd, and around them: `delete --force` leaves no unit, and the name is free."""
+    strace = shutil.which("strace")
+    if strace is None:
+        pytest.skip("strace is not installed")
+    made = bundle(args=SLEEP)
+    killed = 0
+    for number in range(1, 13):
+        container = box.new_id()
+        box.prepare(made, container)
+        argv = box.argv("create", "--bundle", made.path, container)
+        trace = [strace, "-qq", "-o", "/dev/null", "-e", f"trace={call}", "-e", f"inject={call}:signal=KILL:when={number}"]
+        argv[len(systemd.prefix) : len(systemd.prefix)] = trace
+        null = subprocess.DEVNULL  # where it is not killed, the container keeps them
+        done = subprocess.run(argv, stdin=null, stdout=null, stderr=null, check=False, timeout=30)
+        killed += done.returncode in (-9, 137)
+        box.delete(container, "--force").ok()
+        assert systemd.show(f"test-{container}.scope")["LoadState"] == ["not-found"], (call, number)
+        if done.returncode == 0:
+            break
+    assert killed, f"no {call}"
+    assert systemd.directories() == []
+
+
+# -- rootless ------------------------------------------------------------------------------------------------------------------
+
+USER = 1000
+
+
+@pytest.fixture(scope="module")
+def environment(systemd: Systemd) -> dict[str, str]:
+    """How a user finds their systemd, which stays as long as the system's."""
+    if systemd.view != "v2":
+        pytest.skip("a user has no cgroups of version 1")
+    return systemd.start_user()
+
+
+@pytest.fixture
+def user(systemd: Systemd, environment: dict[str, str], shared: Path, isolation: Isolation) -> Iterator[Runtime]:
+    """The runtime, called by a user in a cgroup that is below the user's systemd."""
+    caller = "/sys/fs/cgroup/user.slice/user-1000.slice/ocirt-user.service/caller"
+    script = f'mkdir -p {caller} && chown {USER} {caller} {caller}/cgroup.procs && echo $$ >{caller}/cgroup.procs && exec "$@"'
+    work = shared / "user"
+    work.mkdir()
+    os.chown(work, USER, USER)
+    drop = ["setpriv", f"--reuid={USER}", f"--regid={USER}", "--clear-groups", "--"]
+    prefix = [*systemd.prefix, "sh", "-c", script, "sh", *drop]
+    made = Runtime(default_command(), work, f"{isolation.token}-u", None, manager="systemd", prefix=prefix)
+    made.env = {"PATH": os.environ["PATH"]} | environment
+    yield made
+    assert made.clean_up() == []
+    assert systemd.directories() == []
+
+
+def test_a_user_s_container(user: Runtime, bundle: MakeBundle, systemd: Systemd) -> None:
+    """In a scope of the user's systemd; `exec` gets there too."""
+    one = [{"containerID": 0, "hostID": USER, "size": 1}]
+    proc = {"destination": "/proc", "type": "none", "source": "/proc", "options": ["rbind"]}
+    edits: dict[str, Any] = {
+        "namespaces": ["ipc", "uts", "mount", "user"],
+        "linux": {"uidMappings": one, "gidMappings": one},
+        "mounts": [proc],
+        "maskedPaths": [],
+        "readonlyPaths": [],
+        "resources": {"devices": [{"allow": False, "access": "rwm"}]},
+        "cgroupsPath": "a-b.slice:libpod:u1",
+    }
+    made = bundle(args=SLEEP, **edits)
+    for path in (made.path, made.rootfs, *made.rootfs.rglob("*")):
+        os.chown(path, USER, USER, follow_symlinks=False)
+    container = user.run_detached(made)
+    group = "/user.slice/user-1000.slice/ocirt-user.service/a.slice/a-b.slice/libpod-u1.scope"
+    pid = user.pid(container)
+    assert own_cgroups(systemd.call("cat", f"/proc/{pid}/cgroup").stdout)[""] == group
+    assert own_cgroups(user.exec(container, "cat", "/proc/self/cgroup").ok().out)[""] == group
+    assert user.call("ps", "--format", "json", container).ok().json() == [pid]
+    user.call("pause", container).ok()
+    assert user.status(container) == "paused"
+    user.call("resume", container).ok()
+    user.delete(container, "--force").ok()
+    assert not systemd.directory(group).exists()
+
+
+def test_a_user_without_systemd(user: Runtime, bundle: MakeBundle) -> None:
+    user.env = {"PATH": os.environ["PATH"], "XDG_RUNTIME_DIR": "/run/nobody"}
+    user.call("run", "--bundle", bundle().path, "nobody").failed("failed to connect to dbus.*systemd --user", rc=1)
+    user.env = {"PATH": os.environ["PATH"]}
+    user.call("run", "--bundle", bundle().path, "nobody").failed("could not detect DBUS_SESSION_BUS_ADDRESS", rc=1)
