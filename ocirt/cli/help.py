@@ -10,9 +10,6 @@ _ID = 'Where "<container-id>" is the name of the container.'
 _NEW_ID = 'Where "<container-id>" is your name for the container; it must be unique below the state root.'
 _FORMAT = 'select one of: table or json (default: "table")'
 
-# runc has them, ocirt does not yet.
-_NOT_YET = ("checkpoint", "restore")
-
 # Flags that mean the same wherever they stand: name -> text
 _COMMON = {
     "config": "name of the configuration file inside the bundle (default: config.json)",
@@ -28,6 +25,18 @@ _CREATE = _COMMON | {
     "bundle": _BUNDLE,
     "pidfd-socket": "path to an AF_UNIX socket which will receive a descriptor of the init process",
 }
+_CRIU = {
+    "auto-dedup": "drop from the images what later ones hold anew",
+    "empty-ns": "leave a namespace empty: network, which always is (obsolete)",
+    "ext-unix-sk": "allow Unix sockets that are connected to the outside",
+    "file-locks": "handle file locks",
+    "image-path": "directory of the images (default: checkpoint)",
+    "lazy-pages": "fetch memory when it is used first (userfaultfd)",
+    "manage-cgroups-mode": "what CRIU does with cgroups: soft, full, strict or ignore (default: soft)",
+    "shell-job": "allow a session and a terminal from outside",
+    "tcp-established": "allow open TCP connections",
+    "work-path": "directory of logs and the like (default: that of the images)",
+}
 
 # verb -> (summary, arguments, description, texts of the flags)
 _VERBS: dict[str, tuple[str, str, str, dict[str, str]]] = {
@@ -42,6 +51,21 @@ _VERBS: dict[str, tuple[str, str, str, dict[str, str]]] = {
             "rootless": "for a user who is not root (the default for one who is not)",
             "tty": "with a terminal (the default for sh, when standard input and output are one)",
             "writable": "let the container write to the root file system",
+        },
+    ),
+    "checkpoint": (
+        "write the state of a container's processes into files",
+        "<container-id>",
+        _ID + "\n\nThe container is deleted then, unless by --leave-running or --pre-dump. It takes CRIU (https://criu.org).",
+        _CRIU
+        | {
+            "leave-running": "let the container run on",
+            "link-remap": "give a name to files without one, where they are",
+            "page-server": "send memory to a page server: ADDRESS:PORT",
+            "parent-path": "images of a pre-dump before, relative to the images",
+            "pre-dump": "write memory only, and let the container run on",
+            "status-fd": "descriptor that gets a zero byte when lazy pages can be fetched",
+            "tcp-skip-in-flight": "skip TCP connections that are not established yet",
         },
     ),
     "create": (
@@ -117,6 +141,19 @@ _VERBS: dict[str, tuple[str, str, str, dict[str, str]]] = {
         _ID + " The options are those of ps(1) (default: -ef).",
         {"format": _FORMAT},
     ),
+    "restore": (
+        "make a container of what checkpoint wrote",
+        "<container-id>",
+        _NEW_ID + "\n\nIts processes go on where they were. The bundle is that of the container before, or one like it.",
+        _CRIU
+        | _COMMON
+        | {
+            "bundle": _BUNDLE,
+            "lsm-mount-context": "mount label to restore with",
+            "lsm-profile": "security label to restore with: TYPE:NAME",
+            "no-pivot": "taken and left aside: CRIU enters the root by itself",
+        },
+    ),
     "resume": ("resume all processes that were paused", "<container-id>", _ID, {}),
     "run": (
         "create and run a container",
@@ -185,15 +222,12 @@ def show(verb: str, name: str, head: str = "") -> int:
 
 
 def other(given: options.Options, rest: list[str]) -> int:
-    """Answer what stands in a verb's place and is none: `help`, what is not there yet, a mistake. Returns the exit status."""
+    """Answer what stands in a verb's place and is none: `help`, a mistake. Returns the exit status."""
     verb = rest[0]
     if verb in ("help", "h"):
         verb = rest[1] if len(rest) > 1 else ""
         if not verb or verb in options.VERBS:
             return show(verb, given.name)
-    if verb in _NOT_YET:
-        log.error(given, f"{verb}: not supported yet")
-        return 1
     log.error(given, f"No help topic for '{verb}'")
     return 3
 

@@ -47,11 +47,11 @@ def run(options: Options, args: list[str]) -> int:
         return 0
     status = attached.wait(record["pid"])
     if not options.get("keep"):
-        _remove(options, record, creation.request.directory)
+        remove(options, record, creation.request.directory)
     return status
 
 
-def _remove(options: Options, record: Record, directory: str) -> None:
+def remove(options: Options, record: Record, directory: str) -> None:
     """Remove what the container held, unless a `delete` was quicker."""
     try:
         lock = state.lock(directory)

@@ -20,6 +20,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from ocirt.plan import Plan
     from ocirt.spec.shape import Finding
     from ocirt.state import Record
 
@@ -36,6 +37,7 @@ class Creation:
         self.host = look()
         unprivileged = not self.host.root
         request.lenient_cgroups = unprivileged or self.host.user_namespace if rootless is None else rootless
+        self._config = config
         self._findings: list[Finding] = []
         self.spec = read_spec(request.bundle, config, rootless=unprivileged, warnings=self._findings)
         self.record: Record = {}
@@ -65,7 +67,7 @@ class Creation:
         request.state_root = self.root
         request.directory = state.directory(self.root, request.container_id)
         cgroups = cgroup_paths(self.spec, self.host, request)
-        plan = plan_create(self.spec, self.host, request, cgroups)
+        plan = self._plan(cgroups)
         if trace:
             from ocirt.kernel.trace import Trace  # noqa: PLC0415  (only when asked for)
 
@@ -92,6 +94,9 @@ class Creation:
             run.hook_state = hook_state(self.record)
         self.run = run
         return run
+
+    def _plan(self, cgroups: dict[str, str]) -> Plan:
+        return plan_create(self.spec, self.host, self.request, cgroups)
 
     def make(self) -> Record:
         """Walk the plan, up to an init that waits for `start` (or that runs, without the barrier). Raises Error, OSError."""
@@ -125,7 +130,9 @@ class Creation:
         spec, pid = self.spec, posix.getpid()
         hooks = spec.get("hooks") or {}
         linux = spec["linux"]
-        return {
+        # `checkpoint` reads it again.
+        config = {} if self._config == "config.json" else {"config": self._config}
+        return config | {
             "id": self.request.container_id,
             "status": "creating",
             "creator": {"pid": pid, "start_time": state.process_start_time(pid)},
