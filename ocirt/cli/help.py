@@ -39,7 +39,7 @@ _CRIU = {
 }
 
 # verb -> (summary, arguments, description, texts of the flags)
-_VERBS: dict[str, tuple[str, str, str, dict[str, str]]] = {
+VERBS: dict[str, tuple[str, str, str, dict[str, str]]] = {
     "bundle": (
         "make a bundle for a root file system that is there",
         "<rootfs> <directory> [command...]",
@@ -67,6 +67,15 @@ _VERBS: dict[str, tuple[str, str, str, dict[str, str]]] = {
             "status-fd": "descriptor that gets a zero byte when lazy pages can be fetched",
             "tcp-skip-in-flight": "skip TCP connections that are not established yet",
         },
+    ),
+    "completion": (
+        "print what a shell needs to complete the command line",
+        "<shell>",
+        (
+            "The shell is bash, zsh or fish. For this shell alone: source <(ocirt completion bash), or for fish:\n"
+            "ocirt completion fish | source"
+        ),
+        {},
     ),
     "create": (
         "create a container",
@@ -127,6 +136,12 @@ _VERBS: dict[str, tuple[str, str, str, dict[str, str]]] = {
         "",
         "",
         {"format": _FORMAT, "quiet": "show only container IDs"},
+    ),
+    "manual": (
+        "print the manual page of the command, or of a verb",
+        "[verb]",
+        "It is in the man(7) language: ocirt manual run | man -l -",
+        {},
     ),
     "pause": ("suspend all processes inside the container", "<container-id>", _ID, {}),
     "plan": (
@@ -215,6 +230,11 @@ _GLOBAL = {
 }
 
 
+def flag_text(verb: str, flag: str) -> str:
+    """What a flag of a verb does (a global one, for "")."""
+    return (VERBS[verb][3] if verb else _GLOBAL)[flag]
+
+
 def show(verb: str, name: str, head: str = "") -> int:
     """Print `head` and the help of a verb (of the whole command for ""). Returns 0, the exit status."""
     out(head + text(verb, name))
@@ -235,18 +255,18 @@ def other(given: options.Options, rest: list[str]) -> int:
 def text(verb: str, name: str) -> str:
     """The help of a verb, or of the whole command for "". `name` is what the program was called by."""
     if not verb:
-        width = max(len(each) for each in _VERBS)
+        width = max(len(each) for each in VERBS)
         lines = [
             f"NAME:\n   {name} - run containers from OCI bundles\n",
             f"USAGE:\n   {name} [global options] command [command options] [arguments...]\n",
             "COMMANDS:",
-            *(f"   {each.ljust(width)}  {entry[0]}" for each, entry in _VERBS.items()),
+            *(f"   {each.ljust(width)}  {entry[0]}" for each, entry in VERBS.items()),
             f"   {'help, h'.ljust(width)}  show this, or the help of a command",
             "\nGLOBAL OPTIONS:",
             *_flags(options.GLOBAL, _GLOBAL),
         ]
         return "\n".join(lines) + "\n"
-    summary, arguments, description, texts = _VERBS[verb]
+    summary, arguments, description, texts = VERBS[verb]
     flag_line = options.VERBS[verb][2]
     usage = " ".join(part for part in (name, verb, "[command options]" if flag_line else "", arguments) if part)
     lines = [f"NAME:\n   {name} {verb} - {summary}\n", f"USAGE:\n   {usage}"]

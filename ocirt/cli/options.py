@@ -26,6 +26,7 @@ VERBS: dict[str, tuple[int, int, str]] = {
         1,
         _CRIU + " parent-path= leave-running tcp-skip-in-flight link-remap status-fd# page-server= pre-dump",
     ),
+    "completion": (1, 1, ""),
     "create": (1, 1, _CREATE),
     "delete": (1, 1, "force,f"),
     "exec": (
@@ -40,6 +41,7 @@ VERBS: dict[str, tuple[int, int, str]] = {
     "features": (0, 0, ""),
     "kill": (1, 2, "all,a"),
     "list": (0, 0, "format,f= quiet,q"),
+    "manual": (0, 1, ""),
     "pause": (1, 1, ""),
     "plan": (0, 1, "bundle,b= config,f= json"),
     "ps": (1, -1, "format,f="),
