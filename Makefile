@@ -56,6 +56,9 @@ needs-test: needs
 		version=$$($(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[:2])'); \
 		need libpython$$version-dev "$$(ls /usr/include/python$$version/Python.h 2>/dev/null)"; \
 		program strace strace; \
+		program zsh zsh; \
+		program fish fish; \
+		program groff-base groff; \
 		program procps ps; \
 		program iproute2 ip; \
 		program nftables nft; \

@@ -4,6 +4,7 @@ setuptools knows no executables among a wheel's scripts. What is added:
 - `ocirt`, the launcher, and with it the tag of the platform; where nothing compiles it, a shell script that does the same
   without the protection of the interpreter's file, in a wheel for any platform;
 - `ocirt-python`, in whose first line the installer names its interpreter, so that the launcher need not guess;
+- completions for shells and manual pages, below the environment's share/, made from the package's own tables;
 - byte code for the interpreter that builds, for installers that compile nothing, module by module and once more in one file (see
   loader.py). It is never checked against its source (the time that an installer gives the source is not known here), and an
   installer that compiles replaces it.
@@ -88,6 +89,7 @@ def _complete(wheel: Path, *, pure: bool, home: str) -> str:
     plain = {} if home else {launcher.archive_name(): launcher.archive(HERE.parent / "ocirt", checked=False)}
     if waiter and not home:
         plain[launcher.WAITER] = waiter
+    plain |= {f"{distribution}-{version}.data/data/share/{place}": text.encode() for place, text in _shared().items()}
     tag = "py3-none-" + ".".join(tags)
     target = wheel.with_name(f"{distribution}-{version}-{tag}.whl")
     scratch = wheel.with_suffix(".new")
@@ -121,6 +123,20 @@ def _complete(wheel: Path, *, pure: bool, home: str) -> str:
     wheel.unlink()
     scratch.replace(target)
     return target.name
+
+
+def _shared() -> dict[str, str]:
+    """Completions and manual pages, by their places below share/."""
+    sys.path.insert(0, str(HERE.parent))
+    from ocirt.cli import completion, manual  # noqa: PLC0415  (of this source tree)
+
+    sys.path.pop(0)
+    found = {f"man/man{manual.SECTION}/{name}": manual.page(verb) for name, verb in manual.names().items()}
+    return found | {
+        "bash-completion/completions/ocirt": completion.bash("ocirt"),
+        "zsh/site-functions/_ocirt": completion.zsh("ocirt"),
+        "fish/vendor_completions.d/ocirt.fish": completion.fish("ocirt"),
+    }
 
 
 def _byte_code(source: bytes, name: str) -> bytes:

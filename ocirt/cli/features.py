@@ -30,7 +30,7 @@ def features() -> dict[str, Any]:
     from ocirt.spec import capabilities, mountoptions, scheduling  # noqa: PLC0415
 
     libseccomp = libseccomp_version()
-    annotations = {"org.opencontainers.runc.checkpoint.enabled": "false", "org.ocirt.version": __version__}
+    annotations = {"org.opencontainers.runc.checkpoint.enabled": "true", "org.ocirt.version": __version__}
     if libseccomp:
         annotations = {"io.github.seccomp.libseccomp.version": libseccomp} | annotations
     return {

@@ -10,9 +10,6 @@ _ID = 'Where "<container-id>" is the name of the container.'
 _NEW_ID = 'Where "<container-id>" is your name for the container; it must be unique below the state root.'
 _FORMAT = 'select one of: table or json (default: "table")'
 
-# runc has them, ocirt does not yet.
-_NOT_YET = ("checkpoint", "restore")
-
 # Flags that mean the same wherever they stand: name -> text
 _COMMON = {
     "config": "name of the configuration file inside the bundle (default: config.json)",
@@ -28,9 +25,21 @@ _CREATE = _COMMON | {
     "bundle": _BUNDLE,
     "pidfd-socket": "path to an AF_UNIX socket which will receive a descriptor of the init process",
 }
+_CRIU = {
+    "auto-dedup": "drop from the images what later ones hold anew",
+    "empty-ns": "leave a namespace empty: network, which always is (obsolete)",
+    "ext-unix-sk": "allow Unix sockets that are connected to the outside",
+    "file-locks": "handle file locks",
+    "image-path": "directory of the images (default: checkpoint)",
+    "lazy-pages": "fetch memory when it is used first (userfaultfd)",
+    "manage-cgroups-mode": "what CRIU does with cgroups: soft, full, strict or ignore (default: soft)",
+    "shell-job": "allow a session and a terminal from outside",
+    "tcp-established": "allow open TCP connections",
+    "work-path": "directory of logs and the like (default: that of the images)",
+}
 
 # verb -> (summary, arguments, description, texts of the flags)
-_VERBS: dict[str, tuple[str, str, str, dict[str, str]]] = {
+VERBS: dict[str, tuple[str, str, str, dict[str, str]]] = {
     "bundle": (
         "make a bundle for a root file system that is there",
         "<rootfs> <directory> [command...]",
@@ -49,6 +58,30 @@ _VERBS: dict[str, tuple[str, str, str, dict[str, str]]] = {
         "[bundle]",
         "One finding a line: what would make run fail is an error (exit status 1), what would be ignored a warning.",
         {"bundle": _BUNDLE, "config": _COMMON["config"], "json": "print the findings as JSON"},
+    ),
+    "checkpoint": (
+        "write the state of a container's processes into files",
+        "<container-id>",
+        _ID + "\n\nThe container is deleted then, unless by --leave-running or --pre-dump. It takes CRIU (https://criu.org).",
+        _CRIU
+        | {
+            "leave-running": "let the container run on",
+            "link-remap": "give a name to files without one, where they are",
+            "page-server": "send memory to a page server: ADDRESS:PORT",
+            "parent-path": "images of a pre-dump before, relative to the images",
+            "pre-dump": "write memory only, and let the container run on",
+            "status-fd": "descriptor that gets a zero byte when lazy pages can be fetched",
+            "tcp-skip-in-flight": "skip TCP connections that are not established yet",
+        },
+    ),
+    "completion": (
+        "print what a shell needs to complete the command line",
+        "<shell>",
+        (
+            "The shell is bash, zsh or fish. For this shell alone: source <(ocirt completion bash), or for fish:\n"
+            "ocirt completion fish | source"
+        ),
+        {},
     ),
     "create": (
         "create a container",
@@ -110,6 +143,12 @@ _VERBS: dict[str, tuple[str, str, str, dict[str, str]]] = {
         "",
         {"format": _FORMAT, "quiet": "show only container IDs"},
     ),
+    "manual": (
+        "print the manual page of the command, or of a verb",
+        "[verb]",
+        "It is in the man(7) language: ocirt manual run | man -l -",
+        {},
+    ),
     "pause": ("suspend all processes inside the container", "<container-id>", _ID, {}),
     "plan": (
         "show what would be done to run a bundle, without doing it",
@@ -122,6 +161,19 @@ _VERBS: dict[str, tuple[str, str, str, dict[str, str]]] = {
         "<container-id> [ps options]",
         _ID + " The options are those of ps(1) (default: -ef).",
         {"format": _FORMAT},
+    ),
+    "restore": (
+        "make a container of what checkpoint wrote",
+        "<container-id>",
+        _NEW_ID + "\n\nIts processes go on where they were. The bundle is that of the container before, or one like it.",
+        _CRIU
+        | _COMMON
+        | {
+            "bundle": _BUNDLE,
+            "lsm-mount-context": "mount label to restore with",
+            "lsm-profile": "security label to restore with: TYPE:NAME",
+            "no-pivot": "taken and left aside: CRIU enters the root by itself",
+        },
     ),
     "resume": ("resume all processes that were paused", "<container-id>", _ID, {}),
     "run": (
@@ -184,6 +236,11 @@ _GLOBAL = {
 }
 
 
+def flag_text(verb: str, flag: str) -> str:
+    """What a flag of a verb does (a global one, for "")."""
+    return (VERBS[verb][3] if verb else _GLOBAL)[flag]
+
+
 def show(verb: str, name: str, head: str = "") -> int:
     """Print `head` and the help of a verb (of the whole command for ""). Returns 0, the exit status."""
     out(head + text(verb, name))
@@ -191,15 +248,12 @@ def show(verb: str, name: str, head: str = "") -> int:
 
 
 def other(given: options.Options, rest: list[str]) -> int:
-    """Answer what stands in a verb's place and is none: `help`, what is not there yet, a mistake. Returns the exit status."""
+    """Answer what stands in a verb's place and is none: `help`, a mistake. Returns the exit status."""
     verb = rest[0]
     if verb in ("help", "h"):
         verb = rest[1] if len(rest) > 1 else ""
         if not verb or verb in options.VERBS:
             return show(verb, given.name)
-    if verb in _NOT_YET:
-        log.error(given, f"{verb}: not supported yet")
-        return 1
     log.error(given, f"No help topic for '{verb}'")
     return 3
 
@@ -207,18 +261,18 @@ def other(given: options.Options, rest: list[str]) -> int:
 def text(verb: str, name: str) -> str:
     """The help of a verb, or of the whole command for "". `name` is what the program was called by."""
     if not verb:
-        width = max(len(each) for each in _VERBS)
+        width = max(len(each) for each in VERBS)
         lines = [
             f"NAME:\n   {name} - run containers from OCI bundles\n",
             f"USAGE:\n   {name} [global options] command [command options] [arguments...]\n",
             "COMMANDS:",
-            *(f"   {each.ljust(width)}  {entry[0]}" for each, entry in _VERBS.items()),
+            *(f"   {each.ljust(width)}  {entry[0]}" for each, entry in VERBS.items()),
             f"   {'help, h'.ljust(width)}  show this, or the help of a command",
             "\nGLOBAL OPTIONS:",
             *_flags(options.GLOBAL, _GLOBAL),
         ]
         return "\n".join(lines) + "\n"
-    summary, arguments, description, texts = _VERBS[verb]
+    summary, arguments, description, texts = VERBS[verb]
     flag_line = options.VERBS[verb][2]
     usage = " ".join(part for part in (name, verb, "[command options]" if flag_line else "", arguments) if part)
     lines = [f"NAME:\n   {name} {verb} - {summary}\n", f"USAGE:\n   {usage}"]

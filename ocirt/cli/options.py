@@ -13,12 +13,21 @@ if TYPE_CHECKING:
     from typing import Any
 
 GLOBAL = "debug log= log-format= log-level= root= systemd-cgroup rootless= cgroup-manager= help,h version,v"
+_CRIU = (
+    "image-path= work-path= tcp-established ext-unix-sk shell-job file-locks manage-cgroups-mode= empty-ns* auto-dedup lazy-pages"
+)
 _CREATE = "bundle,b= config,f= console-socket= pidfd-socket= pid-file= no-pivot no-new-keyring preserve-fds# no-subreaper"
 
 # Each verb's module is ocirt.cli.<verb>. (fewest positional arguments, most or -1, flags)
 VERBS: dict[str, tuple[int, int, str]] = {
     "bundle": (2, -1, "rootless tty,t writable"),
     "check": (0, 1, "bundle,b= config,f= json"),
+    "checkpoint": (
+        1,
+        1,
+        _CRIU + " parent-path= leave-running tcp-skip-in-flight link-remap status-fd# page-server= pre-dump",
+    ),
+    "completion": (1, 1, ""),
     "create": (1, 1, _CREATE),
     "delete": (1, 1, "force,f"),
     "exec": (
@@ -33,9 +42,15 @@ VERBS: dict[str, tuple[int, int, str]] = {
     "features": (0, 0, ""),
     "kill": (1, 2, "all,a"),
     "list": (0, 0, "format,f= quiet,q"),
+    "manual": (0, 1, ""),
     "pause": (1, 1, ""),
     "plan": (0, 1, "bundle,b= config,f= json"),
     "ps": (1, -1, "format,f="),
+    "restore": (
+        1,
+        1,
+        (_CRIU + " bundle,b= config,f= console-socket= pid-file= detach,d no-pivot no-subreaper lsm-profile= lsm-mount-context="),
+    ),
     "resume": (1, 1, ""),
     "run": (1, 1, _CREATE + " detach,d keep trace="),
     "spec": (0, 0, "bundle,b= rootless"),

@@ -53,7 +53,7 @@ def run(options: Options, args: list[str]) -> int:
         attached.watch(notify.fd, lambda: notify.forward(posix.getpid()))
     status = attached.wait(record["pid"])
     if not options.get("keep"):
-        _remove(options, record, creation.request.directory)
+        remove(options, record, creation.request.directory)
     return status
 
 
@@ -64,7 +64,7 @@ def _wait_for_word(notify: Notify, pid: int) -> None:
         pass  # a manager that is not there is not the container's failure
 
 
-def _remove(options: Options, record: Record, directory: str) -> None:
+def remove(options: Options, record: Record, directory: str) -> None:
     """Remove what the container held, unless a `delete` was quicker."""
     try:
         lock = state.lock(directory)

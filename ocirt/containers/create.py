@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from ocirt.containers.notify import Notify
+    from ocirt.plan import Plan
     from ocirt.spec.shape import Finding
     from ocirt.state import Record
 
@@ -47,6 +48,7 @@ class Creation:
 
             user = units.is_for_users() if rootless is None else rootless
             self.host.systemd = units.look(self.host.layout.mode, user=user)
+        self._config = config
         self._findings: list[Finding] = []
         self.spec = read_spec(request.bundle, config, rootless=unprivileged, warnings=self._findings)
         if "intelRdt" in self.spec["linux"]:
@@ -83,7 +85,7 @@ class Creation:
         request.state_root = self.root
         request.directory = state.directory(self.root, request.container_id)
         cgroups = cgroup_paths(self.spec, self.host, request)
-        plan = plan_create(self.spec, self.host, request, cgroups)
+        plan = self._plan(cgroups)
         if trace:
             from ocirt.kernel.trace import Trace  # noqa: PLC0415  (only when asked for)
 
@@ -123,6 +125,9 @@ class Creation:
             run.hook_state = hook_state(self.record)
         self.run = run
         return run
+
+    def _plan(self, cgroups: dict[str, str]) -> Plan:
+        return plan_create(self.spec, self.host, self.request, cgroups)
 
     def make(self) -> Record:
         """Walk the plan, up to an init that waits for `start` (or that runs, without the barrier). Raises Error, OSError."""
@@ -183,6 +188,8 @@ class Creation:
         }
         if kept := {name: linux[name] for name in _OF_ALL if name in linux}:
             record["linux"] = kept
+        if self._config != "config.json":
+            record["config"] = self._config  # `checkpoint` reads it again
         return record
 
     def _cgroup_record(self, cgroups: dict[str, str]) -> dict[str, Any]:

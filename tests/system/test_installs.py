@@ -12,6 +12,7 @@ import shutil
 import stat
 import subprocess
 import sys
+import zipfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -379,6 +380,21 @@ def test_nothing_is_compiled_at_the_second_start(installed: Installed, hostile: 
 def test_wheel_is_for_this_platform(wheel: Path) -> None:
     machine = os.uname().machine
     assert wheel.name == f"ocirt-{__version__}-py3-none-manylinux_2_17_{machine}.musllinux_1_1_{machine}.whl"
+
+
+def test_wheel_brings_completion_and_manual_pages(wheel: Path) -> None:
+    """For the environment's share/, as the clone's own command prints them."""
+    with zipfile.ZipFile(wheel) as archive:
+        names = [name for name in archive.namelist() if "/data/share/" in name]
+        shared = {name.partition("/data/share/")[2]: archive.read(name).decode() for name in names}
+    for place, shell in (
+        ("bash-completion/completions/ocirt", "bash"),
+        ("zsh/site-functions/_ocirt", "zsh"),
+        ("fish/vendor_completions.d/ocirt.fish", "fish"),
+    ):
+        assert shared[place] == run(ROOT / "build" / "ocirt", "completion", shell)
+    assert shared["man/man8/ocirt-run.8"] == run(ROOT / "build" / "ocirt", "manual", "run")
+    assert shared["man/man8/ocirt.8"] == run(ROOT / "build" / "ocirt", "manual")
 
 
 def test_pure_wheel(python: Python, place: Path, pure_wheel: Path, hostile: Hostile, tmp_path: Path) -> None:

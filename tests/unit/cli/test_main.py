@@ -74,12 +74,6 @@ def test_an_unknown_verb(cli: Cli, args: list[str]) -> None:
     assert "No help topic for 'nope'" in err
 
 
-def test_a_verb_that_is_not_there_yet(cli: Cli) -> None:
-    status, out, err = cli("checkpoint", "c1")
-    assert (status, out) == (1, "")
-    assert "checkpoint: not supported yet" in err
-
-
 @pytest.mark.parametrize("flag", ["-v", "--version"])
 def test_the_version(cli: Cli, flag: str) -> None:
     status, out, err = cli.bare(flag, name="ocirt")

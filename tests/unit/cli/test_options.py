@@ -16,6 +16,12 @@ RUNC = {
     "create": "--bundle -b --console-socket --pidfd-socket --pid-file --no-pivot --no-new-keyring --preserve-fds",
     "run": """--bundle -b --console-socket --pidfd-socket --detach -d --keep --pid-file --no-subreaper --no-pivot --no-new-keyring
         --preserve-fds""",
+    "checkpoint": """--image-path --work-path --parent-path --leave-running --tcp-established --tcp-skip-in-flight --link-remap
+        --ext-unix-sk --shell-job --lazy-pages --status-fd --page-server --file-locks --pre-dump --manage-cgroups-mode --empty-ns
+        --auto-dedup""",
+    "restore": """--console-socket --image-path --work-path --tcp-established --ext-unix-sk --shell-job --file-locks
+        --manage-cgroups-mode --bundle -b --detach -d --pid-file --no-subreaper --no-pivot --empty-ns --auto-dedup --lazy-pages
+        --lsm-profile --lsm-mount-context""",
     "start": "",
     "state": "",
     "features": "",
