@@ -14,6 +14,7 @@ from ocirt.errors import Error
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from typing import Any
 
     Record = dict[str, Any]
@@ -40,13 +41,15 @@ _FIELDS: tuple[tuple[str, type], ...] = (
 )
 
 
-def default_root() -> str:
-    """The state root when --root is not given.
+def default_root(environ: Mapping[bytes, bytes] | None = None) -> str:
+    """The state root when --root is not given; `environ` is the environment that counts, else what we were started with.
 
     It is below XDG_RUNTIME_DIR for a user, and for root of a user namespace unless USER is root (runc's rule: sudo in there).
     """
-    runtime = posix.environ.get(b"XDG_RUNTIME_DIR", b"")
-    if runtime and (posix.geteuid() != 0 or (posix.environ.get(b"USER") != b"root" and in_user_namespace())):
+    if environ is None:
+        environ = posix.environ
+    runtime = environ.get(b"XDG_RUNTIME_DIR", b"")
+    if runtime and (posix.geteuid() != 0 or (environ.get(b"USER") != b"root" and in_user_namespace())):
         return runtime.decode("utf-8", "surrogateescape").rstrip("/") + "/ocirt/runtime"
     return "/run/ocirt/runtime"
 

@@ -19,6 +19,8 @@ from ocirt.kernel.run import Run
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from ocirt.containers.console import Lent
 
 _CHUNK = 1 << 16
@@ -65,13 +67,18 @@ class _Copy:
 
 
 class Attached:
-    """The caller's side of a process: made before the clone, so that no signal is lost; then `wait`."""
+    """The caller's side of a process: made before the clone, so that no signal is lost; then `wait`.
+
+    watched: more descriptors to wait for while the process runs, and what to do when one is readable; it is waited for again as
+    long as that says True.
+    """
 
     def __init__(self, *, terminal: bool, subreaper: bool) -> None:
         self._terminal = terminal
         self._lent: Lent | None = None
         self._copies: list[_Copy] = []
         self._inner: list[int] = []
+        self.watched: dict[int, Callable[[], bool]] = {}
         # Blocked, not handled: an arriving signal waits until it can be passed on. The child starts with an empty mask again.
         # SIGPIPE is what writing to a closed pipe gives ourselves.
         blocked = set(range(1, 65)) - {_signal.SIGPIPE, 32, 33}
@@ -116,23 +123,29 @@ class Attached:
 
     def wait(self, pid: int) -> int:
         """Pass on signals and bytes until the process ends; its exit status, 128 + N for signal N. Raises OSError."""
+        status = self.wait_status(pid)
+        return posix.waitstatus_to_exitcode(status) if posix.WIFEXITED(status) else 128 + posix.WTERMSIG(status)
+
+    def wait_status(self, pid: int) -> int:
+        """`wait`, with a status as waitpid(2) gives it."""
         try:
             status = self._loop(pid)
             self._drain()
         finally:
             if self._lent is not None:
                 self._lent.restore()
-        return posix.waitstatus_to_exitcode(status) if posix.WIFEXITED(status) else 128 + posix.WTERMSIG(status)
+        return status
 
     def _loop(self, pid: int) -> int:
         poll = select.poll()
-        poll.register(self._signals, select.POLLIN)
+        for fd in (self._signals, *self.watched):
+            poll.register(fd, select.POLLIN)
         waiting: dict[int, _Copy] = {}  # by the descriptor that is polled for it
         for copy in self._copies:
             _wait_for(poll, waiting, copy.source, copy)
         status = _reap(pid)  # it may have ended before the first signal could tell
         while status is None:
-            for fd, _ in poll.poll() if waiting else ((self._signals, 0),):
+            for fd, _ in poll.poll() if waiting or self.watched else ((self._signals, 0),):
                 if fd == self._signals:
                     status = self._on_signal(pid)
                 elif fd in waiting:
@@ -146,6 +159,9 @@ class Attached:
                             _wait_for(poll, waiting, wanted, copy)
                         else:
                             self._end(copy)
+                elif status is None and fd in self.watched and not self.watched[fd]():
+                    poll.unregister(fd)
+                    del self.watched[fd]
         return status
 
     def _end(self, copy: _Copy) -> None:

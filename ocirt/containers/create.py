@@ -19,6 +19,7 @@ from ocirt.spec.load import read_spec
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from typing import Any
 
     from ocirt.spec.shape import Finding
     from ocirt.state import Record
@@ -27,17 +28,25 @@ if TYPE_CHECKING:
 class Creation:
     """A container on its way: `prepare` plans it, `make` makes it. What fails leaves nothing.
 
-    request, root: see ocirt.plan.Request, and the state root. config: the name of config.json in the bundle.
+    request, root: see ocirt.plan.Request, and the state root. config: the name of config.json in the bundle; `document`: what
+    would stand in it, for a caller who has no such file.
     """
 
-    def __init__(self, root: str, request: Request, config: str = "config.json", rootless: bool | None = None) -> None:
+    def __init__(
+        self,
+        root: str,
+        request: Request,
+        config: str = "config.json",
+        rootless: bool | None = None,
+        document: dict[str, Any] | None = None,
+    ) -> None:
         self.root = root
         self.request = request
         self.host = look()
         unprivileged = not self.host.root
         request.lenient_cgroups = unprivileged or self.host.user_namespace if rootless is None else rootless
         self._findings: list[Finding] = []
-        self.spec = read_spec(request.bundle, config, rootless=unprivileged, warnings=self._findings)
+        self.spec = read_spec(request.bundle, config, rootless=unprivileged, warnings=self._findings, document=document)
         self.record: Record = {}
         self.run: Run | None = None
 

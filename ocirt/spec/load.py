@@ -16,9 +16,16 @@ LIMIT = 32 << 20  # bytes; the largest config.json seen in the wild is a few hun
 
 
 def read_spec(
-    bundle: str, config: str = "config.json", *, rootless: bool = False, warnings: list[Finding] | None = None
+    bundle: str,
+    config: str = "config.json",
+    *,
+    rootless: bool = False,
+    warnings: list[Finding] | None = None,
+    document: dict[str, Any] | None = None,
 ) -> dict[str, Any]:
-    """The validated contents of `<bundle>/<config>`. Members that are null are left out, as Go's decoder has it.
+    """The validated contents of `<bundle>/<config>`, or `document` in their place.
+
+    Members that are null are left out, as Go's decoder has it.
 
     `rootless`: the runtime runs without root, so that a user namespace is needed and some settings cannot be had. `warnings` gets
     the findings that are none.
@@ -26,7 +33,9 @@ def read_spec(
     """
     from ocirt.spec.check import check  # noqa: PLC0415  (process.json and resources don't need it)
 
-    spec = _parse(_read(paths.join(bundle, config), f"JSON specification file {config}"), config)
+    spec = document
+    if spec is None:
+        spec = _parse(_read(paths.join(bundle, config), f"JSON specification file {config}"), config)
     findings = check(spec, rootless)
     refuse(findings, config)
     if warnings is not None:
