@@ -147,10 +147,11 @@ def save(where: str, record: Record) -> None:
 def write(where: str, record: Record) -> None:
     """Write the record beside the one that is read, which `publish` replaces by it. Raises OSError."""
     kept = {"version": VERSION} | {key: value for key, value in record.items() if key != "directory"}
-    _write_file(f"{where}/.{_FILE}", jsonlite.dumps(kept).encode())
+    write_file(f"{where}/.{_FILE}", jsonlite.dumps(kept).encode())
 
 
-def _write_file(path: str, data: bytes) -> None:
+def write_file(path: str, data: bytes) -> None:
+    """Write all of `data` to a file of ours (0600). Raises OSError."""
     flags = posix.O_WRONLY | posix.O_CREAT | posix.O_TRUNC | posix.O_NOFOLLOW | posix.O_CLOEXEC
     fd = posix.open(path, flags, 0o600)
     try:
@@ -162,7 +163,7 @@ def _write_file(path: str, data: bytes) -> None:
 
 def keep_seccomp(where: str, section: Record) -> None:
     """Keep config.json's seccomp section, which may be ten times the rest. Raises OSError."""
-    _write_file(f"{where}/{_SECCOMP}", jsonlite.dumps(section).encode())
+    write_file(f"{where}/{_SECCOMP}", jsonlite.dumps(section).encode())
 
 
 def load_seccomp(record: Record) -> Record | None:
