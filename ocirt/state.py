@@ -14,6 +14,7 @@ from ocirt.errors import Error
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from typing import Any
 
     Record = dict[str, Any]
@@ -56,13 +57,15 @@ _SHAPE: dict[str, Any] = {
 }
 
 
-def default_root() -> str:
-    """The state root when --root is not given.
+def default_root(environ: Mapping[bytes, bytes] | None = None) -> str:
+    """The state root when --root is not given; `environ` is the environment that counts, else what we were started with.
 
     It is below XDG_RUNTIME_DIR for a user, and for root of a user namespace unless USER is root (runc's rule: sudo in there).
     """
-    runtime = posix.environ.get(b"XDG_RUNTIME_DIR", b"")
-    if runtime and (posix.geteuid() != 0 or (posix.environ.get(b"USER") != b"root" and in_user_namespace())):
+    if environ is None:
+        environ = posix.environ
+    runtime = environ.get(b"XDG_RUNTIME_DIR", b"")
+    if runtime and (posix.geteuid() != 0 or (environ.get(b"USER") != b"root" and in_user_namespace())):
         return runtime.decode("utf-8", "surrogateescape").rstrip("/") + "/ocirt/runtime"
     return "/run/ocirt/runtime"
 
@@ -256,10 +259,11 @@ def save(where: str, record: Record) -> None:
 def write(where: str, record: Record) -> None:
     """Write the record beside the one that is read, which `publish` replaces by it. Raises OSError."""
     kept = {"version": VERSION} | {key: value for key, value in record.items() if key != "directory"}
-    _write_file(f"{where}/.{_FILE}", jsonlite.dumps(kept).encode())
+    write_file(f"{where}/.{_FILE}", jsonlite.dumps(kept).encode())
 
 
-def _write_file(path: str, data: bytes) -> None:
+def write_file(path: str, data: bytes) -> None:
+    """Write all of `data` to a file of ours (0600). Raises OSError."""
     flags = posix.O_WRONLY | posix.O_CREAT | posix.O_TRUNC | posix.O_NOFOLLOW | posix.O_CLOEXEC
     fd = posix.open(path, flags, 0o600)
     try:
@@ -271,7 +275,7 @@ def _write_file(path: str, data: bytes) -> None:
 
 def keep_seccomp(where: str, section: Record) -> None:
     """Keep config.json's seccomp section, which may be ten times the rest. Raises OSError."""
-    _write_file(f"{where}/{_SECCOMP}", jsonlite.dumps(section).encode())
+    write_file(f"{where}/{_SECCOMP}", jsonlite.dumps(section).encode())
 
 
 def load_seccomp(record: Record) -> Record | None:

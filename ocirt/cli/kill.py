@@ -23,21 +23,26 @@ def run(options: Options, args: list[str]) -> int:
     that is none, Error("kernel").
     """
     record = state.load(options.root, args[0])
-    number = _number(args[1] if len(args) > 1 and args[1] else "TERM")
     try:
-        if number == _SIGKILL and record["namespaces"].get("pid") != "" and _has_cgroup(record):
-            # No pid namespace of its own: the death of init does not end the others.
-            from ocirt.cgroups import control  # noqa: PLC0415
-
-            if not state.init_alive(record) and not control.processes(record["cgroup"]):
-                raise Error("state", "container not running")
-            control.kill(record["cgroup"], _SIGKILL)
-        else:
-            _signal_init(record, number)
+        kill(record, args[1] if len(args) > 1 and args[1] else "TERM")
     except Error as err:
         if err.code != "state" or not options.get("all"):
             raise
     return 0
+
+
+def kill(record: Record, name: str) -> None:
+    """Send a signal, by name or number, to a container. Raises Error as `run`."""
+    number = _number(name)
+    if number == _SIGKILL and record["namespaces"].get("pid") != "" and _has_cgroup(record):
+        # No pid namespace of its own: the death of init does not end the others.
+        from ocirt.cgroups import control  # noqa: PLC0415
+
+        if not state.init_alive(record) and not control.processes(record["cgroup"]):
+            raise Error("state", "container not running")
+        control.kill(record["cgroup"], _SIGKILL)
+    else:
+        _signal_init(record, number)
 
 
 def _number(text: str) -> int:

@@ -53,7 +53,10 @@ def run(options: Options, args: list[str]) -> int:
         return 0
     attached.created()
     status = attached.wait(record["pid"])
-    remove(options, record, request.directory)
+    if said := remove(record, request.directory):
+        from ocirt.cli.delete import warn  # noqa: PLC0415
+
+        warn(options, said)
     return status
 
 

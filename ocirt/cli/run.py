@@ -14,6 +14,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from ocirt.cli.options import Options
     from ocirt.containers.attach import Attached
+    from ocirt.containers.create import Creation
     from ocirt.containers.notify import Notify
     from ocirt.state import Record
 
@@ -29,9 +30,28 @@ def run(options: Options, args: list[str]) -> int:
         terminal = bool(creation.request.console)
         attached = Attached(terminal=terminal, subreaper=not options.get("no-subreaper"))
         creation.request.pipes = not terminal
-    program = creation.prepare(absolute(options.get("trace")))
+    creation.prepare(absolute(options.get("trace")))
+    record = launch(creation, attached)
+    notify = creation.notify
+    if attached is None:
+        if notify is not None:
+            _wait_for_word(notify, record["pid"])
+        return 0
+    if notify is not None:
+        attached.watch(notify.fd, lambda: notify.forward(posix.getpid()), at_end=True)
+    status = attached.wait(record["pid"])
+    if not options.get("keep") and (said := remove(record, creation.request.directory)):
+        from ocirt.cli.delete import warn  # noqa: PLC0415
+
+        warn(options, said)
+    return status
+
+
+def launch(creation: Creation, attached: Attached | None) -> Record:
+    """From a prepared container to one whose program runs. Raises Error, OSError, with nothing left."""
     if attached is not None:
-        attached.streams(program)
+        assert creation.run is not None
+        attached.streams(creation.run)
     record = creation.make()
     if attached is not None:
         attached.created()
@@ -44,17 +64,7 @@ def run(options: Options, args: list[str]) -> int:
         except BaseException:
             creation.undo()
             raise
-    notify = creation.notify
-    if attached is None:
-        if notify is not None:
-            _wait_for_word(notify, record["pid"])
-        return 0
-    if notify is not None:
-        attached.watch(notify.fd, lambda: notify.forward(posix.getpid()))
-    status = attached.wait(record["pid"])
-    if not options.get("keep"):
-        remove(options, record, creation.request.directory)
-    return status
+    return record
 
 
 def _wait_for_word(notify: Notify, pid: int) -> None:
@@ -64,17 +74,14 @@ def _wait_for_word(notify: Notify, pid: int) -> None:
         pass  # a manager that is not there is not the container's failure
 
 
-def remove(options: Options, record: Record, directory: str) -> None:
-    """Remove what the container held, unless a `delete` was quicker."""
+def remove(record: Record, directory: str) -> list[str]:
+    """Remove what a container that has ended held, unless a `delete` was quicker. Returns what its poststop hooks complain of."""
     try:
         lock = state.lock(directory)
     except Error as err:
         if err.code == "not-found":
-            return
+            return []
         raise
     said = destroy(record, directory)
     posix.close(lock)
-    if said:
-        from ocirt.cli.delete import warn  # noqa: PLC0415
-
-        warn(options, said)
+    return said

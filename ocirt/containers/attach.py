@@ -74,7 +74,7 @@ class Attached:
         self._lent: Lent | None = None
         self._copies: list[_Copy] = []
         self._inner: list[int] = []
-        self._watched: dict[int, Callable[[], bool]] = {}
+        self._watched: dict[int, tuple[Callable[[], bool], bool]] = {}
         # Blocked, not handled: an arriving signal waits until it can be passed on. The child starts with an empty mask again.
         # SIGPIPE is what writing to a closed pipe gives ourselves.
         blocked = set(range(1, 65)) - {_signal.SIGPIPE, 32, 33}
@@ -111,9 +111,12 @@ class Attached:
         # Two numbers for it: each direction waits for something else of the same terminal.
         self._copies = [_Copy(0, master), _Copy(posix.dup(master), 1)]
 
-    def watch(self, fd: int, action: Callable[[], bool]) -> None:
-        """While the process runs, call `action` whenever `fd` can be read, until it returns true or fails."""
-        self._watched[fd] = action
+    def watch(self, fd: int, action: Callable[[], bool], *, at_end: bool = False) -> None:
+        """While the process runs, call `action` whenever `fd` can be read, until it returns true or fails.
+
+        `at_end`: also for what came before the process's end, and was not seen.
+        """
+        self._watched[fd] = action, at_end
 
     def created(self) -> None:
         """After the clone: the inner ends are init's alone."""
@@ -123,29 +126,33 @@ class Attached:
 
     def wait(self, pid: int) -> int:
         """Pass on signals and bytes until the process ends; its exit status, 128 + N for signal N. Raises OSError."""
+        status = self.wait_status(pid)
+        return posix.waitstatus_to_exitcode(status) if posix.WIFEXITED(status) else 128 + posix.WTERMSIG(status)
+
+    def wait_status(self, pid: int) -> int:
+        """`wait`, with a status as waitpid(2) gives it."""
         try:
             status = self._loop(pid)
             self._drain()
         finally:
             if self._lent is not None:
                 self._lent.restore()
-        return posix.waitstatus_to_exitcode(status) if posix.WIFEXITED(status) else 128 + posix.WTERMSIG(status)
+        return status
 
     def _loop(self, pid: int) -> int:
         poll = select.poll()
-        poll.register(self._signals, select.POLLIN)
+        for fd in (self._signals, *self._watched):
+            poll.register(fd, select.POLLIN)
         waiting: dict[int, _Copy] = {}  # by the descriptor that is polled for it
         for copy in self._copies:
             _wait_for(poll, waiting, copy.source, copy)
-        for fd in self._watched:
-            poll.register(fd, select.POLLIN)
         status = _reap(pid)  # it may have ended before the first signal could tell
         while status is None:
             for fd, _ in poll.poll() if waiting or self._watched else ((self._signals, 0),):
                 if fd == self._signals:
                     status = self._on_signal(pid)
                 elif fd in self._watched:
-                    if self._done(fd):
+                    if status is None and self._done(fd):
                         poll.unregister(fd)
                 elif fd in waiting:
                     copy = waiting[fd]
@@ -162,7 +169,7 @@ class Attached:
 
     def _done(self, fd: int) -> bool:
         try:
-            done = self._watched[fd]()
+            done = self._watched[fd][0]()
         except OSError:
             done = True  # nothing of the process's own
         if done:
@@ -188,7 +195,7 @@ class Attached:
 
     def _drain(self) -> None:
         """What the process wrote before its end. Others may hold its streams for longer: they are not waited for."""
-        for fd in tuple(self._watched):
+        for fd in [fd for fd, (_, at_end) in self._watched.items() if at_end]:
             last = select.poll()
             last.register(fd, select.POLLIN)
             if last.poll(0):

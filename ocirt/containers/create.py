@@ -34,10 +34,18 @@ _OF_ALL = ("personality", "memoryPolicy")  # of /linux, and said of every proces
 class Creation:
     """A container on its way: `prepare` plans it, `make` makes it. What fails leaves nothing.
 
-    request, root: see ocirt.plan.Request, and the state root. config: the name of config.json in the bundle.
+    request, root: see ocirt.plan.Request, and the state root. config: the name of config.json in the bundle; `document`: what
+    would stand in it, for a caller who has no such file.
     """
 
-    def __init__(self, root: str, request: Request, config: str = "config.json", rootless: bool | None = None) -> None:
+    def __init__(
+        self,
+        root: str,
+        request: Request,
+        config: str = "config.json",
+        rootless: bool | None = None,
+        document: dict[str, Any] | None = None,
+    ) -> None:
         self.root = root
         self.request = request
         self.host = look()
@@ -50,7 +58,7 @@ class Creation:
             self.host.systemd = units.look(self.host.layout.mode, user=user)
         self._config = config
         self._findings: list[Finding] = []
-        self.spec = read_spec(request.bundle, config, rootless=unprivileged, warnings=self._findings)
+        self.spec = read_spec(request.bundle, config, rootless=unprivileged, warnings=self._findings, document=document)
         if "intelRdt" in self.spec["linux"]:
             from ocirt.cgroups import resctrl  # noqa: PLC0415  (only for who asks)
 

@@ -19,9 +19,16 @@ _MANY = 1 << 20
 
 
 def read_spec(
-    bundle: str, config: str = "config.json", *, rootless: bool = False, warnings: list[Finding] | None = None
+    bundle: str,
+    config: str = "config.json",
+    *,
+    rootless: bool = False,
+    warnings: list[Finding] | None = None,
+    document: dict[str, Any] | None = None,
 ) -> dict[str, Any]:
-    """The validated contents of `<bundle>/<config>`. Members that are null are left out, as Go's decoder has it.
+    """The validated contents of `<bundle>/<config>`, or `document` in their place.
+
+    Members that are null are left out, as Go's decoder has it.
 
     `rootless`: the runtime runs without root, so that a user namespace is needed and some settings cannot be had. `warnings` gets
     the findings that are none.
@@ -29,7 +36,7 @@ def read_spec(
     """
     from ocirt.spec.check import check  # noqa: PLC0415  (process.json and resources don't need it)
 
-    spec = read_document(bundle, config)
+    spec = read_document(bundle, config) if document is None else document
     findings = check(spec, rootless)
     refuse(findings, config)
     if warnings is not None:

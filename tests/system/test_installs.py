@@ -12,6 +12,7 @@ import shutil
 import stat
 import subprocess
 import sys
+import tempfile
 import zipfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -434,3 +435,62 @@ def test_there_are_two_pythons() -> None:
     if len(PYTHONS) < 2:
         pytest.skip(f"this machine has one Python from 3.11 on: {PYTHONS}")
     assert PYTHONS[0].path != PYTHONS[1].path
+
+
+# The library, as an installed package: the zygote starts from there, with another user, and protects the interpreter its own way.
+
+_REQUEST = """
+import ocirt
+from ocirt.zygote import client
+try:
+    client.tell({"do": "start", "root": "/nowhere", "id": "nobody"})
+except ocirt.Error as err:
+    print(err, ocirt.__path__[0])
+"""
+_CONTAINER = """
+import ocirt, os, sys
+source = "import os, socket; print(os.getuid(), open('/proc/self/uid_map').read().split()); print(socket.if_nameindex())"
+mounts = ocirt.host_python()
+done = ocirt.run([sys.executable, "-c", source], mounts=mounts, capture_output=True, text=True)
+print(done.stdout + done.stderr, end="")
+with ocirt.Container.create(["sleep", "1000"], mounts=mounts) as box:
+    box.start()
+    print(box.exec(["echo", "x"], capture_output=True).stdout, box.root)
+try:
+    ocirt.run(["true"], memory="64MiB", mounts=mounts)
+except ocirt.Error as err:
+    print(err)
+"""
+
+
+@pytest.fixture(scope="session", params=["wheel", "pure"])
+def library(request: pytest.FixtureRequest, python: Python, place: Path) -> Path:
+    """The Python of a virtual environment with ocirt in it."""
+    kind: str = request.param
+    target = place / f"library-{kind}-{python.version}"
+    target.mkdir()
+    wheel: Path = request.getfixturevalue("wheel" if kind == "wheel" else "pure_wheel")
+    command = into_venv(python, target, wheel)
+    assert list(target.glob("lib/*/site-packages/ocirt/py.typed"))
+    return command.parent / "python"
+
+
+@pytest.mark.parametrize("circumstance", circumstances())
+def test_the_librarys_zygote_starts(library: Path, circumstance: str) -> None:
+    prefix, closed = circumstances()[circumstance]
+    reach = enterable(os.path.realpath(library)) if closed else []
+    assert (
+        run(*reach, *prefix, library, "-c", _REQUEST)
+        == f"container does not exist {next(library.parents[1].glob('lib/*/*/ocirt'))}\n"
+    )
+
+
+def test_the_library_without_root(library: Path, no_leaks: list[Path]) -> None:
+    """A user namespace, this Python bound into an empty root, no network, and no cgroup, which is said."""
+    user = Path(tempfile.mkdtemp(prefix="ocirt-test-user-"))
+    no_leaks.append(user)
+    os.chown(user, 65534, 65534)
+    reach = enterable(os.path.realpath(library))
+    lines = run(*reach, *NOBODY, library, "-c", _CONTAINER, XDG_RUNTIME_DIR=str(user), HOME=str(user)).splitlines()
+    assert lines[:3] == ["0 ['0', '65534', '1']", "[(1, 'lo')]", f"b'x\\n' {user}/ocirt/runtime"]
+    assert re.search(r"/linux/resources.*cgroup", lines[3])
