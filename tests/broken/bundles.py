@@ -135,11 +135,7 @@ DOCUMENTS: dict[str, tuple[dict[str, Any], str, str]] = {
     "mount over proc": ({"/mounts/-": {"destination": "/proc/sys", "type": "tmpfs"}}, "/mounts/7/destination", "inside /proc"),
     "neither type nor bind": ({"/mounts/-": {"destination": "/x"}}, "/mounts/7/options", "neither a bind mount"),
     "swap without memory": ({"/linux/resources/memory": {"swap": 1}}, "/linux/resources/memory/swap", "needs one of memory"),
-    "notify as default": (
-        {"/linux/seccomp": {"defaultAction": "SCMP_ACT_NOTIFY"}},
-        "/linux/seccomp/defaultAction",
-        "cannot be the default",
-    ),
+    "notify nobody": ({"/linux/seccomp": {"defaultAction": "SCMP_ACT_NOTIFY"}}, "/linux/seccomp", "socket of an agent"),
     "errno of nothing": (
         {"/linux/seccomp": {"defaultAction": "SCMP_ACT_ALLOW", "defaultErrnoRet": 1}},
         "/linux/seccomp/defaultErrnoRet",

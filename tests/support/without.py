@@ -432,7 +432,7 @@ def private_state() -> None:
         posix.close(fd)
 
     replace(state, "reserve", reserve)
-    replace(state, "_write_file", write_file)
+    replace(state, "write_file", write_file)
 
 
 def cgroups_read_only() -> None:
