@@ -32,22 +32,23 @@ REFUSED = (
     r'lacks "(process|root|linux|cwd|containerID|hostID|size|access|type|major|minor|path|defaultAction|allow|class)"',
     r"args must not be empty|name of the program is empty|is empty|an empty name",
     r"there is no mount namespace|a second namespace of the type|needs a mapping of|without a user namespace",
-    r"needs a UTS namespace|offsets without a time namespace|has no namespace of its own for it",
+    r"needs a UTS namespace|offsets (without|for) a time namespace|has no namespace of its own for it|without a network namespace",
     # strings that the kernel could not take
     r"NUL character|has \d+ bytes|is not an absolute path|is not absolute",
     r"is not a version|not supported",
     r'has no "="|no name before the "="|is not an environment variable',
     # names
     r"is not a resource limit|is given twice|is not known here|is the same for the whole host",
-    r"is not the name of a kernel parameter",
+    r"is not the name of a (kernel parameter|device|network device)|invalid network device name|is the name of two devices",
+    r"invalid intelRdt\.ClosID|does not begin with (L3|MB)|has more than one line|limits nothing",
     r'conflicts with the property "hostname"|is not the size of a page|is not a file of a cgroup|is not a list of numbers',
     # numbers
     r"out of range|is above|is below|stands for no one|maps no ids|beyond the last id|overlaps|entries|needs one of memory",
     r"is not mapped|effective but not permitted|gives the device no weight|returns no errno|without access|is not an access",
-    r"without a listener|cannot be the default|cannot be used for write",
+    r"without a listener|listenerPath is not set",
     # mounts
     r"a bind mount (needs a source|takes no options)|neither a bind mount nor|cannot be of the type|inside /proc",
-    r"only a bind mount can be id-mapped|idmap needs mappings|without \"[ug]idMappings\"",
+    r"only a bind mount can be id-mapped|idmap needs mappings|needs both uids and gids mapped|without \"[ug]idMappings\"",
 )
 
 

@@ -17,10 +17,13 @@ FILESYSTEM = "tests/system/test_filesystem.py::"
 PROCESS = "tests/system/test_process.py::"
 NAMESPACES = "tests/system/test_namespaces.py::"
 FILTER = "tests/system/test_seccomp_filter.py::"
+SCHEDULING = "tests/system/test_scheduling.py::"
+AFFINITY = SCHEDULING + "test_affinity_of_exec"
+IDMAP = "tests/system/test_idmap.py::test_mappings_of_its_own"
+UNIT = "tests/unit/"
 
 Row = tuple[str, str]
 
-NOT_YET = "not: refused by name, see the test beside; not supported yet"
 OTHER_PLATFORM = "not: for another platform; a warning says that it is ignored, see the test beside"
 NO_LIMIT = "not: kernels have no such limit any more; a warning says that it is ignored, see the test beside"
 HOOKS = ("prestart", "createRuntime", "createContainer", "startContainer", "poststart", "poststop")
@@ -80,49 +83,90 @@ def _process() -> dict[str, Row]:
     return rows
 
 
-def _refused() -> dict[str, Row]:
-    """What this version refuses by name: the row moves to the others with the property."""
-    policies = ("OTHER", "FIFO", "RR", "BATCH", "ISO", "IDLE", "DEADLINE")
-    flags = ("RESET_ON_FORK", "RECLAIM", "DL_OVERRUN", "KEEP_POLICY", "KEEP_PARAMS", "UTIL_CLAMP_MIN", "UTIL_CLAMP_MAX")
-    modes = ("DEFAULT", "BIND", "INTERLEAVE", "WEIGHTED_INTERLEAVE", "PREFERRED", "PREFERRED_MANY", "LOCAL")
-    clocks = (f"/{clock}{part}" for clock in ("boottime", "monotonic") for part in ("", "/secs", "/nanosecs"))
-    sections: dict[str, tuple[str, ...]] = {
-        "/process/apparmorProfile": ("",),
-        "/process/selinuxLabel": ("",),
-        "/process/ioPriority": ("", "/class", "/priority", *(f"/class=IOPRIO_CLASS_{kind}" for kind in ("RT", "BE", "IDLE"))),
-        "/process/scheduler": (
-            *("", "/policy", "/nice", "/priority", "/flags", "/runtime", "/deadline", "/period"),
-            *(f"/policy=SCHED_{policy}" for policy in policies),
-            *(f"/flags/*=SCHED_FLAG_{flag}" for flag in flags),
+def _treatment() -> dict[str, Row]:
+    """How the kernel treats processes, and who confines them."""
+    rows: dict[str, Row] = {}
+    scheduler = "/process/scheduler"
+    asked = {
+        **dict.fromkeys(("", "/policy", "/nice", "/policy=SCHED_BATCH"), f"{SCHEDULING}test_scheduler[asked0-found0]"),
+        "/policy=SCHED_OTHER": f"{SCHEDULING}test_scheduler[asked1-found1]",
+        "/policy=SCHED_IDLE": f"{SCHEDULING}test_scheduler[asked2-found2]",
+        **dict.fromkeys(
+            ("/runtime", "/deadline", "/period", "/policy=SCHED_DEADLINE"), f"{SCHEDULING}test_scheduler[asked3-found3]"
         ),
-        "/process/execCPUAffinity": ("", "/initial", "/final"),
-        "/linux/netDevices": ("", "/{}/name"),
-        "/linux/mountLabel": ("",),
-        "/linux/intelRdt": ("", "/closID", "/schemata", "/l3CacheSchema", "/memBwSchema", "/enableMonitoring"),
-        "/linux/memoryPolicy": (
-            *("", "/mode", "/nodes", "/flags"),
-            *(f"/mode=MPOL_{mode}" for mode in modes),
-            *(f"/flags/*=MPOL_F_{flag}" for flag in ("NUMA_BALANCING", "RELATIVE_NODES", "STATIC_NODES")),
+        **dict.fromkeys(
+            ("/flags", "/flags/*=SCHED_FLAG_RESET_ON_FORK", "/policy=SCHED_FIFO"), f"{SCHEDULING}test_real_time[asked0-found0]"
         ),
-        "/linux/personality": ("", "/domain", "/flags", "/domain=LINUX", "/domain=LINUX32"),
-        "/linux/timeOffsets": ("", *clocks),
-        "/linux/resources/network/classID": ("",),
-        "/linux/resources/network/priorities": ("", "/*/name", "/*/priority"),
-        "/linux/resources/rdma": ("", "/{}/hcaHandles", "/{}/hcaObjects"),
-        "/linux/seccomp/listenerPath": ("",),
-        "/mounts/*/uidMappings": MAPPING_PARTS,
-        "/mounts/*/gidMappings": MAPPING_PARTS,
+        **dict.fromkeys(("/priority", "/policy=SCHED_RR"), f"{SCHEDULING}test_real_time[asked1-found1]"),
+        "/policy=SCHED_ISO": "not: the number is reserved; no kernel has the policy, and each says so (EINVAL)",
+        **{
+            f"/flags/*=SCHED_FLAG_{name}": "not: has no effect that a test could see from outside; the kernel takes the number"
+            for name in ("RECLAIM", "DL_OVERRUN", "KEEP_POLICY", "KEEP_PARAMS", "UTIL_CLAMP_MIN", "UTIL_CLAMP_MAX")
+        },
     }
-    rows = {}
-    for section, parts in sections.items():
-        place = "/mounts/0/uidMappings" if section.startswith("/mounts") else section
-        for part in parts:
-            rows[section + part] = (f"{BROKEN}test_unsupported[{place}]", NOT_YET)
-    rows["/linux/resources/network"] = rows["/linux/resources/network/classID"]
-    rows["/linux/seccomp/listenerMetadata"] = (
-        BROKEN + "test_error[/linux/seccomp/listenerMetadata without a listener]",
-        "not: has no meaning without listenerPath, and is refused, see the test beside",
+    rows |= {scheduler + part: (step(scheduler + part), shown) for part, shown in asked.items()}
+    place = "/process/ioPriority"
+    for part in ("", "/class", "/priority", "/class=IOPRIO_CLASS_BE"):
+        rows[place + part] = (step(place + part), f"{SCHEDULING}test_io_priority[asked0-found0]")
+    for name, number in (("RT", 1), ("IDLE", 2)):
+        entry = f"{place}/class=IOPRIO_CLASS_{name}"
+        rows[entry] = (step(entry), f"{SCHEDULING}test_io_priority[asked{number}-found{number}]")
+    for part in ("", "/initial", "/final"):
+        rows["/process/execCPUAffinity" + part] = (UNIT + "plan/test_scheduling.py::test_affinity[True-init]", AFFINITY)
+    place = "/linux/memoryPolicy"
+    policies = {
+        "/mode=MPOL_INTERLEAVE": "policy0-interleave:0",
+        **dict.fromkeys(
+            ("", "/mode", "/nodes", "/flags", "/mode=MPOL_BIND", "/flags/*=MPOL_F_STATIC_NODES"), "policy1-bind=static:0"
+        ),
+        "/flags/*=MPOL_F_RELATIVE_NODES": "policy2-prefer=relative:0",
+        "/mode=MPOL_PREFERRED_MANY": "policy3-prefer (many):0",
+        "/mode=MPOL_PREFERRED": "policy4-local",
+        "/mode=MPOL_LOCAL": "policy5-local",
+        "/mode=MPOL_DEFAULT": "policy6-default",
+    }
+    for part, shown in policies.items():
+        rows[place + part] = (step(place + part), f"{SCHEDULING}test_memory_policy[{shown}]")
+    for part in ("/mode=MPOL_WEIGHTED_INTERLEAVE", "/flags/*=MPOL_F_NUMA_BALANCING"):
+        rows[place + part] = (step(place + part), "not: shows only on a machine with several memory nodes; the tests have one")
+    for part, shown in {
+        "": "LINUX32-8",
+        "/domain": "LINUX32-8",
+        "/domain=LINUX32": "LINUX32-8",
+        "/domain=LINUX": "LINUX-0",
+    }.items():
+        rows["/linux/personality" + part] = (step("/linux/personality" + part), f"{SCHEDULING}test_personality[{shown}]")
+    rows["/linux/personality/flags"] = (
+        UNIT + "spec/test_scheduling.py::test_flags_of_a_personality_are_ignored",
+        "not: the specification knows no flags; what stands there is ignored, see the test beside",
     )
+    rows["/process/apparmorProfile"] = (step("/process/apparmorProfile"), "tests/system/test_label.py::test_a_profile")
+    for entry in ("/process/selinuxLabel", "/linux/mountLabel"):
+        rows[entry] = (step(entry), "not: no kernel that the tests run on has SELinux enabled")
+    return rows
+
+
+def _from_the_host() -> dict[str, Row]:
+    """Clocks, devices, groups, id mappings of mounts."""
+    rows: dict[str, Row] = {}
+    for part in ("", *(f"/{clock}{part}" for clock in ("boottime", "monotonic") for part in ("", "/secs", "/nanosecs"))):
+        rows["/linux/timeOffsets" + part] = (step("/linux/timeOffsets" + part), "tests/system/test_time.py::test_offsets")
+    for part in ("", "/{}/name"):
+        shown = "tests/system/test_netdevices.py::test_it_brings_what_it_has[eth7-False]"
+        rows["/linux/netDevices" + part] = (step("/linux/netDevices" + part), shown)
+    for part in ("", "/closID", "/schemata", "/l3CacheSchema", "/memBwSchema", "/enableMonitoring"):
+        shown = "test_a_group_with_a_name_and_schemata" if part == "/closID" else "test_a_group_of_its_own[False]"
+        rows["/linux/intelRdt" + part] = (step("/linux/intelRdt" + part), f"tests/system/test_resctrl.py::{shown}")
+    for kind in ("uid", "gid"):
+        for part in MAPPING_PARTS:
+            entry = f"/mounts/*/{kind}Mappings{part}"
+            rows[entry] = (step(entry), IDMAP)
+    network = RESOURCES + "/network"
+    for part in ("", "/classID", "/priorities", "/priorities/*/name", "/priorities/*/priority"):
+        shown = "tests/system/test_resources.py::test_class_and_priorities_of_packets"
+        rows[network + part] = (step(network + part), shown)
+    for part in ("", "/{}/hcaHandles", "/{}/hcaObjects"):
+        rows[RESOURCES + "/rdma" + part] = (step(RESOURCES + "/rdma" + part), "tests/system/test_resources.py::test_rdma")
     return rows
 
 
@@ -188,9 +232,12 @@ def _seccomp() -> dict[str, Row]:
         action = f"SCMP_ACT_{name}"
         rows[f"{place}/defaultAction={action}"] = (f"{PLAN}test_default_action[{action}]", f"{EFFECT}test_default_action[{name}]")
         rows[f"{rule}/action={action}"] = (f"{PLAN}test_action[{action}]", f"{EFFECT}test_action[{name}]")
+    agent = "tests/system/test_seccomp_agent.py::"
+    rows[place + "/listenerPath"] = (step(place + "/listenerPath"), agent + "test_create_start_and_exec")
+    rows[place + "/listenerMetadata"] = (step(place + "/listenerMetadata"), agent + "test_create_start_and_exec")
     rows[place + "/defaultAction=SCMP_ACT_NOTIFY"] = (
-        BROKEN + "test_error[/linux/seccomp/defaultAction default]",
-        "not: init could not hand the listener over under it, so it is refused, as by runc",
+        f"{PLAN}test_default_action[SCMP_ACT_NOTIFY]",
+        agent + "test_any_call_may_be_notified[run]",
     )
     rows[rule + "/action=SCMP_ACT_NOTIFY"] = (f"{PLAN}test_action[SCMP_ACT_NOTIFY]", FILTER + "test_a_supervisor_answers")
     for name in ("NE", "LT", "LE", "EQ", "GE", "GT", "MASKED_EQ"):
@@ -243,7 +290,7 @@ def table() -> dict[str, Row]:
             rows[entry] = (step(entry), effect(f"/linux/{kind}Mappings/*/containerID"))
     for name in ("windows", "solaris", "vm", "zos", "freebsd"):
         rows["/" + name] = (f"{ACCEPTED}test_other_platforms[{name}]", OTHER_PLATFORM)
-    return rows | _own() | _process() | _resources() | _seccomp() | _refused()
+    return rows | _own() | _process() | _resources() | _seccomp() | _treatment() | _from_the_host()
 
 
 def document() -> str:

@@ -21,13 +21,10 @@ from ocirt.seccomp.compile import compile_filter
 from ocirt.seccomp.tables import ACTIONS, ARCHITECTURES, FLAGS
 from ocirt.spec.check import check
 from tests.support.bundle import default_config
+from tests.unit.plan.cases import Case, Changes, more
 from tests.unit.plan.plans import MAPPING, host, made, request
 from tests.unit.seccomp import bpf
 from tests.unit.spec.documents import put
-
-Changes = dict[str, Any]
-# changes to the default configuration, operation, arguments by name (those that count), cgroup version
-Case = tuple[Changes, str, Changes, str]
 
 
 def case(operation: str, arguments: Changes, changes: Changes, mode: str = "v2") -> Case:
@@ -238,6 +235,7 @@ CASES: dict[str, Case] = {
         )
         for part in ("", "/*/type", "/*/soft", "/*/hard")
     },
+    **more(),
 }
 
 
@@ -271,7 +269,7 @@ def test_step(entry: str) -> None:
     changes, operation, arguments, mode = CASES[entry]
 
     def there(config: dict[str, Any], console: str) -> bool:
-        plan = made(config, host(mode), request(console=console))
+        plan = made(config, host(mode, rdt=True, modules=("AppArmor", "SELinux")), request(console=console))
         return any(step[1] == operation and _fits(named(operation, step[2]), arguments) for step in plan)
 
     assert there(configuration(changes), "socket" if changes.get("/process/terminal") else "")
@@ -321,7 +319,7 @@ def _value(action: str) -> int:
     return ACTIONS[action] | (1 if action in ("SCMP_ACT_ERRNO", "SCMP_ACT_TRACE") else 0)
 
 
-@pytest.mark.parametrize("action", [action for action in ACTIONS if action != "SCMP_ACT_NOTIFY"])
+@pytest.mark.parametrize("action", ACTIONS)
 def test_default_action(action: str) -> None:
     other = "SCMP_ACT_LOG" if action == "SCMP_ACT_ALLOW" else "SCMP_ACT_ALLOW"
     section = {"defaultAction": action, "syscalls": [{"names": ["fchmodat2"], "action": other}]}
