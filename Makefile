@@ -7,7 +7,7 @@ PACKAGES = ocirt
 SOURCES = $(shell find $(PACKAGES) -name '*.py')
 VENV = build/venv
 PIP = 26.3
-CHECKED = $(wildcard ocirt launcher tests bench conformance)
+CHECKED = $(wildcard ocirt images launcher tests bench conformance)
 
 .PHONY: all build run test lint test-all test-unit test-system test-v2 test-vm test-vm-systemd conformance bench clean needs needs-test \
 	needs-vm needs-conformance
@@ -85,8 +85,8 @@ $(VENV)/ready: pyproject.toml
 	rm -rf $(VENV)
 	$(PYTHON) -m venv $(VENV)
 	$(VENV)/bin/python -c 'import tomllib; \
-		wanted = tomllib.load(open("pyproject.toml", "rb"))["project"]["optional-dependencies"]["test"]; \
-		print(*(one.replace(">=", "==") for one in wanted), sep="\n")' >$(VENV)/requirements
+		wanted = tomllib.load(open("pyproject.toml", "rb"))["project"]["optional-dependencies"]; \
+		print(*(one.replace(">=", "==") for name in ("images", "test") for one in wanted[name]), sep="\n")' >$(VENV)/requirements
 	@# The pip that comes with a Python may be too old to install for a newer one, which the tests do.
 	$(VENV)/bin/pip install -q --disable-pip-version-check pip==$(PIP)
 	$(VENV)/bin/pip install -q --disable-pip-version-check -r $(VENV)/requirements

@@ -1,0 +1,1 @@
+"""Images: registries, the store, layers, root file systems (see the README beside this package)."""
