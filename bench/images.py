@@ -1,0 +1,285 @@
+"""Pull and unpack images of real files, beside containerd and skopeo + umoci: `python bench/images.py --help`.
+
+One registry on loopback serves all. In each round all take their turn, each into an empty store, and who begins changes. What is
+synchronised to the disk is not the same everywhere, so it is stated, and measured both ways:
+
+- as they come: ocirt has everything on disk when it returns (fsync of blobs, syncfs of layers, then the row); containerd has
+  synchronised the blobs, not the layers; skopeo and umoci nothing
+- at rest: after each, syncfs(2) of the file system, which counts: everything is on disk for all
+- nobody waits for the disk: `ocirt pull --no-sync` beside the others as they come
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from statistics import median
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))
+
+from bench.imagefiles import SHAPES, make, push, registry  # noqa: E402
+from bench.run import machine  # noqa: E402
+
+TARGETS = {"8 gzip layers": 0.5, "1 gzip layer": 0.6, "8 zstd layers": 0.6}
+MEMORY = 200.0  # MiB
+
+
+def arguments() -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--size", type=int, default=1024, help="MiB of files in the image (default 1024)")
+    parser.add_argument("--rounds", type=int, default=3, help="pulls by each (default 3)")
+    parser.add_argument("--only", default="", help="shapes, separated by semicolons (default: all of them)")
+    parser.add_argument("--ocirt", default=str(ROOT / "build" / "ocirt"), help="the command")
+    parser.add_argument("--containerd", type=Path, help="a directory with containerd and ctr (default: built from its Go module)")
+    parser.add_argument("--cache", type=Path, default=ROOT / ".cache" / "bench" / "images", help="where the images are kept")
+    parser.add_argument("--work", type=Path, default=Path("/var/tmp"), help="where the stores go: a file system for overlayfs")
+    return parser.parse_args()
+
+
+@dataclass
+class Side:
+    """One of those that are measured."""
+
+    name: str
+    pull: Callable[[str], list[list[str]]]  # the commands that pull an image from scratch
+    clear: Callable[[], None]  # empty the store
+    taken: dict[str, list[float]] = field(default_factory=dict)
+    processor: dict[str, list[float]] = field(default_factory=dict)
+
+
+class Memory(threading.Thread):
+    """The greatest sum of PSS of a process and all that it started, looked at every 50 ms, in MiB; and how many there were."""
+
+    def __init__(self, pid: int) -> None:
+        super().__init__(daemon=True)
+        self.pid = pid
+        self.peak = 0.0
+        self.processes = 0
+        self.ended = threading.Event()
+
+    def run(self) -> None:
+        """Look until told to end."""
+        while not self.ended.wait(0.05):
+            pids = [self.pid, *descendants(self.pid)]
+            self.processes = max(self.processes, len(pids))
+            self.peak = max(self.peak, sum(map(proportional, pids)) / 1024)
+
+
+def descendants(pid: int) -> Iterator[int]:
+    """The children of a process, and theirs."""
+    with suppress(OSError):
+        for task in os.listdir(f"/proc/{pid}/task"):
+            with suppress(OSError):
+                for child in Path(f"/proc/{pid}/task/{task}/children").read_text().split():
+                    yield int(child)
+                    yield from descendants(int(child))
+
+
+def proportional(pid: int) -> int:
+    """PSS in KiB, 0 for a process that has ended."""
+    with suppress(OSError):
+        for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
+            if line.startswith("Pss:"):
+                return int(line.split()[1])
+    return 0
+
+
+def run(commands: list[list[str]], *, at_rest: Path | None = None) -> float:
+    """Seconds that commands take, one after the other. Any that fails ends the whole measurement."""
+    begin = time.perf_counter()
+    for command in commands:
+        done = subprocess.run(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False)
+        if done.returncode:
+            sys.exit(f"{' '.join(command)}: exit code {done.returncode}: {done.stdout.decode(errors='replace')[-2000:]}")
+    if at_rest is not None:
+        subprocess.run(["sync", "-f", str(at_rest)], check=True)
+    return time.perf_counter() - begin
+
+
+def settle(place: Path) -> None:
+    """Nothing that was written before shall be waited for by who comes next."""
+    subprocess.run(["sync", "-f", str(place)], check=True)
+
+
+@contextmanager
+def containerd(programs: Path, work: Path) -> Iterator[Side]:
+    """A containerd with a store of its own."""
+    root = work / "containerd"
+    root.mkdir()
+    socket = root / "containerd.sock"
+    config = root / "config.toml"
+    disabled = [
+        "io.containerd.grpc.v1.cri",
+        "io.containerd.cri.v1.images",
+        "io.containerd.cri.v1.runtime",
+        "io.containerd.nri.v1.nri",
+    ]
+    config.write_text(
+        f'version = 2\nroot = "{root}/root"\nstate = "{root}/state"\ndisabled_plugins = {json.dumps(disabled)}\n'
+        f'[grpc]\naddress = "{socket}"\n[ttrpc]\naddress = "{socket}.ttrpc"\n'
+    )
+    ctr = [str(programs / "ctr"), "--address", str(socket)]
+    with (root / "log").open("wb") as log:
+        daemon = subprocess.Popen([str(programs / "containerd"), "--config", str(config)], stdout=log, stderr=log)
+    try:
+        for _ in range(200):
+            if subprocess.run([*ctr, "version"], capture_output=True, check=False).returncode == 0:
+                break
+            time.sleep(0.05)
+        else:
+            sys.exit(f"containerd does not answer: {(root / 'log').read_text()[-1000:]}")
+
+        def clear() -> None:
+            listed = subprocess.run([*ctr, "images", "ls", "-q"], capture_output=True, text=True, check=True).stdout.split()
+            if listed:
+                subprocess.run([*ctr, "images", "rm", "--sync", *listed], stdout=subprocess.DEVNULL, check=True)
+
+        yield Side("containerd", lambda name: [[*ctr, "images", "pull", "--plain-http", "--local", name]], clear)
+        clear()
+    finally:
+        daemon.terminate()
+        daemon.wait()
+
+
+def ours(command: str, work: Path, *flags: str) -> Side:
+    """The command of this project."""
+    store = work / ("ocirt" + "".join(flags))
+    argv = [command, "pull", "--image-root", str(store), "--quiet", *flags]
+    return Side(" ".join(("ocirt", *flags)), lambda name: [[*argv, name]], lambda: shutil.rmtree(store, ignore_errors=True))
+
+
+def skopeo(work: Path) -> Side:
+    """skopeo copies, umoci unpacks."""
+    layout, bundle = work / "skopeo", work / "umoci"
+
+    def clear() -> None:
+        for place in (layout, bundle):
+            shutil.rmtree(place, ignore_errors=True)
+
+    def pull(name: str) -> list[list[str]]:
+        copy = ["skopeo", "copy", "-q", "--src-tls-verify=false", f"docker://{name}", f"oci:{layout}:latest"]
+        return [copy, ["umoci", "raw", "unpack", "--image", f"{layout}:latest", str(bundle)]]
+
+    return Side("skopeo + umoci", pull, clear)
+
+
+def compare(sides: list[Side], shape: str, name: str, options: argparse.Namespace, work: Path, *, at_rest: bool) -> None:
+    """All rounds of one shape; the times go to the sides."""
+    for number in range(options.rounds):
+        turn = number % len(sides)
+        for side in sides[turn:] + sides[:turn]:
+            side.clear()
+            settle(work)
+            side.taken.setdefault(shape, []).append(run(side.pull(name), at_rest=work if at_rest else None))
+            side.clear()
+
+
+def table(title: str, sides: list[Side], shapes: list[str]) -> None:
+    """Medians and ratios to containerd."""
+    print(f"\n{title}\n{'':18}" + "".join(f"{shape:>26}" for shape in shapes))
+    base = next(side for side in sides if side.name == "containerd")
+    for side in sides:
+        cells = []
+        for shape in shapes:
+            times = side.taken[shape]
+            ratio = median(times) / median(base.taken[shape])
+            cells.append(f"{min(times):7.2f}{median(times):7.2f} s {ratio:6.2f} x")
+        print(f"{side.name:18}" + "".join(f"{cell:>26}" for cell in cells))
+    print("targets           " + "".join(f"{f'{TARGETS[shape]:.2f} x':>26}" for shape in shapes))
+
+
+def peak(side: Side, name: str) -> Memory:
+    """A pull with its memory watched."""
+    side.clear()
+    [command] = side.pull(name)
+    process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+    memory = Memory(process.pid)
+    memory.start()
+    code = process.wait()
+    memory.ended.set()
+    memory.join()
+    if code:
+        sys.exit(f"{' '.join(command)}: exit code {code}")
+    return memory
+
+
+def together(side: Side, name: str, count: int = 4) -> float:
+    """Seconds until `count` pulls of one image at once, into one empty store, have all ended."""
+    side.clear()
+    [command] = side.pull(name)
+    begin = time.perf_counter()
+    pulls = [subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL) for _ in range(count)]
+    codes = [one.wait() for one in pulls]
+    if any(codes):
+        sys.exit(f"{' '.join(command)}, {count} at once: exit codes {codes}")
+    return time.perf_counter() - begin
+
+
+def main() -> int:
+    """Measure, and print the tables."""
+    options = arguments()
+    if os.geteuid():
+        sys.exit("bench/images.py needs root")
+    shapes = [shape for shape in SHAPES if not options.only or shape in options.only.split(";")]
+    programs = options.containerd
+    if programs is None:
+        from conformance.goprograms import containerd2  # noqa: PLC0415  (it needs pytest)
+
+        programs = containerd2()
+    work = Path(tempfile.mkdtemp(prefix="ocirt-bench-", dir=options.work))
+    try:
+        with registry(work) as host, containerd(programs, work) as base:
+            images = {shape: make(options.cache, shape, options.size << 20) for shape in shapes}
+            names = {shape: f"{host}/bench/{shape.replace(' ', '-')}:latest" for shape in shapes}
+            for shape, made in images.items():
+                push(made, names[shape])
+                sizes = f"{sum(made.layers) / 2**20:.0f} MiB to pull"
+                print(f"{shape}: {made.files} files, {made.size / 2**20:.0f} MiB of layers, {sizes}")
+            print(f"{machine()}; {options.rounds} rounds; seconds (least, median), ratio of medians to containerd's")
+            we, fast, other = ours(options.ocirt, work), ours(options.ocirt, work, "--no-sync"), skopeo(work)
+            for title, sides, at_rest in (
+                ("As they come", [base, we, fast, other], False),
+                ("At rest: with syncfs after each", [base, we], True),
+            ):
+                for side in sides:
+                    side.taken.clear()
+                for shape in shapes:
+                    compare(sides, shape, names[shape], options, work, at_rest=at_rest)
+                table(title, sides, shapes)
+            name = names[shapes[0]]
+            for side in (base, we):
+                side.clear()
+            print(f"\n4 pulls of {shapes[0]} at once: containerd {together(base, name):.2f} s, ocirt {together(we, name):.2f} s")
+            for shape in shapes:
+                memory = peak(we, names[shape])
+                print(
+                    f"memory, {shape}: {memory.peak:.0f} MiB in {memory.processes} processes at most (target < {MEMORY:.0f} MiB)"
+                )
+            for side in (base, we):
+                side.clear()
+                run(side.pull(name))
+            for side in (base, we):
+                times = sorted(run(side.pull(name)) for _ in range(10))
+                print(f"all present: {side.name} {median(times) * 1000:.0f} ms")
+            for side in (base, we, fast, other):
+                side.clear()
+    finally:
+        shutil.rmtree(work, ignore_errors=True)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
