@@ -32,20 +32,27 @@ class Made:
     layers: tuple[int, ...]
 
 
-def real_files(size: int, root: str = "/usr") -> list[str]:
-    """Paths below `root`, relative to /, in a fixed order, of about `size` bytes together; a directory comes before its files."""
-    found: list[str] = []
+def real_files(size: int, parts: int, root: str = "/usr/lib") -> list[list[str]]:
+    """Paths below `root`, relative to /, in a fixed order, of about `size` bytes together, in lists of about the same size.
+
+    A directory comes before its files. Files of more than 8 MiB are left out: a few would be most of the image.
+    """
+    found: list[list[str]] = [[]]
     total = 0
     for directory, names, files in os.walk(root):
         names.sort()
-        found.append(directory.lstrip("/"))
+        found[-1].append(directory.lstrip("/"))
         for name in sorted(files):
             path = os.path.join(directory, name)
             with suppress(OSError):
-                total += os.lstat(path).st_size
-                found.append(path.lstrip("/"))
-        if total >= size:
-            break
+                length = os.lstat(path).st_size
+                if length <= 8 << 20:
+                    total += length
+                    found[-1].append(path.lstrip("/"))
+        if total >= size * len(found) // parts:
+            if len(found) == parts:
+                break
+            found.append([])
     return found
 
 
@@ -57,17 +64,16 @@ def make(cache: Path, shape: str, size: int) -> Made:
     if not notes.exists():
         shutil.rmtree(place, ignore_errors=True)
         place.mkdir(parents=True)
-        notes.write_text(json.dumps(_make(place, real_files(size), count, compression)))
+        notes.write_text(json.dumps(_make(place, real_files(size, count), compression)))
     value = json.loads(notes.read_text())
     return Made(place, value["size"], value["files"], tuple(value["layers"]))
 
 
-def _make(place: Path, files: list[str], count: int, compression: str) -> dict[str, object]:
+def _make(place: Path, parts: list[list[str]], compression: str) -> dict[str, object]:
     blobs = place / "blobs" / "sha256"
     blobs.mkdir(parents=True)
     layers, diff_ids, total = [], [], 0
-    for number in range(count):
-        part = files[number * len(files) // count : (number + 1) * len(files) // count]
+    for part in parts:
         with tempfile.TemporaryDirectory(dir=place) as scratch:
             plain, packed = Path(scratch, "layer.tar"), Path(scratch, "layer")
             argv = ["tar", "-C", "/", "--no-recursion", "--numeric-owner", "--null", "-T", "-", "-cf", str(plain)]
@@ -95,7 +101,7 @@ def _make(place: Path, files: list[str], count: int, compression: str) -> dict[s
     entry["annotations"] = {"org.opencontainers.image.ref.name": "latest"}
     (place / "index.json").write_text(json.dumps({"schemaVersion": 2, "manifests": [entry]}))
     (place / "oci-layout").write_text('{"imageLayoutVersion": "1.0.0"}')
-    return {"size": total, "files": len(files), "layers": [layer["size"] for layer in layers]}
+    return {"size": total, "files": sum(map(len, parts)), "layers": [layer["size"] for layer in layers]}
 
 
 def _hash(path: Path) -> str:
