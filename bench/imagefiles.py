@@ -16,6 +16,7 @@ import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 
 SHAPES = {"8 gzip layers": (8, "gzip"), "1 gzip layer": (1, "gzip"), "8 zstd layers": (8, "zstd")}
@@ -32,14 +33,14 @@ class Made:
     layers: tuple[int, ...]
 
 
-def real_files(size: int, parts: int, root: str = "/usr/lib") -> list[list[str]]:
-    """Paths below `root`, relative to /, in a fixed order, of about `size` bytes together, in lists of about the same size.
+def real_files(size: int, parts: int, roots: tuple[str, ...] = ("/usr/lib", "/usr/share")) -> list[list[str]]:
+    """Paths below `roots`, relative to /, in a fixed order, of about `size` bytes together, in lists of about the same size.
 
     A directory comes before its files. Files of more than 8 MiB are left out: a few would be most of the image.
     """
     found: list[list[str]] = [[]]
     total = 0
-    for directory, names, files in os.walk(root):
+    for directory, names, files in chain.from_iterable(map(os.walk, roots)):
         names.sort()
         found[-1].append(directory.lstrip("/"))
         for name in sorted(files):
