@@ -50,10 +50,10 @@ def real_files(size: int, parts: int, roots: tuple[str, ...] = ("/usr/lib", "/us
                 if length <= 8 << 20:
                     total += length
                     found[-1].append(path.lstrip("/"))
-        if total >= size * len(found) // parts:
-            if len(found) == parts:
-                break
-            found.append([])
+            if total >= size * len(found) // parts:
+                if len(found) == parts:
+                    return found
+                found.append([])
     return found
 
 
