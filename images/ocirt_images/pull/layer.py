@@ -1,0 +1,172 @@
+"""One layer of a pull: its bytes into the store, and from there, while they still come, into its tree."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from ocirt_images import events, mediatypes
+from ocirt_images.apply import Growing, Job
+from ocirt_images.errors import Error
+
+if TYPE_CHECKING:
+    from concurrent.futures import Future
+
+    from ocirt_images.apply import Applied, Workers
+    from ocirt_images.descriptor import Descriptor
+    from ocirt_images.digest import Digest
+    from ocirt_images.pull.download import Downloads
+    from ocirt_images.store import Ingest, Lease, Staged, Store
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Layer:
+    """Where a layer stands in its image. parent: the ChainID of the layer below."""
+
+    number: int
+    blob: Descriptor
+    diff_id: Digest
+    chain_id: Digest
+    parent: Digest | None
+
+
+@dataclass(slots=True)
+class Unpacked:
+    """A layer whose bytes are in the store. staged, applied: None if its tree was committed before."""
+
+    layer: Layer
+    staged: Staged | None = None
+    applied: Applied | None = None
+    moved: bool = False  # whether any byte of it had to come
+
+
+class Fetch:
+    """Brings layers, each in a thread that calls `run`."""
+
+    def __init__(
+        self, store: Store, downloads: Downloads, workers: Workers, lease: Lease, on_event: events.OnEvent, subject: str
+    ) -> None:
+        self.store = store
+        self.downloads = downloads
+        self.workers = workers
+        self.lease = lease
+        self.on_event = on_event
+        self.subject = subject
+
+    def run(self, layer: Layer) -> Unpacked:
+        """The layer's bytes in the store, its tree filled but not committed: that is the caller's to do, in order.
+
+        A host that sends wrong bytes is not asked again, while there is another one. Raises Error, OSError, with nothing staged.
+        """
+        avoid: set[str] = set()
+        while True:
+            try:
+                return self._attempt(layer, avoid)
+            except _WrongBytesError as wrong:
+                if wrong.hosts <= avoid:
+                    raise wrong.error from None
+                avoid |= wrong.hosts
+                self.on_event(events.Retrying(layer.blob.digest, str(wrong.error), 0))
+            except Error as err:
+                # Nobody else is left to ask: what was wrong with the bytes says more than that.
+                if not avoid or err.code != "unavailable":
+                    raise
+                raise Error("corrupt", f"{', '.join(sorted(avoid))} sent other bytes than asked for", subject=self.subject) from err
+
+    def _attempt(self, layer: Layer, avoid: set[str]) -> Unpacked:
+        digest = layer.blob.digest
+        ingest = self.store.content.ingest(layer.blob, self.lease, waiting=self._waiting(digest))
+        staged = None
+        try:
+            if self.store.layers.get(layer.chain_id) is None:
+                staged = self.store.layers.stage(
+                    layer.chain_id,
+                    parent=layer.parent,
+                    diff_id=layer.diff_id,
+                    lease=self.lease,
+                    waiting=self._waiting(digest),
+                )
+            found = Unpacked(layer, staged, moved=ingest is not None)
+            if ingest is None:
+                if staged is not None:
+                    found.applied = self._apply(layer, staged, self.store.content.open(digest), None).result()
+            elif staged is None:
+                self._download(layer.blob, ingest, avoid)
+            else:
+                found.applied = self._both(layer, ingest, staged, avoid)
+        except BaseException:
+            if staged is not None:
+                staged.discard()
+            raise
+        finally:
+            if ingest is not None:
+                ingest.__exit__(None, None, None)  # keeps what came, if it was not committed
+        return found
+
+    def _both(self, layer: Layer, ingest: Ingest, staged: Staged, avoid: set[str]) -> Applied:
+        """Fetch the bytes while a worker unpacks those that are there."""
+        growing = Growing(ingest.size)
+        try:
+            growing.advance(ingest.offset)
+            ingest.grown = growing.advance
+            source = os.open(ingest.path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+            job = self._apply(layer, staged, source, growing)
+            try:
+                self._download(layer.blob, ingest, avoid)
+            except BaseException:
+                growing.abandon()
+                job.cancel()
+                job.exception() if not job.cancelled() else None
+                raise
+            self.on_event(events.LayerUnpacking(layer.blob.digest))
+            return job.result()
+        finally:
+            ingest.grown = None
+            growing.close()
+
+    def _download(self, blob: Descriptor, ingest: Ingest, avoid: set[str]) -> None:
+        """All that is missing of a blob, and its commit."""
+        digest = blob.digest
+
+        def moved() -> None:
+            self.on_event(events.LayerProgress(digest, ingest.received))
+
+        moved()
+        hosts = self.downloads.fill(blob, ingest, moved, avoid)
+        try:
+            ingest.commit()
+        except Error as err:
+            if err.code != "corrupt" or ingest.resumed and not hosts:
+                raise
+            raise _WrongBytesError(err, hosts) from None
+
+    def _apply(self, layer: Layer, staged: Staged, source: int, growing: Growing | None) -> Future[Applied]:
+        """Have a worker fill the layer's tree from the descriptor `source`, which is its from now on."""
+        compression = mediatypes.LAYERS[layer.blob.media_type]
+        job = Job(
+            source=source,
+            size=layer.blob.size,
+            growing=growing,
+            compression=compression,
+            target=staged.path,
+            diff_id=layer.diff_id,
+            subject=f"{self.subject}: layer {layer.number} ({layer.blob.digest.short})",
+        )
+        return self.workers.apply(job)
+
+    def _waiting(self, digest: Digest) -> Waiting:
+        def waiting(moved: int) -> None:
+            self.downloads.cancel.check()
+            self.on_event(events.LayerWaiting(digest, moved))
+
+        return waiting
+
+
+class _WrongBytesError(Exception):
+    """A blob's bytes are not what its digest says."""
+
+    def __init__(self, error: Error, hosts: set[str]) -> None:
+        super().__init__(str(error))
+        self.error = error
+        self.hosts = hosts
