@@ -4,35 +4,116 @@ A layer's bytes go one way and are never all in memory: some connections write r
 process follows the file as it grows, inflates, and fills the layer's tree. A layer that somebody else fetches or unpacks at the
 moment, in this process or another, is waited for, not made twice.
 
-Nobody waits for somebody who may be waiting for him: a layer's bytes are asked for before its tree, and only `_commit` waits for
+Nobody waits for somebody who may be waiting for him: a layer's bytes are asked for before its tree, and only `Commits` waits for
 lower layers, of which it commits the lowest first.
 """
 
 from __future__ import annotations
 
 import os
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
 from ocirt_images import events, platforms
-from ocirt_images.apply import Workers, settle
+from ocirt_images.apply.worker import Workers
 from ocirt_images.cancel import Cancel
 from ocirt_images.config import ImageConfig
-from ocirt_images.digest import chain_ids
-from ocirt_images.errors import Error
+from ocirt_images.digest import Digest, chain_ids
+from ocirt_images.manifest import Manifest, read
+from ocirt_images.pull.commits import Commits
 from ocirt_images.pull.download import Downloads
-from ocirt_images.pull.layer import Fetch, Layer, Unpacked
-from ocirt_images.pull.manifests import Walk
+from ocirt_images.pull.layer import Fetch, Layer
+from ocirt_images.pull.manifests import Chosen, choose
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
-    from ocirt_images.digest import Digest
     from ocirt_images.platforms import Platform
     from ocirt_images.reference import Reference
-    from ocirt_images.registry import Registry
+    from ocirt_images.registry.client import Registry
     from ocirt_images.store import ImageRecord, Store
-    from ocirt_images.trust import Policy
+
+__all__ = ("CONNECTIONS", "pull")
 
 CONNECTIONS = 3  # at once to one registry, as containerd and the CRI have it
+
+
+def pull(
+    store: Store,
+    registry: Registry,
+    reference: Reference,
+    platform: Platform | None = None,
+    on_event: events.OnEvent = events.ignore,
+    *,
+    workers: Workers | None = None,
+    connections: int = CONNECTIONS,
+    cancel: Cancel | None = None,
+    pulled_by: str = "",
+) -> ImageRecord:
+    """Bring an image into the store, unpacked, and give it the reference's name.
+
+    platform: default: this machine's. workers: where layers are unpacked (default: some for this pull, one more than there are
+    processors at most). cancel: a token that ends it from another thread, with Error("cancelled").
+    What came stays for the next attempt, whatever happens. Raises Error, OSError.
+    """
+    platform = platform or platforms.host()
+    cancel = cancel or Cancel()
+    resolved = registry.resolve(reference, lambda digest: _held(store, digest))
+    record = store.images.get(str(reference))
+    if record is not None and record.target.digest == resolved.descriptor.digest and _whole(store, record, platform):
+        on_event(events.Resolved(record.name, record.target.digest, str(platform), resolved.host))
+        on_event(events.Done(record.name, record.target.digest, record.config))
+        return record
+    with ExitStack() as stack:
+        lease = stack.enter_context(store.leases.lease(f"pull {reference}"))
+        downloads = stack.enter_context(Downloads(registry, reference, connections, cancel))
+        lease.pin([resolved.descriptor.digest])
+        chosen = choose(store, downloads, resolved, platform, lease)
+        on_event(events.Resolved(str(reference), resolved.descriptor.digest, str(chosen.config.platform), resolved.host))
+        layers = _layers(chosen)
+        lease.pin([layer.blob.digest for layer in layers], [layer.chain_id for layer in layers])
+        for layer in layers:
+            on_event(events.LayerKnown(layer.blob.digest, layer.blob.size))
+        if layers:
+            if workers is None:
+                workers = stack.enter_context(Workers(min(len(layers), (os.cpu_count() or 1) + 1)))
+            fetch = Fetch(store, downloads, workers, lease, on_event, str(reference))
+            Commits(store, fetch, layers, connections + 1).run()
+        record = store.images.put(
+            str(reference),
+            resolved.descriptor,
+            manifest=chosen.digest,
+            config=chosen.manifest.config.digest,
+            lease=lease,
+            layer=layers[-1].chain_id if layers else None,
+            pulled_by=pulled_by,
+        )
+    on_event(events.Done(record.name, record.target.digest, record.config))
+    return record
+
+
+def _layers(chosen: Chosen) -> list[Layer]:
+    """The layers of an image, from the lowest up. The same blob may stand there more than once."""
+    parents: list[Digest | None] = [None, *chain_ids(list(chosen.config.diff_ids))]
+    return [
+        Layer(number=number, blob=blob, diff_id=diff_id, chain_id=chain_id, parent=parent)
+        for number, (blob, diff_id, chain_id, parent) in enumerate(
+            zip(chosen.manifest.layers, chosen.config.diff_ids, chain_ids(list(chosen.config.diff_ids)), parents, strict=False)
+        )
+    ]
+
+
+def _held(store: Store, digest: Digest) -> bytes | None:
+    """A manifest that is in the store."""
+    return store.content.read(digest) if store.content.has(digest) else None
+
+
+def _whole(store: Store, record: ImageRecord, platform: Platform) -> bool:
+    """Whether all of an image is there, unpacked, for this platform."""
+    if not store.content.has(record.manifest) or not store.content.has(record.config):
+        return False
+    manifest = read(store.content.read(record.manifest), "", record.name)
+    config = ImageConfig.read(store.content.read(record.config), record.name)
+    if not isinstance(manifest, Manifest) or platforms.rank(config.platform, platform) is None:
+        return False
+    if store.content.missing(layer.digest for layer in manifest.layers):
+        return False
+    return all(store.layers.get(chain_id) is not None for chain_id in chain_ids(list(config.diff_ids)))

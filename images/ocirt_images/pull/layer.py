@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ocirt_images import events, mediatypes
-from ocirt_images.apply import Growing, Job
+from ocirt_images.apply.job import Job
+from ocirt_images.apply.source import Growing
 from ocirt_images.errors import Error
 
 if TYPE_CHECKING:
-    from concurrent.futures import Future
+    from collections.abc import Callable
 
-    from ocirt_images.apply import Applied, Workers
+    from ocirt_images.apply.job import Applied
+    from ocirt_images.apply.worker import Workers
     from ocirt_images.descriptor import Descriptor
     from ocirt_images.digest import Digest
     from ocirt_images.pull.download import Downloads
@@ -64,15 +67,18 @@ class Fetch:
             try:
                 return self._attempt(layer, avoid)
             except _WrongBytesError as wrong:
-                if wrong.hosts <= avoid:
-                    raise wrong.error from None
-                avoid |= wrong.hosts
+                if not wrong.resumed:  # else an earlier attempt may have left what was wrong
+                    if wrong.hosts <= avoid:
+                        raise wrong.error from None
+                    avoid |= wrong.hosts
                 self.on_event(events.Retrying(layer.blob.digest, str(wrong.error), 0))
             except Error as err:
                 # Nobody else is left to ask: what was wrong with the bytes says more than that.
                 if not avoid or err.code != "unavailable":
                     raise
-                raise Error("corrupt", f"{', '.join(sorted(avoid))} sent other bytes than asked for", subject=self.subject) from err
+                raise Error(
+                    "corrupt", f"{', '.join(sorted(avoid))} sent other bytes than asked for", subject=self.subject
+                ) from err
 
     def _attempt(self, layer: Layer, avoid: set[str]) -> Unpacked:
         digest = layer.blob.digest
@@ -88,13 +94,10 @@ class Fetch:
                     waiting=self._waiting(digest),
                 )
             found = Unpacked(layer, staged, moved=ingest is not None)
-            if ingest is None:
-                if staged is not None:
-                    found.applied = self._apply(layer, staged, self.store.content.open(digest), None).result()
-            elif staged is None:
+            if staged is not None:
+                found.applied = self._unpack(layer, staged, ingest, avoid)
+            elif ingest is not None:
                 self._download(layer.blob, ingest, avoid)
-            else:
-                found.applied = self._both(layer, ingest, staged, avoid)
         except BaseException:
             if staged is not None:
                 staged.discard()
@@ -104,26 +107,41 @@ class Fetch:
                 ingest.__exit__(None, None, None)  # keeps what came, if it was not committed
         return found
 
-    def _both(self, layer: Layer, ingest: Ingest, staged: Staged, avoid: set[str]) -> Applied:
-        """Fetch the bytes while a worker unpacks those that are there."""
-        growing = Growing(ingest.size)
+    def _unpack(self, layer: Layer, staged: Staged, ingest: Ingest | None, avoid: set[str]) -> Applied:
+        """Have a worker fill the layer's tree; with `ingest`, fetch the bytes while it unpacks those that are there."""
+        growing = None if ingest is None else Growing(ingest.size)
+        source = (
+            self.store.content.open(layer.blob.digest) if ingest is None else os.open(ingest.path, os.O_RDONLY | os.O_CLOEXEC)
+        )
         try:
-            growing.advance(ingest.offset)
-            ingest.grown = growing.advance
-            source = os.open(ingest.path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
-            job = self._apply(layer, staged, source, growing)
+            job = Job(
+                # By descriptor: its name changes when it is committed, and a worker may be free only then.
+                source=Path(f"/proc/self/fd/{source}"),
+                target=staged.path,
+                compression=mediatypes.LAYERS[layer.blob.media_type],
+                diff_id=layer.diff_id,
+                name=f"{self.subject}: layer {layer.number} ({layer.blob.digest.short})",
+                growing=growing,
+            )
+            applied = self.workers.apply(job)
             try:
-                self._download(layer.blob, ingest, avoid)
+                if ingest is not None and growing is not None:
+                    ingest.grown = growing.advance
+                    growing.advance(ingest.offset)
+                    self._download(layer.blob, ingest, avoid)
+                self.on_event(events.LayerUnpacking(layer.blob.digest))
+                return applied.result()
             except BaseException:
-                growing.abandon()
-                job.cancel()
-                job.exception() if not job.cancelled() else None
+                if growing is not None:
+                    growing.abandon()
+                if not applied.cancel():
+                    applied.exception()
                 raise
-            self.on_event(events.LayerUnpacking(layer.blob.digest))
-            return job.result()
         finally:
-            ingest.grown = None
-            growing.close()
+            os.close(source)
+            if ingest is not None and growing is not None:
+                ingest.grown = None
+                growing.close()
 
     def _download(self, blob: Descriptor, ingest: Ingest, avoid: set[str]) -> None:
         """All that is missing of a blob, and its commit."""
@@ -137,25 +155,11 @@ class Fetch:
         try:
             ingest.commit()
         except Error as err:
-            if err.code != "corrupt" or ingest.resumed and not hosts:
+            if err.code != "corrupt":
                 raise
-            raise _WrongBytesError(err, hosts) from None
+            raise _WrongBytesError(err, hosts, resumed=ingest.resumed > 0) from None
 
-    def _apply(self, layer: Layer, staged: Staged, source: int, growing: Growing | None) -> Future[Applied]:
-        """Have a worker fill the layer's tree from the descriptor `source`, which is its from now on."""
-        compression = mediatypes.LAYERS[layer.blob.media_type]
-        job = Job(
-            source=source,
-            size=layer.blob.size,
-            growing=growing,
-            compression=compression,
-            target=staged.path,
-            diff_id=layer.diff_id,
-            subject=f"{self.subject}: layer {layer.number} ({layer.blob.digest.short})",
-        )
-        return self.workers.apply(job)
-
-    def _waiting(self, digest: Digest) -> Waiting:
+    def _waiting(self, digest: Digest) -> Callable[[int], None]:
         def waiting(moved: int) -> None:
             self.downloads.cancel.check()
             self.on_event(events.LayerWaiting(digest, moved))
@@ -166,7 +170,8 @@ class Fetch:
 class _WrongBytesError(Exception):
     """A blob's bytes are not what its digest says."""
 
-    def __init__(self, error: Error, hosts: set[str]) -> None:
+    def __init__(self, error: Error, hosts: set[str], *, resumed: bool) -> None:
         super().__init__(str(error))
         self.error = error
         self.hosts = hosts
+        self.resumed = resumed

@@ -1,0 +1,84 @@
+"""From a name to what there is to fetch: index, manifest, configuration, of which each comes into the store on the way."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from ocirt_images import manifest as manifests
+from ocirt_images import mediatypes, platforms
+from ocirt_images.config import ImageConfig
+from ocirt_images.errors import Error
+
+if TYPE_CHECKING:
+    from ocirt_images.descriptor import Descriptor
+    from ocirt_images.digest import Digest
+    from ocirt_images.manifest import Index, Manifest
+    from ocirt_images.platforms import Platform
+    from ocirt_images.pull.download import Downloads
+    from ocirt_images.registry.client import Resolved
+    from ocirt_images.store import Lease, Store
+
+_DEPTH = 4  # of indexes in indexes
+
+
+@dataclass(frozen=True, slots=True)
+class Chosen:
+    """What is pulled. digest: the manifest's."""
+
+    digest: Digest
+    manifest: Manifest
+    config: ImageConfig
+
+
+def choose(store: Store, downloads: Downloads, resolved: Resolved, platform: Platform, lease: Lease) -> Chosen:
+    """Walk from what a name stands for to the manifest for a platform, and to its configuration.
+
+    Raises Error("unsupported") for an artifact, for a layer of unknown type, and with the platforms that there are if none fits.
+    """
+    subject = str(downloads.reference)
+    descriptor, data = resolved.descriptor, resolved.data
+    for _ in range(_DEPTH):
+        store.content.put(data, descriptor.digest, lease)
+        found = manifests.read(data, descriptor.media_type, subject)
+        if isinstance(found, manifests.Manifest):
+            found.check_runnable(subject)
+            config = _config(store, downloads, found, lease)
+            config.check_platform(platform, subject)
+            config.check_layers(found, subject)
+            return Chosen(descriptor.digest, found, config)
+        descriptor = _entry(found, platform, subject)
+        if store.content.has(descriptor.digest):
+            data = store.content.read(descriptor.digest)
+        else:
+            data = downloads.registry.manifest(downloads.reference, descriptor)
+    raise Error("unsupported", f"an index in an index, {_DEPTH} deep", subject=subject)
+
+
+def _entry(index: Index, platform: Platform, subject: str) -> Descriptor:
+    """The entry of an index for a platform; entries of types that nobody knows are passed over, as the specification wants."""
+    known = mediatypes.INDEXES | mediatypes.MANIFESTS
+    entries = [one for one in index.manifests if one.media_type in known]
+    chosen = platforms.choose([one.platform for one in entries], platform)
+    if chosen is not None:
+        return entries[chosen]
+    if not entries:
+        kind = f" ({index.artifact_type})" if index.artifact_type else ""
+        raise Error("unsupported", f"an index without images{kind}", subject=subject, hint="it has nothing to run")
+    offered = sorted({str(one.platform) for one in entries if one.platform is not None and not one.platform.nobody})
+    there = f"there are: {', '.join(offered)}" if offered else "it has attestations only"
+    raise Error("unsupported", f"no image for {platform}", subject=subject, hint=there)
+
+
+def _config(store: Store, downloads: Downloads, manifest: Manifest, lease: Lease) -> ImageConfig:
+    """The configuration, fetched if it is not there."""
+    blob = manifest.config
+    subject = f"{downloads.reference}: configuration {blob.digest.short}"
+    if blob.size > manifests.LIMIT:
+        raise Error("invalid", f"{blob.size} bytes", subject=subject, hint=f"{manifests.LIMIT} at most are read")
+    ingest = store.content.ingest(blob, lease, waiting=lambda _: downloads.cancel.check())
+    if ingest is not None:
+        with ingest:
+            downloads.fill(blob, ingest, lambda: None)
+            ingest.commit()
+    return ImageConfig.read(store.content.read(blob.digest), subject)
