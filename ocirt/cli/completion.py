@@ -1,7 +1,8 @@
 """`ocirt completion`: scripts that complete the command line in bash, zsh and fish, made from the tables of flags.
 
 All three know the same: verbs, flags (--debug before the verb, --detach behind it), the ids of containers (by `ocirt list -q`,
-with the --root that was typed), words where a value is one of a few, and files or directories.
+with the --root that was typed), the names of images (by `ocirt images --names`, with the --image-root that was typed), words where
+a value is one of a few, and files or directories.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ def _quoted(text: str) -> str:
 
 def _known() -> list[tuple[str, list[Flag]]]:
     """The global flags under "", and those of each verb."""
-    return [(verb, values.flags(verb)) for verb in ("", *options.VERBS)]
+    return [(verb, values.flags(verb)) for verb in ("", *texts.flag_lines())]
 
 
 def _filled(template: str, name: str, **parts: str) -> str:
@@ -72,8 +73,11 @@ _NAME() {
         word=${COMP_WORDS[index]}
         if [[ $word == = ]]; then
             continue
+        elif [[ $word == : ]]; then # image:tag
+            ((index++))
+            continue
         elif [[ -n $skip ]]; then
-            [[ $skip == --root ]] && root=(--root "$word")
+            [[ $skip == --root || $skip == --image-root ]] && root+=("$skip" "$word")
             skip=
         elif [[ $word == -?* ]]; then
             _NAME_value "$verb" "$word" >/dev/null && skip=$word
@@ -98,6 +102,10 @@ _NAME() {
         file) compopt -o filenames; mapfile -t COMPREPLY < <(compgen -f -- "$cur") ;;
         directory) compopt -o filenames; mapfile -t COMPREPLY < <(compgen -d -- "$cur") ;;
         container) COMPREPLY=($(compgen -W "$("${COMP_WORDS[0]}" "${root[@]}" list -q 2>/dev/null)" -- "$cur")) ;;
+        image) # bash splits words at colons as well, and puts in what follows the last
+            cur=${COMP_LINE:0:COMP_POINT} cur=${cur##* }
+            COMPREPLY=($(compgen -W "$("${COMP_WORDS[0]}" "${root[@]}" images --names 2>/dev/null)" -- "$cur"))
+            COMPREPLY=("${COMPREPLY[@]#"${cur%"${cur##*:}"}"}") ;;
         words*) COMPREPLY=($(compgen -W "${kind#words }" -- "$cur")) ;;
     esac
 }
@@ -116,10 +124,11 @@ def bash(name: str) -> str:
             if flag.kind:
                 patterns = "|".join(f'"{verb} {form}"' for form in flag.forms())
                 kinds += f"        {patterns}) echo {_quoted(_bash_kind(flag.kind))} ;;\n"
-    for verb in options.VERBS:
+    for verb in texts.flag_lines():
         for number, kind in enumerate(values.arguments(verb), 1):
-            places += f'        "{verb} {number}") echo {_quoted(_bash_kind(kind))} ;;\n'
-    return _filled(_BASH, name, FLAGS=flags, VALUES=kinds, ARGUMENTS=places, VERBS=" ".join(options.VERBS))
+            pattern = f'"{verb} "*' if number == len(values.arguments(verb)) and values.repeats(verb) else f'"{verb} {number}"'
+            places += f"        {pattern}) echo {_quoted(_bash_kind(kind))} ;;\n"
+    return _filled(_BASH, name, FLAGS=flags, VALUES=kinds, ARGUMENTS=places, VERBS=" ".join(texts.flag_lines()))
 
 
 def _bash_kind(kind: Kind) -> str:
@@ -139,6 +148,13 @@ _NAME_containers() {
     compadd -a ids
 }
 
+_NAME_images() {
+    local -a root names
+    [[ -n $_NAME_image_root ]] && root=(--image-root $_NAME_image_root)
+    names=(${(f)"$(_call_program images $service $root images --names 2>/dev/null)"})
+    compadd -a names
+}
+
 _NAME_verbs() {
     local -a verbs
     verbs=(
@@ -147,13 +163,13 @@ VERBS    )
 }
 
 _NAME() {
-    local curcontext=$curcontext state line _NAME_root=
+    local curcontext=$curcontext state line _NAME_root= _NAME_image_root=
     typeset -A opt_args
     _arguments -C \\
 GLOBAL        '1: :_NAME_verbs' \\
         '*:: :->verb' && return 0
     [[ $state == verb ]] || return 1
-    _NAME_root=${(Q)opt_args[--root]}
+    _NAME_root=${(Q)opt_args[--root]} _NAME_image_root=${(Q)opt_args[--image-root]}
     case $line[1] in
 CASES    esac
 }
@@ -168,13 +184,15 @@ fi
 
 def zsh(name: str) -> str:
     """The script for zsh 5."""
-    verbs = "".join(f"        {_quoted(verb + ':' + texts.VERBS[verb][0])}\n" for verb in options.VERBS)
+    verbs = "".join(f"        {_quoted(verb + ':' + entry[0])}\n" for verb, entry in texts.verbs().items())
     cases = ""
     for verb, known in _known()[1:]:
         specs = [_zsh_flag(name, flag) for flag in known]
         kinds = values.arguments(verb)
         specs += [_quoted(f"{number}:{_zsh_action(name, kind)}") for number, kind in enumerate(kinds, 1)]
-        if options.VERBS[verb][1] < 0:  # what follows is another program's
+        if values.repeats(verb):
+            specs[-1] = _quoted(f"*:{_zsh_action(name, kinds[-1])}")
+        if not options.reorders(verb):  # what follows is another program's
             specs.append(_quoted("*:: :_default"))
         cases += f"        {verb})\n            _arguments \\\n" + " \\\n".join("                " + one for one in specs)
         cases += "\n            ;;\n"
@@ -195,7 +213,12 @@ def _zsh_action(name: str, kind: Kind) -> str:
     """The message and what completes, with a colon in between."""
     if not isinstance(kind, str):
         return f"word:({' '.join(kind)})"
-    actions = {values.FILE: "_files", values.DIRECTORY: "_files -/", values.CONTAINER: f"_{name}_containers"}
+    actions = {
+        values.FILE: "_files",
+        values.DIRECTORY: "_files -/",
+        values.CONTAINER: f"_{name}_containers",
+        values.IMAGE: f"_{name}_images",
+    }
     return f"{kind}:{actions.get(kind, ' ')}"
 
 
@@ -204,17 +227,18 @@ def _zsh_action(name: str, kind: Kind) -> str:
 _FISH = """\
 # fish completion for NAME. Made by `NAME completion fish`; to be kept as NAME.fish in a directory of $fish_complete_path.
 
-# What stands before the cursor: the verb and its arguments, without flags and their values. With --root: that flag's value.
+# What stands before the cursor: the verb and its arguments, without flags and their values. With --root or --image-root: that
+# flag's value.
 function __NAME_words
     set -l tokens (commandline -opc)
     set -l found
     set -l skip
     for token in $tokens[2..-1]
         if test -n "$skip"
-            test "$argv[1]" = --root; and test "$skip" = --root; and echo -- $token
+            test "$argv[1]" = "$skip"; and echo -- $token
             set skip
-        else if string match -q -- '--root=*' $token
-            test "$argv[1]" = --root; and string replace -- '--root=' '' $token
+        else if string match -q -- '--*root=*' $token
+            test -n "$argv[1]"; and string match -q -- "$argv[1]=*" $token; and string replace -- "$argv[1]=" '' $token
         else if string match -q -- '-?*' $token
             contains -- "$found[1] $token" VALUES
             and set skip $token
@@ -222,7 +246,7 @@ function __NAME_words
             set -a found $token
         end
     end
-    test "$argv[1]" = --root; or string join -- \\n $found
+    set -q argv[1]; or string join -- \\n $found
 end
 
 # Whether the verb is $argv[1], or there is none yet.
@@ -231,10 +255,12 @@ function __NAME_at
     test "$words[1]" = "$argv[1]"
 end
 
-# Whether argument number $argv[2] of verb $argv[1] is next.
+# Whether argument number $argv[2] of verb $argv[1] is next; with a third word, or one behind it.
 function __NAME_argument
     set -l words (__NAME_words)
-    test "$words[1]" = "$argv[1]"; and test (count $words) = $argv[2]
+    test "$words[1]" = "$argv[1]"; or return
+    test (count $words) = $argv[2]; and return
+    set -q argv[3]; and test (count $words) -gt $argv[2]
 end
 
 function __NAME_containers
@@ -247,6 +273,16 @@ function __NAME_containers
     end
 end
 
+function __NAME_images
+    set -l command (commandline -opc)[1]
+    set -l root (__NAME_words --image-root)
+    if set -q root[1]
+        $command --image-root $root[-1] images --names 2>/dev/null
+    else
+        $command images --names 2>/dev/null
+    end
+end
+
 complete -c NAME -f
 LINES"""
 
@@ -256,7 +292,7 @@ def fish(name: str) -> str:
     lines, with_value = "", []
     for verb, known in _known():
         if verb:
-            lines += f"complete -c NAME -n {_fish('__NAME_at ' + _fish(''))} -a {verb} -d {_fish(texts.VERBS[verb][0])}\n"
+            lines += f"complete -c NAME -n {_fish('__NAME_at ' + _fish(''))} -a {verb} -d {_fish(texts.verbs()[verb][0])}\n"
         for flag in known:
             if flag.kind:
                 with_value += [_fish(f"{verb} {form}") for form in flag.forms()]
@@ -264,9 +300,11 @@ def fish(name: str) -> str:
             value = (" -r" if flag.kind == values.FILE else " -x") + _fish_kind(flag.kind) if flag.kind else ""
             condition = _fish(f"__NAME_at {_fish(verb)}")
             lines += f"complete -c NAME -n {condition} -l {flag.name}{short}{value} -d {_fish(flag.text)}\n"
-        for number, kind in enumerate(values.arguments(verb) if verb else (), 1):
+        kinds = values.arguments(verb) if verb else []
+        for number, kind in enumerate(kinds, 1):
+            more = " more" if number == len(kinds) and values.repeats(verb) else ""
             if kind != values.ANY:
-                lines += f"complete -c NAME -n {_fish(f'__NAME_argument {verb} {number}')}{_fish_kind(kind)}\n"
+                lines += f"complete -c NAME -n {_fish(f'__NAME_argument {verb} {number}{more}')}{_fish_kind(kind)}\n"
     return _filled(_FISH, name, VALUES=" ".join(with_value), LINES=lines)
 
 
@@ -281,5 +319,6 @@ def _fish_kind(kind: Kind) -> str:
         values.FILE: " -F",
         values.DIRECTORY: " -a '(__fish_complete_directories (commandline -ct))'",
         values.CONTAINER: " -a '(__NAME_containers)'",
+        values.IMAGE: " -a '(__NAME_images)'",
     }
     return kinds.get(kind, "")

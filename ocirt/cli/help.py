@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ocirt.cli import log, options, out
+from ocirt.cli import elsewhere, log, options, out
 
 _BUNDLE = "path to the root of the bundle directory, defaults to the current directory"
 _CONSOLE = "path to an AF_UNIX socket which will receive a descriptor of the console's master end"
@@ -226,6 +226,7 @@ _GLOBAL = {
     "cgroup-manager": 'how cgroups are made: cgroupfs, systemd or disabled (default: "cgroupfs")',
     "debug": "enable debug logging",
     "help": "show help",
+    "image-root": "directory of the images (default: /var/lib/ocirt/images, or below XDG_DATA_HOME)",
     "log": "file to write the log to (default: standard error)",
     "log-format": 'text or json (default: "text")',
     "log-level": "error, warning, info or debug (the last is --debug)",
@@ -236,9 +237,19 @@ _GLOBAL = {
 }
 
 
+def verbs() -> dict[str, tuple[str, str, str, dict[str, str]]]:
+    """`VERBS` with those of the floors that are installed."""
+    return dict(sorted((VERBS | elsewhere.texts()).items()))
+
+
+def flag_lines() -> dict[str, tuple[int, int, str]]:
+    """`options.VERBS` with those of the floors that are installed."""
+    return dict(sorted((options.VERBS | elsewhere.flags()).items()))
+
+
 def flag_text(verb: str, flag: str) -> str:
     """What a flag of a verb does (a global one, for "")."""
-    return (VERBS[verb][3] if verb else _GLOBAL)[flag]
+    return (verbs()[verb][3] if verb else _GLOBAL)[flag]
 
 
 def show(verb: str, name: str, head: str = "") -> int:
@@ -252,7 +263,7 @@ def other(given: options.Options, rest: list[str]) -> int:
     verb = rest[0]
     if verb in ("help", "h"):
         verb = rest[1] if len(rest) > 1 else ""
-        if not verb or verb in options.VERBS:
+        if not verb or verb in options.VERBS or verb in elsewhere.VERBS:
             return show(verb, given.name)
     log.error(given, f"No help topic for '{verb}'")
     return 3
@@ -261,19 +272,21 @@ def other(given: options.Options, rest: list[str]) -> int:
 def text(verb: str, name: str) -> str:
     """The help of a verb, or of the whole command for "". `name` is what the program was called by."""
     if not verb:
-        width = max(len(each) for each in VERBS)
+        summaries = {each: entry[0] for each, entry in VERBS.items()}
+        summaries |= {each: summary for each, (_, summary) in elsewhere.VERBS.items()}
+        width = max(map(len, summaries))
         lines = [
             f"NAME:\n   {name} - run containers from OCI bundles\n",
             f"USAGE:\n   {name} [global options] command [command options] [arguments...]\n",
             "COMMANDS:",
-            *(f"   {each.ljust(width)}  {entry[0]}" for each, entry in VERBS.items()),
+            *(f"   {each.ljust(width)}  {summary}" for each, summary in sorted(summaries.items())),
             f"   {'help, h'.ljust(width)}  show this, or the help of a command",
             "\nGLOBAL OPTIONS:",
             *_flags(options.GLOBAL, _GLOBAL),
         ]
         return "\n".join(lines) + "\n"
-    summary, arguments, description, texts = VERBS[verb]
-    flag_line = options.VERBS[verb][2]
+    summary, arguments, description, texts = verbs()[verb]
+    flag_line = flag_lines()[verb][2]
     usage = " ".join(part for part in (name, verb, "[command options]" if flag_line else "", arguments) if part)
     lines = [f"NAME:\n   {name} {verb} - {summary}\n", f"USAGE:\n   {usage}"]
     if description:

@@ -83,14 +83,7 @@ def error(options: Options, message: str) -> None:
 
 def failure(options: Options, err: Exception) -> int:
     """Report what a verb raised, in runc's words for that verb, and return the exit status: 1, or 255 for exec."""
-    if isinstance(err, (Error, OSError)):
-        text = describe(err)
-    else:
-        trace = err.__traceback__
-        while trace is not None and trace.tb_next is not None:
-            trace = trace.tb_next
-        where = f" at {trace.tb_frame.f_code.co_filename}:{trace.tb_lineno}" if trace else ""
-        text = f"internal error: {describe(err)}{where} (this is a bug in ocirt)"
+    text = words(err)
     if options.verb in ("create", "run"):
         text = f"{options.name} {options.verb} failed: {text}"
     elif options.verb == "exec":
@@ -98,6 +91,17 @@ def failure(options: Options, err: Exception) -> int:
         return 255
     error(options, text)
     return 1
+
+
+def words(err: Exception) -> str:
+    """What a verb raised: a failure as `describe` has it; what nobody expected with the place where it happened."""
+    if isinstance(err, (Error, OSError)):
+        return describe(err)
+    trace = err.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    where = f" at {trace.tb_frame.f_code.co_filename}:{trace.tb_lineno}" if trace else ""
+    return f"internal error: {describe(err)}{where} (this is a bug in ocirt)"
 
 
 def begin(options: Options) -> None:

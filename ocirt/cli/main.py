@@ -54,11 +54,18 @@ def _command(options: flags.Options, args: list[str]) -> int:
 
         log.begin(options)
     verb = rest[0]
-    if verb not in flags.VERBS:
-        from ocirt.cli import help as texts  # noqa: PLC0415
+    module = "ocirt.cli." + verb
+    if verb in flags.VERBS:
+        fewest, most, line = flags.VERBS[verb]
+    else:
+        from ocirt.cli import elsewhere  # noqa: PLC0415
 
-        return texts.other(options, rest)
-    fewest, most, line = flags.VERBS[verb]
+        if verb not in elsewhere.VERBS:
+            from ocirt.cli import help as texts  # noqa: PLC0415
+
+            return texts.other(options, rest)
+        fewest, most, line = elsewhere.tables(elsewhere.VERBS[verb][0]).VERBS[verb]
+        module = "ocirt.cli.elsewhere"
     try:
         values, rest = flags.parse(line, rest[1:], reorder=flags.reorders(verb))
     except Error as err:
@@ -71,7 +78,7 @@ def _command(options: flags.Options, args: list[str]) -> int:
         return _usage(options, "Incorrect Usage.", f'{options.name}: "{verb}" requires {word} {number} argument(s)', verb)
     options.set_verb(verb, line, values)
     _preload(verb)
-    status: int = __import__("ocirt.cli." + verb, None, None, ("run",)).run(options, rest)
+    status: int = __import__(module, None, None, ("run",)).run(options, rest)
     return status
 
 

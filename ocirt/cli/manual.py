@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ocirt import __version__
 from ocirt.cli import help as texts
-from ocirt.cli import options, out, values
+from ocirt.cli import out, values
 from ocirt.errors import Error
 
 TYPE_CHECKING = False
@@ -27,7 +27,7 @@ def run(given: Options, args: list[str]) -> int:
     """Print the page of the verb args[0], or of the command. Raises Error("usage") for a verb that is not known."""
     del given
     verb = args[0] if args else ""
-    if verb and verb not in options.VERBS:
+    if verb and verb not in texts.flag_lines():
         raise Error("usage", f"unknown verb: {verb}")
     out(page(verb))
     return 0
@@ -35,20 +35,20 @@ def run(given: Options, args: list[str]) -> int:
 
 def names() -> dict[str, str]:
     """The verb of each page, "" for the command's own, by file name."""
-    return {f"ocirt{'-' if verb else ''}{verb}.{SECTION}": verb for verb in ("", *options.VERBS)}
+    return {f"ocirt{'-' if verb else ''}{verb}.{SECTION}": verb for verb in ("", *texts.flag_lines())}
 
 
 def page(verb: str) -> str:
     """One page."""
     name = f"ocirt-{verb}" if verb else "ocirt"
-    summary = texts.VERBS[verb][0] if verb else "run containers from OCI bundles"
+    summary = texts.verbs()[verb][0] if verb else "run containers from OCI bundles"
     lines = [
         f'.TH {name.upper()} {SECTION} "" "ocirt {__version__}"',
         f".SH NAME\n{_text(name)} \\- {_text(summary)}",
         ".SH SYNOPSIS",
     ]
     if verb:
-        _, usage, description, _ = texts.VERBS[verb]
+        _, usage, description, _ = texts.verbs()[verb]
         start = f".B ocirt\n[\\fIglobal options\\fR]\n.B {verb}\n[\\fIoptions\\fR] "
         lines.append("\n.br\n".join(start + _text(form.strip()) for form in usage.split("||")))
         if description:
@@ -56,7 +56,8 @@ def page(verb: str) -> str:
     else:
         lines += [".B ocirt", "[\\fIglobal options\\fR] \\fIverb\\fR [\\fIoptions\\fR] [\\fIarguments\\fR]"]
         lines += [".SH DESCRIPTION", "An OCI runtime that takes the command line of runc."]
-        lines += [".SH VERBS", *(f".TP\n.BR ocirt\\-{each} ({SECTION})\n{_text(texts.VERBS[each][0])}" for each in options.VERBS)]
+        verbs = texts.verbs().items()
+        lines += [".SH VERBS", *(f".TP\n.BR ocirt\\-{each} ({SECTION})\n{_text(entry[0])}" for each, entry in verbs)]
     lines += [".SH OPTIONS" if verb else ".SH GLOBAL OPTIONS", *map(_flag, values.flags(verb))]
     lines += [".SH EXIT STATUS", *(f".TP\n.B {_text(code)}\n{_text(text)}" for code, text in _STATUSES)]
     others = "" if not verb else f".BR ocirt ({SECTION}),\n"

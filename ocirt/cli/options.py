@@ -12,7 +12,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-GLOBAL = "debug log= log-format= log-level= root= systemd-cgroup rootless= cgroup-manager= help,h version,v"
+GLOBAL = "debug log= log-format= log-level= root= image-root= systemd-cgroup rootless= cgroup-manager= help,h version,v"
 _CRIU = (
     "image-path= work-path= tcp-established ext-unix-sk shell-job file-locks manage-cgroups-mode= empty-ns* auto-dedup lazy-pages"
 )
@@ -82,6 +82,7 @@ class Options:
     cgroup_manager: "cgroupfs", "systemd" or "disabled"
     rootless: True, False, or None for `auto`
     root_given: whether --root was given; `root` is the state directory in either case
+    image_root: absolute path of the store of images that was asked for, or ""
     """
 
     __slots__ = (
@@ -90,6 +91,7 @@ class Options:
         "_values",
         "cgroup_manager",
         "debug",
+        "image_root",
         "log",
         "log_format",
         "name",
@@ -107,6 +109,7 @@ class Options:
         self.cgroup_manager = "cgroupfs"
         self.rootless: bool | None = None
         self.root_given = False
+        self.image_root = ""
         self._root = ""
         self._flags = ""
         self._values: dict[str, Any] = {}
@@ -165,6 +168,8 @@ class Options:
             self.root_given = True
             if self._root == "/":
                 raise Error("usage", "Option --root argument should not be set to /")
+        if values.get("image-root"):
+            self.image_root = _absolute(values["image-root"])
         self.cgroup_manager = values.get("cgroup-manager") or "cgroupfs"
         if self.cgroup_manager not in ("cgroupfs", "systemd", "disabled"):
             raise Error("usage", f"invalid cgroup-manager: {self.cgroup_manager}", hint="cgroupfs, systemd or disabled")

@@ -5,6 +5,7 @@ Loaded by these alone; to run a verb needs none of it.
 
 from __future__ import annotations
 
+from ocirt.cli import elsewhere
 from ocirt.cli import help as texts
 from ocirt.cli import options
 from ocirt.spec import capabilities, signals
@@ -14,7 +15,7 @@ if TYPE_CHECKING:
     Kind = str | tuple[str, ...]
 
 # Kinds of a value. A tuple of words is a kind too: one of these is meant.
-ANY, NUMBER, FILE, DIRECTORY, CONTAINER = "value", "number", "file", "directory", "container"
+ANY, NUMBER, FILE, DIRECTORY, CONTAINER, IMAGE = "value", "number", "file", "directory", "container", "image"
 
 _SIGNALS = tuple(name.removeprefix("SIG") for name in signals.NUMBERS)
 SHELLS = ("bash", "zsh", "fish")
@@ -43,6 +44,7 @@ _VALUES: dict[str, Kind] = {
     "empty-ns": ("network",),
     "env": ANY,
     "format": ("table", "json"),
+    "image-root": DIRECTORY,
     "image-path": DIRECTORY,
     "interval": ANY,
     "kernel-memory": ANY,
@@ -80,7 +82,7 @@ _ARGUMENTS: dict[str, Kind] = {
     "rootfs": DIRECTORY,
     "shell": SHELLS,
     "signal": _SIGNALS,
-    "verb": tuple(options.VERBS),
+    "verb": tuple(texts.flag_lines()),
 }
 # Their container is a new one.
 _NEW = ("create", "restore", "run")
@@ -100,7 +102,8 @@ class Flag:
         if sign == "#":
             self.kind = NUMBER
         elif sign:
-            self.kind = _VALUES.get(f"{verb} {self.name}") or _VALUES[self.name]
+            kinds = elsewhere.kinds()[0] if verb in elsewhere.VERBS else _VALUES
+            self.kind = kinds.get(f"{verb} {self.name}") or kinds[self.name]
 
     def forms(self) -> list[str]:
         """As it may be written: `--name`, `-n`."""
@@ -109,7 +112,7 @@ class Flag:
 
 def flags(verb: str) -> list[Flag]:
     """The flags of a verb with --help, or the global ones for "". Raises KeyError for a value of which nothing is said above."""
-    line = options.VERBS[verb][2] if verb else options.GLOBAL
+    line = texts.flag_lines()[verb][2] if verb else options.GLOBAL
     found = [Flag(verb, word, texts.flag_text(verb, options.split_word(word)[0])) for word in line.split()]
     return found if any(flag.name == "help" for flag in found) else [*found, Flag(verb, *_HELP)]
 
@@ -117,17 +120,23 @@ def flags(verb: str) -> list[Flag]:
 def arguments(verb: str) -> list[Kind]:
     """The kinds of a verb's arguments in their order, from its usage line."""
     found: list[Kind] = []
-    for word in texts.VERBS[verb][1].partition(" || ")[0].split():
+    kinds = elsewhere.kinds()[1] if verb in elsewhere.VERBS else _ARGUMENTS
+    for word in texts.verbs()[verb][1].partition(" || ")[0].split():
         name = word.strip("[]<>").removesuffix("...")
-        if name in _ARGUMENTS:
-            found.append(ANY if name == "container-id" and verb in _NEW else _ARGUMENTS[name])
+        if name in kinds:
+            found.append(ANY if name == "container-id" and verb in _NEW else kinds[name])
     if verb == "run":
         found[0] = DIRECTORY  # `run BUNDLE/`: of the two forms the one that can be completed
     return found
 
 
+def repeats(verb: str) -> bool:
+    """Whether the last of a verb's arguments may be given many times."""
+    return verb in elsewhere.VERBS and texts.verbs()[verb][1].rstrip("]").endswith("...")
+
+
 def unused() -> set[str]:
     """What is said above of flags that no verb has."""
-    there = {f"{verb} {flag.name}" for verb in ("", *options.VERBS) for flag in flags(verb) if flag.kind}
+    there = {f"{verb} {flag.name}" for verb in ("", *texts.flag_lines()) for flag in flags(verb) if flag.kind}
     names = {key.partition(" ")[2] for key in there}
-    return {key for key in _VALUES if key not in (there if " " in key else names)}
+    return {key for key in _VALUES | elsewhere.kinds()[0] if key not in (there if " " in key else names)}

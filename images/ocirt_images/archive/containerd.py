@@ -1,0 +1,112 @@
+"""The images of a containerd that is or was on this machine: from its socket, by `ctr`, or from its directory when it is stopped.
+
+In the directory blobs lie as in an OCI layout, and the names of images in a bolt database: `v1/NAMESPACE/images/NAME/target`, with
+the keys `digest`, `mediatype` and `size` (a signed varint) of a descriptor.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import tempfile
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from ocirt_images.archive import bolt
+from ocirt_images.archive.contents import Archive, Entry
+from ocirt_images.archive.files import Directory
+from ocirt_images.descriptor import Descriptor
+from ocirt_images.digest import Digest
+from ocirt_images.errors import Error
+from ocirt_images.reference import Reference
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+DATABASE = "io.containerd.metadata.v1.bolt/meta.db"
+CONTENT = "io.containerd.content.v1.content"
+KUBERNETES = "k8s.io"  # the namespace of the images that kubelet sees
+
+
+def directory(root: Path, namespace: str) -> Archive:
+    """The images in containerd's directory (`/var/lib/containerd`).
+
+    Raises Error("in-use") while containerd runs, Error("not-found") for another directory or a namespace that is not there.
+    """
+    path = root / DATABASE
+    if not path.is_file():
+        raise Error("not-found", f"there is no {DATABASE} in it", subject=str(root), hint="containerd's own is /var/lib/containerd")
+    try:
+        database = bolt.read(path)
+    except Error as err:
+        if err.code != "in-use":
+            raise
+        hint = "stop it, or name its socket instead, as in /run/containerd/containerd.sock"
+        raise Error("in-use", "containerd is running", subject=str(root), hint=hint) from None
+    found = database.bucket("v1", namespace)
+    if found is None:
+        version = database.bucket("v1")
+        there = ", ".join(version.buckets() if version is not None else []) or "none"
+        raise Error("not-found", f"no namespace {namespace}", subject=str(root), hint=f"there are: {there}")
+    images = found.bucket("images")
+    entries = []
+    for key, value in images.items() if images is not None else ():
+        target = value.bucket("target") if isinstance(value, bolt.Bucket) else None
+        name = _kept_name(key.decode(errors="replace"))
+        if target is not None and name:
+            entries.append(Entry((_descriptor(target, f"{path}: {name}"),), (name,)))
+    return Archive(Directory(root / CONTENT), entries)
+
+
+def _descriptor(target: bolt.Bucket, subject: str) -> Descriptor:
+    digest = Digest(target.value("digest").decode(errors="replace"), f"{subject}/digest")
+    return Descriptor(media_type=target.value("mediatype").decode(errors="replace"), digest=digest, size=_varint(target.value("size")))
+
+
+def _varint(data: bytes) -> int:
+    """A number as Go's binary.PutVarint writes it."""
+    found = 0
+    for place, byte in enumerate(data):
+        found |= (byte & 0x7F) << 7 * place
+    return found >> 1 ^ -(found & 1)
+
+
+def _kept_name(name: str) -> str:
+    """A name to keep an image under, or "" for what is none: the CRI plugin names each image by its ID as well."""
+    try:
+        return "" if name.startswith("sha256:") else str(Reference.parse(name, short=True))
+    except Error:
+        return ""
+
+
+@contextmanager
+def socket(path: Path, namespace: str) -> Iterator[int]:
+    """A descriptor from which an archive of all images of a running containerd comes. `ctr` is asked for it.
+
+    Raises Error("unsupported") without `ctr`, Error("unavailable") with its words if it fails, then or when the block is left.
+    """
+    ask = ["ctr", "--address", str(path), "--namespace", namespace, "images"]
+    try:
+        listed = subprocess.run([*ask, "list", "--quiet"], capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL)
+    except FileNotFoundError:
+        raise Error("unsupported", "containerd's program `ctr` is not installed", hint="stop containerd and name its directory") from None
+    if listed.returncode:
+        raise _failed(path, listed.stderr)
+    names = [name for name in listed.stdout.split() if _kept_name(name)]
+    if not names:
+        raise Error("not-found", f"no images in the namespace {namespace}", subject=str(path), hint="see `ctr namespaces list`")
+    with tempfile.TemporaryFile("w+") as words:
+        with subprocess.Popen([*ask, "export", "-", *names], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=words) as ctr:
+            assert ctr.stdout is not None
+            try:
+                yield ctr.stdout.fileno()
+            finally:
+                ctr.stdout.close()  # it ends by SIGPIPE if it has more to say
+        if ctr.returncode:
+            words.seek(0)
+            raise _failed(path, words.read())
+
+
+def _failed(path: Path, words: str) -> Error:
+    lines = words.strip().splitlines() or ["it failed"]
+    return Error("unavailable", "ctr", subject=str(path), cause=lines[-1].removeprefix("ctr: "))

@@ -1,0 +1,68 @@
+"""What a verb gets: its flags, and where the store of images is."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+if TYPE_CHECKING:
+    from ocirt_images.store import Store
+
+
+class Given(Protocol):
+    """The part of `ocirt.cli.options.Options` that is used here."""
+
+    name: str
+    verb: str
+    debug: bool
+    image_root: str
+
+    def get(self, flag: str) -> Any:
+        """The value of one of the verb's flags: bool, str, int or list of str, by its kind."""
+
+    def given(self, flag: str) -> bool:
+        """Whether the flag stood on the command line."""
+
+
+class Command:
+    """One command line.
+
+    root: the directory of the store
+    """
+
+    def __init__(self, given: Given) -> None:
+        self._given = given
+        self.name = given.name
+        self.debug = given.debug
+        self.root = Path(given.image_root) if given.image_root else default_root()
+
+    def flag(self, name: str) -> bool:
+        """Whether a switch is on."""
+        return bool(self._given.get(name))
+
+    def text(self, name: str) -> str:
+        """The text of a flag, "" if it was not given."""
+        return str(self._given.get(name))
+
+    def texts(self, name: str) -> list[str]:
+        """The texts of a flag that may be given many times."""
+        return list(self._given.get(name))
+
+    def store(self) -> Store:
+        """The store, opened, as a context manager. It is made if it is not there."""
+        from ocirt_images.store import Store  # noqa: PLC0415  (loads sqlite3: not for what needs no store)
+
+        return Store.open(self.root)
+
+
+def default_root() -> Path:
+    """$OCIRT_IMAGE_ROOT, or the place for root's or a user's images."""
+    chosen = os.environ.get("OCIRT_IMAGE_ROOT")
+    if chosen:
+        return Path(chosen).absolute()
+    if os.geteuid() == 0:
+        return Path("/var/lib/ocirt/images")
+    data = os.environ.get("XDG_DATA_HOME", "")
+    # The specification of base directories wants relative paths ignored.
+    return Path(data if data.startswith("/") else Path.home() / ".local/share") / "ocirt/images"
