@@ -1,0 +1,18 @@
+"""Bundles from images: config.json, and the root file system beside it."""
+
+from ocirt_images.bundle.config import runtime_config
+from ocirt_images.bundle.options import Mappings, Options, read_entrypoint, read_env
+from ocirt_images.bundle.users import User
+from ocirt_images.bundle.write import Image, write_copy, write_mounted
+
+__all__ = [
+    "Image",
+    "Mappings",
+    "Options",
+    "User",
+    "read_entrypoint",
+    "read_env",
+    "runtime_config",
+    "write_copy",
+    "write_mounted",
+]

@@ -1,0 +1,103 @@
+"""What a caller wants to be different from what an image says, and the ids that a user namespace has."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from ocirt_images.errors import Error
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+NETWORKS = ("", "none", "host")
+
+# (first id inside, first id outside, how many), one tuple a line of a map (user_namespaces(7))
+Lines = tuple[tuple[int, int, int], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Mappings:
+    """The ids of a user namespace."""
+
+    uids: Lines
+    gids: Lines
+
+    def check(self, uid: int, gid: int) -> None:
+        """Raises Error("unsupported") unless both ids are there."""
+        for kind, number, lines in (("user", uid, self.uids), ("group", gid, self.gids)):
+            if not any(first <= number < first + size for first, _, size in lines):
+                ids = ", ".join(f"{first}" if size == 1 else f"{first} to {first + size - 1}" for first, _, size in lines)
+                hint = "lines for you in /etc/subuid and /etc/subgid, and newuidmap(1), give more; or choose another user"
+                raise Error("unsupported", f"{kind} {number} is not in the user namespace", cause=f"it has {ids}", hint=hint)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Options:
+    """Options of a bundle. Empty: what the image says.
+
+    args: the command, in place of the image's Cmd; entrypoint: in place of its Entrypoint *and* its Cmd, empty for none
+    env: `NAME=VALUE`, which replace the image's; user: see users.py; cwd: the working directory
+    terminal: whether the process gets one; read_only: whether the root file system is
+    hostname: "" for `ocirt`; network: `none` (a namespace with nothing but lo), `host`, or "" for host where `unprivileged`, else
+    none
+    no_new_privileges: whether set-user-ID programs lose their effect
+    unprivileged: the runtime is not root of the machine; mappings: the user namespace that it is to make, or None for none
+    annotations: of ours, which no label of the image replaces
+    """
+
+    args: tuple[str, ...] = ()
+    entrypoint: tuple[str, ...] | None = None
+    env: tuple[str, ...] = ()
+    user: str = ""
+    cwd: str = ""
+    terminal: bool = False
+    read_only: bool = False
+    hostname: str = ""
+    network: str = ""
+    no_new_privileges: bool = False
+    unprivileged: bool = False
+    mappings: Mappings | None = None
+    annotations: tuple[tuple[str, str], ...] = ()
+
+    def __post_init__(self) -> None:
+        """Raises Error("usage") for what cannot be meant."""
+        for entry in self.env:
+            name, equals, _ = entry.partition("=")
+            if not name or not equals or "\0" in entry:
+                raise Error("usage", f"--env {entry[:200]!r}: not NAME=VALUE")
+        if self.cwd and not self.cwd.startswith("/"):
+            raise Error("usage", f"working directory {self.cwd[:200]!r}: not an absolute path")
+        if self.network not in NETWORKS:
+            raise Error("usage", f"--network {self.network[:80]!r}", hint="none or host")
+
+    def with_annotation(self, name: str, value: str) -> Options:
+        """The same with one annotation more."""
+        return replace(self, annotations=(*self.annotations, (name, value)))
+
+    @property
+    def host_network(self) -> bool:
+        """Whether the container uses the host's network."""
+        return self.network == "host" or (not self.network and self.unprivileged)
+
+
+def read_entrypoint(text: str) -> tuple[str, ...]:
+    """`--entrypoint`: one program, a JSON list of words, or nothing. Raises Error("usage")."""
+    if not text.startswith("["):
+        return (text,) if text else ()
+    try:
+        words = json.loads(text)
+    except ValueError:
+        words = None
+    if not isinstance(words, list) or not all(isinstance(word, str) for word in words):
+        raise Error("usage", f"--entrypoint {text[:200]!r}: not a JSON list of strings", hint="one program needs no brackets")
+    return tuple(words)
+
+
+def read_env(given: Iterable[str], environment: Mapping[str, str]) -> tuple[str, ...]:
+    """`--env`: `NAME=VALUE`, or `NAME` for the caller's own value (nothing if it has none)."""
+    found = (
+        entry if "=" in entry else f"{entry}={environment[entry]}" for entry in given if "=" in entry or entry in environment
+    )
+    return tuple(found)
