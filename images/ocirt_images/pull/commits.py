@@ -59,7 +59,7 @@ class Commits:
             new = False
             for one in ready:
                 if one.staged is not None and one.applied is not None:
-                    settle(one.applied.needs, one.staged.path, [*reversed(self.paths)])
+                    settle(one.applied.needs, one.staged.path, self.paths[::-1], name=self.fetch.name(one.layer))
                     self.paths.append(one.staged.path)
                     new = True
                 else:

@@ -57,6 +57,10 @@ class Fetch:
         self.on_event = on_event
         self.subject = subject
 
+    def name(self, layer: Layer) -> str:
+        """How errors call a layer."""
+        return f"{self.subject}: layer {layer.number} ({layer.blob.digest.short})"
+
     def run(self, layer: Layer) -> Unpacked:
         """The layer's bytes in the store, its tree filled but not committed: that is the caller's to do, in order.
 
@@ -120,7 +124,7 @@ class Fetch:
                 target=staged.path,
                 compression=mediatypes.LAYERS[layer.blob.media_type],
                 diff_id=layer.diff_id,
-                name=f"{self.subject}: layer {layer.number} ({layer.blob.digest.short})",
+                name=self.name(layer),
                 growing=growing,
             )
             applied = self.workers.apply(job)
