@@ -3,47 +3,24 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import pytest
 
 from ocirt_images import mediatypes
 from ocirt_images.descriptor import Descriptor
 from ocirt_images.digest import Digest
-from ocirt_images.errors import Error
-from ocirt_images.reference import Reference
-from ocirt_images.registry.body import Body
 from ocirt_images.registry.client import Registry
 from ocirt_images.registry.credentials import Credential, Credentials
 from tests.support import images
 from tests.support import registry_faults as faults
 from tests.support.registry import LocalRegistry
 from tests.support.registry_auth import Basic
+from tests.unit.images.registry.asking import drain, layer, ref, refused
 from tests.unit.images.registry.conftest import MakeClient
 
 D = "sha256:" + "a" * 64
 SCHEMA_1 = "application/vnd.docker.distribution.manifest.v1+prettyjws"
-
-
-def ref(registry: LocalRegistry, rest: str = "team/app") -> Reference:
-    return Reference.parse(f"{registry.address}/{rest}")
-
-
-def layer(image: images.Image, number: int = 0) -> Descriptor:
-    return Descriptor.parse(image.layers[number].descriptor, "layer")
-
-
-def drain(body: Body, step: int = 10_000) -> bytes:
-    with body:
-        return b"".join(iter(lambda: body.read(step), b""))
-
-
-def refused(code: str, text: str, ask: Callable[[], object]) -> Error:
-    with pytest.raises(Error) as caught:
-        ask()
-    assert caught.value.code == code, str(caught.value)
-    assert text in str(caught.value)
-    return caught.value
 
 
 def given(registry: LocalRegistry, name: str, password: str) -> Credentials:
