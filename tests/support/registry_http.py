@@ -110,6 +110,7 @@ class Server(ThreadingHTTPServer):
         self.answer = answer
         self._trouble = trouble
         self._tls = tls
+        self.connections = 0
         self._open: set[socket.socket] = set()
         super().__init__(address, _Handler)
 
@@ -118,6 +119,7 @@ class Server(ThreadingHTTPServer):
         if self._tls is not None:
             request = self._tls.wrap_socket(request, server_side=True)
         self._open.add(request)
+        self.connections += 1
         try:
             super().finish_request(request, client_address)
         finally:

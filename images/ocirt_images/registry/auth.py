@@ -22,7 +22,7 @@ from ocirt_images.registry.messages import Answer, Request, origin, place, words
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterable
 
-    from ocirt_images.registry.credentials import Credential
+    from ocirt_images.registry.credentials import Credential, Found
 
 CLIENT = "ocirt"  # what token servers may write into their logs
 _LIFE = 60.0  # seconds that a token lives if its server does not say, and at least (token specification)
@@ -92,11 +92,11 @@ def scopes(*texts: str) -> tuple[str, ...]:
     for one in " ".join(texts).split():
         resource, colon, actions = one.rpartition(":")
         if colon and ":" in resource:
-            merged.setdefault(resource, set()).update(actions.split(","))
+            merged.setdefault(resource, set()).update(one for one in actions.split(",") if one)
         else:
             merged.setdefault(one, set())
     return tuple(
-        f"{resource}:{','.join(sorted(actions - {''}))}" if actions else resource for resource, actions in sorted(merged.items())
+        f"{resource}:{','.join(sorted(actions))}" if actions else resource for resource, actions in sorted(merged.items())
     )
 
 
@@ -128,7 +128,7 @@ class Authority:
         self,
         request: Request,
         wanted: tuple[str, ...],
-        credential: Callable[[], Credential | None],
+        credential: Callable[[], Found],
     ) -> Generator[Request, Answer, Answer]:
         """Send a request with what its host asks for.
 
@@ -164,7 +164,7 @@ class Authority:
         self, request: Request, challenge: Challenge, wanted: tuple[str, ...], credential: _Once
     ) -> Generator[Request, Answer, str]:
         """The Authorization that a challenge wants, or "" if we have nothing for it."""
-        found = credential()
+        found = credential().credential
         if found is not None and found.registry_token:
             return f"Bearer {found.registry_token}"
         if challenge.scheme == "basic":
@@ -181,7 +181,7 @@ class Authority:
         answer = yield token_request(realm, service, asked, found)
         if answer.status in (404, 405) and found is not None and found.password and not found.identity_token:
             answer = yield oauth_request(realm, service, asked, found)
-        token, life = _token(answer, found)
+        token, life = _token(answer, credential())
         with self._lock:
             self._tokens[key] = (token, self._clock() + life)
         return f"Bearer {token}"
@@ -196,13 +196,13 @@ class Authority:
 class _Once:
     """A credential that is looked up when it is first needed: looking may start a program, or read a file that is bad."""
 
-    def __init__(self, find: Callable[[], Credential | None]) -> None:
-        self._find: Callable[[], Credential | None] | None = find
-        self._found: Credential | None = None
+    def __init__(self, find: Callable[[], Found]) -> None:
+        self._find = find
+        self._found: Found | None = None
 
-    def __call__(self) -> Credential | None:
-        if self._find is not None:
-            self._found, self._find = self._find(), None
+    def __call__(self) -> Found:
+        if self._found is None:
+            self._found = self._find()
         return self._found
 
 
@@ -250,14 +250,12 @@ def _check_realm(request: Request, realm: str) -> None:
         raise Error("unavailable", what, hint="the password would be readable on the way")
 
 
-def _token(answer: Answer, credential: Credential | None) -> tuple[str, float]:
+def _token(answer: Answer, tried: Found) -> tuple[str, float]:
     """A token and how many seconds it lives, from a token server's answer."""
     server = place(answer.url)
     if answer.status in (400, 401, 403):
-        tried = f"tried: {credential}" if credential is not None else "no credentials for it were found"
-        said = words(answer)
         what = f"the token server {server} gives no token (HTTP {answer.status})"
-        raise Error("unauthorized", what, cause=said, hint=tried)
+        raise Error("unauthorized", what, cause=words(answer), hint=str(tried))
     if answer.status != 200:
         raise Error("unavailable", f"the token server {server} answers HTTP {answer.status}", cause=words(answer))
     try:

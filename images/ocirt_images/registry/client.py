@@ -7,7 +7,8 @@ none does. Content is checked against its digest here or, for blobs, by who keep
 from __future__ import annotations
 
 import difflib
-from dataclasses import dataclass
+import time
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, TypeVar
 
 from ocirt_images import manifest as manifests
@@ -34,6 +35,8 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 _NEAR = 5  # tags that an error names
+_ATTEMPTS = 2  # per request, at a host after which others may be asked
+_DOWN = 60.0  # seconds for which a mirror that could not be reached is left out
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +64,7 @@ class Registry:
         self.session = Session(credentials, limits=limits, environ=environ)
         self._hosts = hosts
         self._insecure = insecure
+        self._down: dict[str, float] = {}  # until when a host is not asked first
 
     def __enter__(self) -> Registry:
         return self
@@ -170,22 +174,29 @@ class Registry:
     ) -> T:
         """The first good answer of the hosts for a reference. Raises the last one's error, with what the others said."""
         said: list[tuple[Host, Error]] = []
-        for host in self._hosts.lookup(reference):
-            if capability not in host.capabilities or host.name in avoid:
-                continue
+        for host in self._candidates(reference, capability, avoid):
             try:
                 return ask(host)
             except Error as err:
                 if err.code in ("cancelled", "internal"):
                     raise
+                if err.code == "unavailable":
+                    self._down[host.base] = time.monotonic() + _DOWN
                 said.append((host, err))
         if not said:
             raise Error("unavailable", f"no host is left that may be asked to {capability}", subject=subject)
         host, last = said[-1]
-        before = [f"{one.name}: {err.message}" + (f": {err.cause}" if err.cause else "") for one, err in said[:-1]]
-        cause = "; before that, ".join(one for one in (last.cause, "; ".join(before)) if one) if last.cause else "; ".join(before)
+        cause = "; before that, ".join(one for one in (last.cause, "; ".join(_said(*one) for one in said[:-1])) if one)
         hint = self._near(reference, host) if near and last.code == "not-found" and not last.hint else ""
         raise Error(last.code, last.message, subject=last.subject or subject, cause=cause, hint=hint or last.hint) from None
+
+    def _candidates(self, reference: Reference, capability: str, avoid: Collection[str]) -> list[Host]:
+        """Who is asked. All but the last are given up soon, and not asked for a while if they could not be reached."""
+        hosts = self._hosts.lookup(reference, insecure=self._insecure)
+        hosts = [one for one in hosts if capability in one.capabilities and one.name not in avoid]
+        now = time.monotonic()
+        before = [one for one in hosts[:-1] if self._down.get(one.base, 0.0) <= now]
+        return [*(replace(one, attempts=_ATTEMPTS) for one in before), *hosts[-1:]]
 
     def _near(self, reference: Reference, host: Host) -> str:
         """Tags like the one that is not there."""
@@ -204,16 +215,18 @@ class Registry:
             host,
             "HEAD",
             host.url(f"manifests/{reference.target}"),
-            expect=(200, 405),
+            expect=(200, 404, 405),
             scopes=self.scopes(reference, host),
             headers={"Accept": mediatypes.ACCEPT},
             what=_called(reference),
         )
+        if reply.status != 200:
+            return None  # GET brings the registry's own words, and there are registries without HEAD
         try:
             digest = reference.digest or Digest(reply.headers.get("docker-content-digest"))
         except Error:
             return None  # it is not bound to say
-        data = known(digest) if reply.status == 200 else None
+        data = known(digest)
         if data is None or _of(data, digest) != digest:
             return None
         return _resolved(data, "", digest, host)
@@ -270,7 +283,7 @@ class Registry:
                     url, Tls(verify=not self._insecure), headers={"Range": f"bytes={start}-{stop - 1}"} if ranged else {}
                 )
                 if reply.status not in (200, 206):
-                    raise refusal(reply.answer, "this layer", None, "")
+                    raise refusal(reply.answer, "this layer")
                 return _opened(reply, descriptor, start, place(url))
             except Error as err:
                 said.append(str(err))
@@ -296,6 +309,12 @@ def _opened(reply: Reply, descriptor: Descriptor, start: int, name: str) -> Open
         what = f"{name} sends {said[:80]}, where {descriptor.size} bytes were announced"
         raise Error("corrupt", what, cause=f"it is sent in Content-Encoding {encoding[:40]}" if encoding else "")
     return Opened(stream, start, end or descriptor.size, name)
+
+
+def _said(host: Host, err: Error) -> str:
+    """What a host's failure was, in a list of several."""
+    text = err.message if host.name in err.message else f"{host.name}: {err.message}"
+    return f"{text}: {err.cause}" if err.cause else text
 
 
 def _of(data: bytes, wanted: Digest | None) -> Digest:

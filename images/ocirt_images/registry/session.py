@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, BinaryIO
 
 from ocirt_images.errors import Error
 from ocirt_images.registry.auth import Authority
+from ocirt_images.registry.credentials import NOBODY, Found
 from ocirt_images.registry.limits import Limits
 from ocirt_images.registry.messages import REDIRECTS, Answer, Headers, Request, origin, place, redirected, retry_after, words
 from ocirt_images.registry.transport import Failure, Stream, Transport
@@ -20,7 +21,7 @@ from ocirt_images.registry.transport import Failure, Stream, Transport
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from ocirt_images.registry.credentials import Credential, Credentials
+    from ocirt_images.registry.credentials import Credentials
     from ocirt_images.registry.hosts import Host
     from ocirt_images.registry.tls import Tls
 
@@ -97,19 +98,22 @@ class Session:
         """
         fields = {"User-Agent": "ocirt", "Accept-Encoding": "identity", **dict(host.headers), **(headers or {})}
         request = Request(method=method, url=url, headers=fields, body=body, size=size)
-        tried: list[Credential | None] = []
+        tried = NOBODY
 
-        def credential() -> Credential | None:
-            tried.append(self._credentials.find(host.account))
-            return tried[-1]
+        def find() -> Found:
+            nonlocal tried
+            tried = self._credentials.find(host.account)
+            return tried
 
         # A URL of another host (an upload's Location may be one) is none of this host's business.
         ours = origin(url) == origin(host.base)
-        flow = self._authority.flow(request, scopes, credential if ours else _nobody)
+        flow = self._authority.flow(request, scopes, find if ours else _nobody)
         outgoing = next(flow)
         while True:
             mine = outgoing.url == url
-            reply = self._exchange(host, outgoing, whole if mine else TOKEN_LIMIT, attempts or self.limits.attempts)
+            tries = attempts or host.attempts or self.limits.attempts
+            tls = host.tls if origin(outgoing.url) == origin(host.base) else host.tls.anonymous()
+            reply = self._retried(outgoing, tls, host.dial_timeout, whole if mine else TOKEN_LIMIT, tries)
             try:
                 outgoing = flow.send(reply.answer)
             except StopIteration:
@@ -119,7 +123,7 @@ class Session:
         if reply.status not in expect:
             if reply.stream is not None:
                 reply.stream.close()
-            raise refusal(reply.answer, what, tried[-1] if tried else None, self._credentials.looked(host.account))
+            raise refusal(reply.answer, what, tried)
         return reply
 
     def bare(self, url: str, tls: Tls, *, headers: Mapping[str, str], whole: int | None = None) -> Reply:
@@ -141,9 +145,6 @@ class Session:
         """End what waits, close all connections."""
         self._closed.set()
         self._transport.close()
-
-    def _exchange(self, host: Host, request: Request, whole: int | None, attempts: int) -> Reply:
-        return self._retried(request, host.tls, host.dial_timeout, whole, attempts)
 
     def _retried(self, request: Request, tls: Tls, dial: float | None, whole: int | None, attempts: int) -> Reply:
         """One request, as often as it takes."""
@@ -178,9 +179,12 @@ class Session:
                 return Reply(answer, stream)
             if answer.status < 307 and request.method not in ("GET", "HEAD"):
                 return Reply(answer, stream)
-            request = redirected(request, location)
-            if origin(request.url) != first:
+            onward = redirected(request, location)
+            if origin(onward.url) != first:
+                if request.body is not None:  # which may be a password, for a token server
+                    return Reply(answer, stream)
                 tls = tls.anonymous()
+            request = onward
         what = f"{place(request.url)} sends us in circles: more than {self.limits.redirects} redirects"
         raise Failure(Error("unavailable", what), again=False)
 
@@ -189,16 +193,15 @@ class Session:
         self.check()
 
 
-def _nobody() -> None:
-    return None
+def _nobody() -> Found:
+    return NOBODY
 
 
-def refusal(answer: Answer, what: str, tried: Credential | None, looked: str) -> Error:
+def refusal(answer: Answer, what: str, tried: Found = NOBODY) -> Error:
     """What an answer with an unexpected status is called."""
     host, said, status = place(answer.url), words(answer), answer.status
     if status in (401, 403):
-        hint = f"tried: {tried}" if tried is not None else f"no credentials were found {looked}".rstrip()
-        return Error("unauthorized", f"{host} refuses {what or 'this'} (HTTP {status})", cause=said, hint=hint)
+        return Error("unauthorized", f"{host} refuses {what or 'this'} (HTTP {status})", cause=said, hint=str(tried))
     if status == 404:
         return Error("not-found", f"{host} has no {what or 'such thing'}", cause=said)
     if status == 429:

@@ -88,7 +88,7 @@ class Transport:
         self._limits = limits
         self._environ = environ
         self._lock = threading.Lock()
-        self._pools: dict[tuple[str, Tls], urllib3.PoolManager] = {}
+        self._pools: dict[tuple[str, Tls | None], urllib3.PoolManager] = {}
         self._streams: weakref.WeakSet[Stream] = weakref.WeakSet()
 
     def send(
@@ -100,7 +100,7 @@ class Transport:
         Raises Failure; Error("invalid", "unsupported") for a URL, proxy or certificate that cannot be used.
         """
         proxy = proxies.find(request.url, self._environ)
-        manager = self._manager(proxy, tls)
+        manager = self._manager(proxy, tls if "https" in (request.url[:5].lower(), proxy[:5].lower()) else None)
         timeout = urllib3.Timeout(connect=dial or self._limits.dial, read=self._limits.stall)
         body = request.body() if callable(request.body) else request.body
         headers = dict(request.headers)
@@ -142,11 +142,12 @@ class Transport:
         for pool in pools:
             pool.clear()
 
-    def _manager(self, proxy: str, tls: Tls) -> urllib3.PoolManager:
+    def _manager(self, proxy: str, tls: Tls | None) -> urllib3.PoolManager:
         with self._lock:
             found = self._pools.get((proxy, tls))
             if found is None:
-                context = tls.context()
+                # Reading the system's certificates takes longer than a request.
+                context = None if tls is None else tls.context()
                 if proxy:
                     found = urllib3.ProxyManager(
                         proxies.bare(proxy),
