@@ -27,6 +27,8 @@ class Layout:
         self.root = root
         self.lock = root / "lock"
         self.database = root / "database"
+        self.building = root / "database.building"
+        self.rebuilt = root / "database.new"
         self.blobs = root / "blobs"
         self.ingests = root / "ingest"
         self.layers = root / "layers"
@@ -38,6 +40,11 @@ class Layout:
         """Every directory that a store has from the beginning, parents first."""
         blobs = [self.blobs / algorithm for algorithm in ALGORITHMS]
         return [self.root, self.blobs, *blobs, self.ingests, self.layers, self.staging, self.writables]
+
+    @property
+    def complete(self) -> bool:
+        """Whether these are all there."""
+        return all(directory.is_dir() for directory in self.directories)
 
     def blob(self, digest: Digest) -> Path:
         """Committed content."""

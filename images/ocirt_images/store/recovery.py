@@ -33,15 +33,15 @@ class Recovery:
 
     def run(self) -> None:
         """All of it; what somebody works on is left alone."""
-        for digest in self._contents():
+        for digest in self.contents():
             with self._owned(self._layout.content_lock(digest)) as owned:
                 if owned:
                     self.settle_content(digest)
-        for chain_id, numbers in self._layers().items():
+        for chain_id, numbers in self.leftovers().items():
             with self._owned(self._layout.layer_lock(chain_id)) as owned:
                 for identifier in numbers if owned else ():
                     self._references.finish_layer(identifier)
-        self._staging()
+        self._lone_staging()
 
     def settle_content(self, digest: Digest) -> None:
         """The files of one digest agree with its row; the caller owns its flight.
@@ -60,7 +60,7 @@ class Recovery:
         if row or not ranges.exists() or not ingest.exists():
             self._unlink(ingest, ranges)
 
-    def _contents(self) -> list[Digest]:
+    def contents(self) -> list[Digest]:
         """Digests of which something lies in the wrong place."""
         names = os.listdir(self._layout.ingests)
         kept = {f"{name}.map" for name in names} & set(names)
@@ -69,7 +69,7 @@ class Recovery:
             removed = [digest for (digest,) in connection.execute("SELECT digest FROM removals")]
         return _digests([parse(name) for name in lone] + [_digest(text) for text in removed])
 
-    def _layers(self) -> dict[Digest, list[int]]:
+    def leftovers(self) -> dict[Digest, list[int]]:
         """By ChainID: the directories that are layers no more, or not yet; and locks that were left."""
         found: dict[Digest, list[int]] = {}
         with self._database.reading() as connection:
@@ -82,14 +82,17 @@ class Recovery:
                 found.setdefault(digest, [])
         return found
 
-    def _staging(self) -> None:
+    def _lone_staging(self) -> None:
         """Directories that no row speaks of: the row went with a power cut."""
+        for identifier in self.lone_staging():
+            self._references.finish_layer(identifier)
+
+    def lone_staging(self) -> list[int]:
+        """Numbers of directories in staging/ that have no row."""
         present = [found for name in os.listdir(self._layout.staging) if (found := number(name)) is not None]
-        for identifier in present:
-            with self._database.reading() as connection:
-                known = connection.execute("SELECT 1 FROM leftovers WHERE id = ?", (identifier,)).fetchone()
-            if not known:
-                self._references.finish_layer(identifier)
+        with self._database.reading() as connection:
+            known = {identifier for (identifier,) in connection.execute("SELECT id FROM leftovers")}
+        return [identifier for identifier in present if identifier not in known]
 
     def _unlink(self, *paths: Path) -> None:
         for path in paths:

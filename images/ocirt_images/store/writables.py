@@ -58,7 +58,7 @@ class Writables:
             values = (key, chain_id, created)
             number = connection.execute("INSERT INTO writables (key, chain_id, created) VALUES (?, ?, ?)", values).lastrowid
             assert number is not None
-            self._make(number, {"key": key, "chainId": chain_id, "created": created})
+            self._make(number, note(key, chain_id, created))
         return self._record((number, key, chain_id, created))
 
     def get(self, key: str) -> WritableRecord | None:
@@ -105,3 +105,8 @@ class Writables:
             work=directory / "work",
             created=created,
         )
+
+
+def note(key: str, chain_id: str | None, created: float) -> dict[str, object]:
+    """What stands in a writable layer's note."""
+    return {"key": key, "chainId": chain_id, "created": created}
