@@ -1,4 +1,4 @@
-"""What a caller wants to be different from what an image says, and the ids that a user namespace has."""
+"""What a caller wants to be different from what an image says."""
 
 from __future__ import annotations
 
@@ -11,26 +11,9 @@ from ocirt_images.errors import Error
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
+    from ocirt_images.snapshots.namespace import Mappings
+
 NETWORKS = ("", "none", "host")
-
-# (first id inside, first id outside, how many), one tuple a line of a map (user_namespaces(7))
-Lines = tuple[tuple[int, int, int], ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Mappings:
-    """The ids of a user namespace."""
-
-    uids: Lines
-    gids: Lines
-
-    def check(self, uid: int, gid: int) -> None:
-        """Raises Error("unsupported") unless both ids are there."""
-        for kind, number, lines in (("user", uid, self.uids), ("group", gid, self.gids)):
-            if not any(first <= number < first + size for first, _, size in lines):
-                ids = ", ".join(f"{first}" if size == 1 else f"{first} to {first + size - 1}" for first, _, size in lines)
-                hint = "lines for you in /etc/subuid and /etc/subgid, and newuidmap(1), give more; or choose another user"
-                raise Error("unsupported", f"{kind} {number} is not in the user namespace", cause=f"it has {ids}", hint=hint)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,6 +58,10 @@ class Options:
     def with_annotation(self, name: str, value: str) -> Options:
         """The same with one annotation more."""
         return replace(self, annotations=(*self.annotations, (name, value)))
+
+    def with_privileges(self, mappings: Mappings | None, *, unprivileged: bool) -> Options:
+        """The same for a runtime that has other rights."""
+        return replace(self, mappings=mappings, unprivileged=unprivileged)
 
     @property
     def host_network(self) -> bool:

@@ -7,12 +7,13 @@ from typing import Any
 import pytest
 
 from ocirt.spec.check import check
-from ocirt_images.bundle import Mappings, Options, User, read_entrypoint, read_env, runtime_config
+from ocirt_images.bundle import Options, User, read_entrypoint, read_env, runtime_config
 from ocirt_images.bundle.config import CAPABILITIES, PATH, command
 from ocirt_images.config import ImageConfig
 from ocirt_images.errors import Error
 from ocirt_images.fields import Json
 from ocirt_images.platforms import Platform
+from ocirt_images.snapshots.namespace import Mappings
 from tests.support.layers import image_config
 
 NAME = "docker.io/library/box:latest"
