@@ -57,7 +57,7 @@ class LayerUnpacking:
 
 @dataclass(frozen=True, slots=True)
 class LayerDone:
-    """Nothing is left to do for it. how: "" if it was moved, `exists` if it was there already, `mounted` from another repository."""
+    """Nothing is left to do for it. how: "" if it was moved, `exists` if it was there, `mounted` from another repository."""
 
     layer: Digest
     how: str = ""

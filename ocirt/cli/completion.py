@@ -1,8 +1,8 @@
 """`ocirt completion`: scripts that complete the command line in bash, zsh and fish, made from the tables of flags.
 
 All three know the same: verbs, flags (--debug before the verb, --detach behind it), the ids of containers (by `ocirt list -q`,
-with the --root that was typed), the names of images (by `ocirt images --names`, with the --image-root that was typed), words where
-a value is one of a few, and files or directories.
+with the --root that was typed), the names of images (by `ocirt images --names`, with the --image-root that was typed), words
+where a value is one of a few, and files or directories.
 """
 
 from __future__ import annotations

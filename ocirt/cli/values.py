@@ -5,9 +5,8 @@ Loaded by these alone; to run a verb needs none of it.
 
 from __future__ import annotations
 
-from ocirt.cli import elsewhere
+from ocirt.cli import elsewhere, options
 from ocirt.cli import help as texts
-from ocirt.cli import options
 from ocirt.spec import capabilities, signals
 
 TYPE_CHECKING = False

@@ -3,7 +3,7 @@
 The file is an array of pages. Numbers are little-endian on every machine that containerd is built for.
 
     page     id u64, flags u16, count u16, overflow u32 (further pages that belong to it); then its elements
-    meta     flags 4, pages 0 and 1: magic, version, page size, flags u32; root bucket; freelist, pages, transaction u64; checksum u64
+    meta     flags 4, pages 0 and 1: magic, version, page size, flags u32; root bucket; freelist, pages, transaction, checksum u64
     branch   flags 1: position u32, key size u32, page u64 for each child
     leaf     flags 2: flags u32, position u32, key size u32, value size u32 for each entry
     bucket   root page u64, sequence u64; with root 0 a leaf page follows, in the value itself

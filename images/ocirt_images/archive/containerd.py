@@ -1,7 +1,7 @@
-"""The images of a containerd that is or was on this machine: from its socket, by `ctr`, or from its directory when it is stopped.
+"""The images of a containerd that is or was on this machine: from its socket, by `ctr`, or from its directory when it is down.
 
-In the directory blobs lie as in an OCI layout, and the names of images in a bolt database: `v1/NAMESPACE/images/NAME/target`, with
-the keys `digest`, `mediatype` and `size` (a signed varint) of a descriptor.
+In the directory blobs lie as in an OCI layout, and the names of images in a bolt database: `v1/NAMESPACE/images/NAME/target`,
+with the keys `digest`, `mediatype` and `size` (a signed varint) of a descriptor.
 """
 
 from __future__ import annotations
@@ -35,7 +35,9 @@ def directory(root: Path, namespace: str) -> Archive:
     """
     path = root / DATABASE
     if not path.is_file():
-        raise Error("not-found", f"there is no {DATABASE} in it", subject=str(root), hint="containerd's own is /var/lib/containerd")
+        raise Error(
+            "not-found", f"there is no {DATABASE} in it", subject=str(root), hint="containerd's own is /var/lib/containerd"
+        )
     try:
         database = bolt.read(path)
     except Error as err:
@@ -60,7 +62,9 @@ def directory(root: Path, namespace: str) -> Archive:
 
 def _descriptor(target: bolt.Bucket, subject: str) -> Descriptor:
     digest = Digest(target.value("digest").decode(errors="replace"), f"{subject}/digest")
-    return Descriptor(media_type=target.value("mediatype").decode(errors="replace"), digest=digest, size=_varint(target.value("size")))
+    return Descriptor(
+        media_type=target.value("mediatype").decode(errors="replace"), digest=digest, size=_varint(target.value("size"))
+    )
 
 
 def _varint(data: bytes) -> int:
@@ -89,14 +93,18 @@ def socket(path: Path, namespace: str) -> Iterator[int]:
     try:
         listed = subprocess.run([*ask, "list", "--quiet"], capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL)
     except FileNotFoundError:
-        raise Error("unsupported", "containerd's program `ctr` is not installed", hint="stop containerd and name its directory") from None
+        raise Error(
+            "unsupported", "containerd's program `ctr` is not installed", hint="stop containerd and name its directory"
+        ) from None
     if listed.returncode:
         raise _failed(path, listed.stderr)
     names = [name for name in listed.stdout.split() if _kept_name(name)]
     if not names:
         raise Error("not-found", f"no images in the namespace {namespace}", subject=str(path), hint="see `ctr namespaces list`")
     with tempfile.TemporaryFile("w+") as words:
-        with subprocess.Popen([*ask, "export", "-", *names], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=words) as ctr:
+        with subprocess.Popen(
+            [*ask, "export", "-", *names], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=words
+        ) as ctr:
             assert ctr.stdout is not None
             try:
                 yield ctr.stdout.fileno()

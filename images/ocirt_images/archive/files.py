@@ -24,6 +24,7 @@ from ocirt_images.errors import Error
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from contextlib import AbstractContextManager
 
     from ocirt_images.archive.streams import Reader
 
@@ -46,13 +47,8 @@ class Files(Protocol):
     def digest(self, name: str) -> Digest:
         """The digest of a file (sha256). Raises Error("not-found")."""
 
-    def open(self, name: str) -> _Opened:
+    def open(self, name: str) -> AbstractContextManager[tuple[Reader, int]]:
         """A file, to be read once, as a context manager: its reader and its size. Raises Error("not-found")."""
-
-
-class _Opened(Protocol):
-    def __enter__(self) -> tuple[Reader, int]: ...
-    def __exit__(self, *_: object) -> object: ...
 
 
 class _Common:
@@ -60,7 +56,7 @@ class _Common:
 
     subject: str
 
-    def open(self, name: str) -> _Opened:
+    def open(self, name: str) -> AbstractContextManager[tuple[Reader, int]]:
         raise NotImplementedError
 
     def read(self, name: str, limit: int = manifest.LIMIT) -> bytes:
@@ -291,9 +287,10 @@ def _members(reader: Reader | _Sought, subject: str) -> Iterator[tuple[tarfile.T
         archive = tarfile.TarFile(fileobj=cast("None", forward), errorlevel=2)
         while (member := archive.next()) is not None:
             yield member, forward
-            archive.members.clear()
     except tarfile.TarError as err:
-        raise Error("invalid", "not a tar", subject=subject, cause=str(err), hint="an OCI layout or docker save is wanted") from None
+        raise Error(
+            "invalid", "not a tar", subject=subject, cause=str(err), hint="an OCI layout or docker save is wanted"
+        ) from None
 
 
 def _inside(name: str) -> str:

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from ocirt_images.store import Lease, Store
 
 _DEEPEST = 8  # indexes in indexes
+_SHOWN = 1 << 20  # bytes from which on a blob of a stream is worth a line
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +47,7 @@ class Wish:
 
 @dataclass(frozen=True, slots=True)
 class Loaded:
-    """An image that is in the store now. names: of which it has the digest alone if there are none."""
+    """An image that is in the store now. names: if there are none, it is known by the digest of its target alone."""
 
     names: tuple[str, ...]
     target: Descriptor
@@ -56,8 +57,8 @@ class Loaded:
 def load(store: Store, source: Path | int, subject: str, wish: Wish, on_event: OnEvent = ignore) -> list[Loaded]:
     """All images of an archive at a path or in a descriptor; `subject` is what errors call it.
 
-    Raises Error("invalid", "unsupported") for what is no archive of images, Error("corrupt") for content that is not what its digest
-    says, Error("not-found") if there is none for the platform. Images that came before stay.
+    Raises Error("invalid", "unsupported") for what is no archive of images, Error("corrupt") for content that is not what its
+    digest says, Error("not-found") if there is none for the platform. Images that came before stay.
     """
     with store.leases.lease(f"load {subject}") as lease:
         taker = Taker(store, lease, on_event)
@@ -72,7 +73,9 @@ def read(found: Files) -> Archive:
     if found.has(dockerarchive.LIST):
         return dockerarchive.read(found)
     if found.has(dockerarchive.OLD):
-        raise Error("unsupported", "written by docker before 1.10", subject=found.subject, hint="load and save it with a newer one")
+        raise Error(
+            "unsupported", "written by docker before 1.10", subject=found.subject, hint="load and save it with a newer one"
+        )
     hint = f"an OCI image layout has {layout.INDEX}, docker save writes {dockerarchive.LIST}"
     raise Error("invalid", "no archive of images", subject=found.subject, hint=hint)
 
@@ -92,15 +95,21 @@ class Taker:
         return [self._image(archive, entry, wish) for entry in archive.entries]
 
     def keep(self, digest: Digest, size: int, reader: Reader) -> None:
-        """Take one blob. Raises Error("corrupt")."""
-        described = Descriptor(media_type="", digest=digest, size=size)
+        """Take a blob of a stream, which says only later what it is. Raises Error("corrupt")."""
+        say = self._say if size >= _SHOWN else ignore
+        say(LayerKnown(digest, size))
+        self._keep(digest, size, reader, say)
+
+    def _keep(self, digest: Digest, size: int, reader: Reader, say: OnEvent) -> None:
+        """Take a blob, verified."""
 
         def waiting(moved: int) -> None:
-            self._say(LayerWaiting(digest, moved))
+            say(LayerWaiting(digest, moved))
 
+        described = Descriptor(media_type="", digest=digest, size=size)
         ingest = self._store.content.ingest(described, self._lease, waiting=waiting)
         if ingest is None:
-            self._say(LayerDone(digest, "exists"))
+            say(LayerDone(digest, "exists"))
             return
         with ingest:
             position = 0
@@ -109,9 +118,9 @@ class Taker:
                 if position + len(data) > ingest.offset:
                     ingest.write_at(position, data)
                 position += len(data)
-                self._say(LayerProgress(digest, position))
+                say(LayerProgress(digest, position))
             ingest.commit()
-        self._say(LayerDone(digest))
+        say(LayerDone(digest))
 
     def _image(self, archive: Archive, entry: Entry, wish: Wish) -> Loaded:
         subject = archive.files.subject
@@ -126,20 +135,25 @@ class Taker:
         for described, one in manifests:
             for layer in one.layers:
                 self._say(LayerKnown(layer.digest, layer.size))
-            for blob in (one.config, *one.layers):
-                self._blob(archive, blob, str(described.digest))
+            self._blob(archive, one.config, str(described.digest), ignore)
+            for layer in one.layers:
+                self._blob(archive, layer, str(described.digest), self._say)
         config = ImageConfig.read(self._store.content.read(found.config.digest), str(found.config.digest))
         config.check_layers(found, str(found.config.digest))
         kept = replace(target, annotations={}, platform=None)
         for name in names or (str(target.digest),):
-            self._store.images.put(name, kept, manifest=chosen.digest, lease=self._lease)
+            self._store.images.put(
+                name, kept, manifest=chosen.digest, config=found.config.digest, lease=self._lease, pulled_by="ocirt load"
+            )
             self._say(Done(name, target.digest, found.config.digest))
         return Loaded(names, kept, found.config.digest)
 
     def _choose(self, offered: Sequence[Descriptor], wish: Wish, subject: str) -> int:
         """Which of an index's entries is wanted."""
         known = [one.media_type in mediatypes.INDEXES | mediatypes.MANIFESTS for one in offered]
-        found = platforms.choose([one.platform if good else _NOBODY for one, good in zip(offered, known, strict=True)], wish.platform)
+        found = platforms.choose(
+            [one.platform if good else _NOBODY for one, good in zip(offered, known, strict=True)], wish.platform
+        )
         if found is None:
             there = sorted({str(one.platform) for one in offered if one.platform is not None and not one.platform.nobody})
             hint = f"there are: {', '.join(there)}" if there else "it holds no images"
@@ -179,28 +193,30 @@ class Taker:
         if made is not None:
             self._store.content.put(made, described.digest, self._lease)
         elif described.size > manifest.LIMIT:
-            raise Error("invalid", f"a manifest of {described.size} bytes", subject=subject, hint=f"{manifest.LIMIT} at most are read")
+            raise Error(
+                "invalid", f"a manifest of {described.size} bytes", subject=subject, hint=f"{manifest.LIMIT} at most are read"
+            )
         else:
-            self._blob(archive, described, archive.files.subject)
+            self._blob(archive, described, archive.files.subject, ignore)
         return manifest.read(self._store.content.read(described.digest), described.media_type, subject)
 
     def _has(self, archive: Archive, described: Descriptor) -> bool:
         return self._store.content.has(described.digest) or archive.files.has(archive.place(described.digest))
 
-    def _blob(self, archive: Archive, described: Descriptor, holder: str) -> None:
+    def _blob(self, archive: Archive, described: Descriptor, holder: str, say: OnEvent) -> None:
         """Take what a descriptor points to."""
         if self._store.content.has(described.digest):
             self._lease.pin([described.digest])
             if self._store.content.has(described.digest):
                 if self._store.content.size(described.digest) != described.size:
                     raise Error("corrupt", "it has another size than its descriptor says", subject=str(described.digest))
-                self._say(LayerDone(described.digest, "exists"))
+                say(LayerDone(described.digest, "exists"))
                 return
         with archive.files.open(archive.place(described.digest)) as (reader, size):
             if size != described.size:
                 what = f"it has {size} bytes, and {holder} says {described.size}"
                 raise Error("corrupt", what, subject=f"{archive.files.subject}: {described.digest}")
-            self.keep(described.digest, size, reader)
+            self._keep(described.digest, size, reader, say)
 
 
 _NOBODY = platforms.Platform("unknown", "unknown")  # stands for an entry that is no manifest

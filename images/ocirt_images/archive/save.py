@@ -162,7 +162,7 @@ def _copy(store: Store, digest: Digest, write: Callable[[bytes], None]) -> None:
 def _contents(
     store: Store, target: Descriptor, wanted: Platform | None, blobs: dict[Digest, int]
 ) -> tuple[Descriptor, dict[Digest, Manifest]]:
-    """What is to be written of an image, added to `blobs`: its uppermost descriptor, and its manifests with all of their layers."""
+    """What is to be written of an image, added to `blobs`: its uppermost descriptor, and its manifests that are here whole."""
     if wanted is not None:
         target = _narrowed(store, target, wanted)
     manifests: dict[Digest, Manifest] = {}
@@ -186,7 +186,9 @@ def _contents(
         elif one is target:
             raise Error("not-found", "not all of its content is here", subject=str(one.digest), hint="pull it again")
     if not manifests:
-        raise Error("not-found", "not all of its content is here, for any platform", subject=str(target.digest), hint="pull it again")
+        raise Error(
+            "not-found", "not all of its content is here, for any platform", subject=str(target.digest), hint="pull it again"
+        )
     return target, manifests
 
 
@@ -221,7 +223,7 @@ def _list(loads: dict[Digest, Json], image: Manifest, reference: Reference | Non
     place, *layers = (_place(part.digest) for part in (image.config, *image.layers))
     entry = loads.setdefault(image.config.digest, {"Config": place, "RepoTags": [], "Layers": layers})
     if reference is not None and reference.tag:
-        entry["RepoTags"].append(reference.familiar)
+        entry["RepoTags"].append(str(reference))  # short ones are localhost's for podman
 
 
 def _place(digest: Digest) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import os
 import zlib
-from typing import TYPE_CHECKING, Protocol
+from typing import IO, TYPE_CHECKING, Any, Protocol, cast
 
 from ocirt_images.errors import Error
 
@@ -154,10 +154,13 @@ def plain(reader: Reader, subject: str) -> Reader:
 
 def _gunzip(reader: Reader, subject: str) -> Iterator[bytes]:
     """All members of a gzip stream."""
+    library: Any = zlib
     try:
-        from isal import isal_zlib as library  # noqa: PLC0415  (more than twice as fast)
+        from isal import isal_zlib  # noqa: PLC0415
+
+        library = isal_zlib  # more than twice as fast
     except ModuleNotFoundError:
-        library = zlib
+        pass
     inflate, rest = library.decompressobj(31), b""
     try:
         while data := rest or reader.read(CHUNK):
@@ -180,7 +183,7 @@ def _unzstd(reader: Reader, subject: str) -> Iterator[bytes]:
 
     decompressor = zstandard.ZstdDecompressor(max_window_size=1 << 27)
     try:
-        with decompressor.stream_reader(_Source(reader), read_across_frames=True, closefd=False) as frames:
+        with decompressor.stream_reader(cast("IO[bytes]", _Source(reader)), read_across_frames=True, closefd=False) as frames:
             while data := frames.read(CHUNK):
                 yield data
     except zstandard.ZstdError as err:

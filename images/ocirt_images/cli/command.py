@@ -4,10 +4,17 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+
+from ocirt_images.cli.output import out
+from ocirt_images.errors import Error
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
     from ocirt_images.store import Store
+
+_T = TypeVar("_T")
 
 
 class Given(Protocol):
@@ -54,6 +61,19 @@ class Command:
         from ocirt_images.store import Store  # noqa: PLC0415  (loads sqlite3: not for what needs no store)
 
         return Store.open(self.root)
+
+    def for_each(self, items: Iterable[_T], do: Callable[[_T], None]) -> None:
+        """Do something with each, also if it fails with one before. Raises the last Error; others are said before it."""
+        failure: Error | None = None
+        for item in items:
+            try:
+                do(item)
+            except Error as err:
+                if failure is not None:
+                    out(f"{self.name}: {failure}\n", 2)
+                failure = err
+        if failure is not None:
+            raise failure
 
 
 def default_root() -> Path:

@@ -38,9 +38,7 @@ def say_json(value: Any) -> None:
 def table(rows: list[tuple[str, ...]]) -> str:
     """Rows as lines, the first of which is the head: columns are three spaces apart, and the last is not padded."""
     widths = [3 + max(len(row[column]) for row in rows) for column in range(len(rows[0]) - 1)]
-    return "".join(
-        "".join(cell.ljust(width) for cell, width in zip(row, widths, strict=False)) + row[-1] + "\n" for row in rows
-    )
+    return "".join("".join(cell.ljust(width) for cell, width in zip(row, widths, strict=False)) + row[-1] + "\n" for row in rows)
 
 
 def size(number: float) -> str:

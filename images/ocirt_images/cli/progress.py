@@ -1,7 +1,7 @@
 """What a transfer looks like while it goes on: bars on a terminal, lines elsewhere, JSON for programs, or nothing.
 
-Each is a callback for the events of `ocirt_images.events`, from any thread, and a context manager. Progress goes to standard error;
-what came of it to standard output, so that it can be read by a program.
+Each is a callback for the events of `ocirt_images.events`, from any thread, and a context manager. Progress goes to standard
+error; what came of it to standard output, so that it can be read by a program.
 """
 
 from __future__ import annotations

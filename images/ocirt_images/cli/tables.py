@@ -33,7 +33,7 @@ VERBS: dict[str, tuple[int, int, str]] = {
 TEXTS: dict[str, tuple[str, str, dict[str, str]]] = {
     "fsck": (
         "",
-        "One finding a line. The exit status is 1 if there is damage that was not repaired. A store without damage is not changed.",
+        "One finding a line. The exit status is 1 if damage is left. A store without damage is not changed.",
         {"json": "print the findings as JSON", "quiet": "print nothing", "repair": "repair what can be repaired"},
     ),
     "history": (
@@ -62,7 +62,7 @@ TEXTS: dict[str, tuple[str, str, dict[str, str]]] = {
         (
             "An archive is a tar (plain, gzip or zstd) or a directory: an OCI image layout, or what docker save and podman save\n"
             "write. Without one it is read from standard input.\n\n"
-            "With --from-containerd all images of a containerd are taken: SOCKET of one that runs, DIRECTORY of one that is stopped."
+            "With --from-containerd all images of a containerd are taken: by its socket while it runs, by its directory else."
         ),
         {
             "all-platforms": "keep the images for all platforms that are in the archive",
@@ -77,7 +77,7 @@ TEXTS: dict[str, tuple[str, str, dict[str, str]]] = {
     ),
     "login": (
         "[<registry>]",
-        "The registry is docker.io if none is given. Name and password are asked for on the terminal, and tried before they are kept.",
+        "The registry is docker.io if none is given. Name and password are asked for, and tried before they are kept.",
         {
             "insecure": _INSECURE,
             "password-stdin": "read the password from standard input",
