@@ -26,7 +26,8 @@ class Options:
     hostname: "" for `ocirt`; network: `none` (a namespace with nothing but lo), `host`, or "" for host where `unprivileged`, else
     none
     no_new_privileges: whether set-user-ID programs lose their effect
-    unprivileged: the runtime is not root of the machine; mappings: the user namespace that it is to make, or None for none
+    unprivileged: the runtime is not root of the machine; mappings: of the user namespace of the container, None for none;
+    entered: the runtime is in that namespace, and does not make one
     annotations: of ours, which no label of the image replaces
     """
 
@@ -42,6 +43,7 @@ class Options:
     no_new_privileges: bool = False
     unprivileged: bool = False
     mappings: Mappings | None = None
+    entered: bool = False
     annotations: tuple[tuple[str, str], ...] = ()
 
     def __post_init__(self) -> None:
@@ -59,9 +61,9 @@ class Options:
         """The same with one annotation more."""
         return replace(self, annotations=(*self.annotations, (name, value)))
 
-    def with_privileges(self, mappings: Mappings | None, *, unprivileged: bool) -> Options:
+    def with_privileges(self, mappings: Mappings | None, *, unprivileged: bool, entered: bool = False) -> Options:
         """The same for a runtime that has other rights."""
-        return replace(self, mappings=mappings, unprivileged=unprivileged)
+        return replace(self, mappings=mappings, unprivileged=unprivileged, entered=entered)
 
     @property
     def host_network(self) -> bool:

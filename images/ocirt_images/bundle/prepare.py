@@ -13,9 +13,9 @@ import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from ocirt_images.bundle.write import ROOTFS, Image, check, write_config
+from ocirt_images.bundle.write import ROOTFS, Image, Undo, check, write_config
 from ocirt_images.errors import Error
-from ocirt_images.snapshots import ANNOTATION, Owner, Snapshots, attach, copy_layers
+from ocirt_images.snapshots import ANNOTATION, Owner, Snapshots, Writable, attach, copy_layers, detach
 from ocirt_images.snapshots.namespace import enter_mounts, enter_user, is_host_root, own_mappings
 from ocirt_images.store import Store
 
@@ -27,11 +27,15 @@ if TYPE_CHECKING:
 
 @dataclass(slots=True)
 class Prepared:
-    """A bundle that is ready to be run by this process. bundle: its directory; owner: the container"""
+    """A bundle that is ready to be run by this process.
+
+    bundle: its directory; owner: the container; root: of the store; mounted: whether its rootfs is a mount and no copy
+    """
 
     bundle: Path
     owner: Owner
     root: Path
+    mounted: bool
     _store: Store | None
 
     def release(self) -> None:
@@ -44,8 +48,10 @@ class Prepared:
             self._store = None
 
     def remove(self) -> None:
-        """Remove the bundle, with what the container wrote. The mount is gone with this process. Raises OSError."""
+        """Remove the bundle, with what the container wrote. Raises Error, OSError."""
         self.release()
+        if self.mounted:
+            detach(self.bundle / ROOTFS)
         with Store.open(self.root, recover=False) as store:
             store.writables.delete(self.owner.key)
 
@@ -60,8 +66,7 @@ def enter(options: Options) -> Options:
         return options.with_privileges(None, unprivileged=not is_host_root())
     mappings = own_mappings()
     enter_user(mappings)
-    # The namespace is there already, and the container is to make no further one.
-    return options.with_privileges(None, unprivileged=True)
+    return options.with_privileges(mappings, unprivileged=True, entered=True)
 
 
 def prepare_run(root: Path, name: str, container: str, state_root: str, options: Options) -> Prepared:
@@ -76,29 +81,34 @@ def prepare_run(root: Path, name: str, container: str, state_root: str, options:
         check(image, options)
         snapshots = Snapshots(store)
         owner = Owner.container(container, state_root)
-        writable = snapshots.create(owner, image.chain_id)
-        try:
+        with Undo() as undo:
+            writable = snapshots.create(owner, image.chain_id)
+            undo.add(lambda: snapshots.remove(writable))
             bundle = writable.bundle
             bundle.mkdir(0o711)
-            try:
-                mount = snapshots.mount(image.chain_id, writable, volatile=True)
-            except Error as err:
-                if err.code != "unsupported" or is_host_root():
-                    raise
-                # A kernel whose overlayfs is for root alone (before 5.11).
-                copy_layers(snapshots.layers(image.chain_id), bundle / ROOTFS)
-            else:
-                try:
-                    (bundle / ROOTFS).mkdir(0o755)
-                    attach(mount, bundle / ROOTFS)
-                finally:
-                    os.close(mount)
+            mounted = _mount(snapshots, image, writable)
+            if mounted:
+                undo.add(lambda: detach(bundle / ROOTFS))
             write_config(image, bundle, options.with_annotation(ANNOTATION, str(writable.record.id)))
-        except BaseException:
-            # Nobody else sees the mount, and it keeps nothing from being removed: it is above an empty directory.
-            snapshots.remove(writable)
-            raise
     except BaseException:
         store.close()
         raise
-    return Prepared(bundle, owner, root, store)
+    return Prepared(bundle, owner, root, mounted, store)
+
+
+def _mount(snapshots: Snapshots, image: Image, writable: Writable) -> bool:
+    """Mount the image at the bundle's rootfs. False: it was copied, as overlayfs is for root alone here (before Linux 5.11)."""
+    rootfs = writable.bundle / ROOTFS
+    try:
+        mount = snapshots.mount(image.chain_id, writable, volatile=True)
+    except Error as err:
+        if err.code != "unsupported" or is_host_root():
+            raise
+        copy_layers(snapshots.layers(image.chain_id), rootfs)
+        return False
+    try:
+        rootfs.mkdir(0o755)
+        attach(mount, rootfs)
+    finally:
+        os.close(mount)
+    return True

@@ -52,7 +52,7 @@ def write_copy(image: Image, layers: list[Path], directory: Path, options: Optio
     `directory` is made, or is there and empty. Raises Error, OSError, with nothing left of what was made.
     """
     check(image, options)
-    with _Undo() as undo:
+    with Undo() as undo:
         make_directory(directory, undo)
         rootfs = directory / ROOTFS
         undo.add(lambda: remove_tree(rootfs, Changes(sync=False)))
@@ -66,7 +66,7 @@ def write_mounted(image: Image, directory: Path, options: Options, snapshots: Sn
     Returns that layer; the bundle keeps it. Raises Error, OSError, with nothing left of what was made.
     """
     check(image, options)
-    with _Undo() as undo:
+    with Undo() as undo:
         make_directory(directory, undo)
         writable = snapshots.create(Owner.bundle(directory), image.chain_id)
         undo.add(lambda: snapshots.remove(writable))
@@ -88,7 +88,7 @@ def check(image: Image, options: Options) -> None:
     runtime_config(image.config, options, User(), subject=image.name)
 
 
-def make_directory(directory: Path, undo: _Undo) -> None:
+def make_directory(directory: Path, undo: Undo) -> None:
     """Make the bundle's directory, unless it is there and empty. Raises Error("not-found"), Error("exists")."""
     try:
         directory.mkdir(0o755)
@@ -124,7 +124,7 @@ def write_config(image: Image, directory: Path, options: Options) -> None:
         raise
 
 
-class _Undo:
+class Undo:
     """What is to be undone if the block fails, in the order of its making. Failures of that must not hide what went wrong."""
 
     def __init__(self) -> None:
@@ -134,7 +134,7 @@ class _Undo:
         """Undo something by `action`."""
         self._actions.append(action)
 
-    def __enter__(self) -> _Undo:
+    def __enter__(self) -> Undo:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:

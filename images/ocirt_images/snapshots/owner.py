@@ -64,6 +64,13 @@ class Owner:
         except (OSError, ValueError, KeyError, TypeError):
             return False
 
+    def taken(self) -> Error:
+        """The error for a second one of the same name."""
+        if self.kind == "container":
+            what = f"{self.root} has a container of this name already, or one is being made"
+            return Error("exists", what, subject=self.name, hint="choose another name, or delete it")
+        return Error("exists", "there is a bundle that is mounted, or one is being made", subject=self.name)
+
     def check(self) -> None:
         """Raises Error("invalid") for a container's ID that would lead elsewhere."""
         if self.kind == "container" and (not self.name or "/" in self.name or ":" in self.name or self.name in (".", "..")):

@@ -60,7 +60,9 @@ class Snapshots:
         lease = self._store.leases.lease(owner.key)
         try:
             old = self._store.writables.get(owner.key)
-            if old is not None and self._is_unused(old, others=self._at_work(besides=lease)):
+            if old is not None:
+                if not self._is_unused(old, others=self._at_work(besides=lease)):
+                    raise owner.taken()
                 self._store.writables.delete(owner.key)
             writable = Writable(self._store.writables.create(owner.key, chain_id), lease)
             try:

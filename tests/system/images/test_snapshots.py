@@ -417,12 +417,12 @@ def test_names_that_collide(store: Store, tmp_path: Path) -> None:
     image = three_stored(store)
     owner = Owner.container("box", str(tmp_path))
     first = snapshots.create(owner, image.chain_id)
-    with pytest.raises(Error, match="has a writable layer already") as caught:
+    with pytest.raises(Error, match="has a container of this name already") as caught:
         snapshots.create(owner, image.chain_id)
     assert caught.value.code == "exists"
     (tmp_path / "box").mkdir()
     first.lease.end()
-    with pytest.raises(Error, match="has a writable layer already"):
+    with pytest.raises(Error, match="has a container of this name already"):
         snapshots.create(owner, image.chain_id)
     (tmp_path / "box").rmdir()
     second = snapshots.create(owner, image.chain_id)
