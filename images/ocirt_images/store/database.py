@@ -45,17 +45,19 @@ class Database:
             self._give(connection)
 
     @contextmanager
-    def writing(self, *, durable: bool = True) -> Iterator[Connection]:
+    def writing(self, *, durable: bool = True, foreign_keys: bool = True) -> Iterator[Connection]:
         """A transaction, committed at the end of the block, rolled back by an error.
 
         durable: on disk when the block is left. What dies with its process need not be (a lease); it is never there without what
         was committed before it.
+        foreign_keys: whether they are enforced; a repair goes without.
         """
         with self._writer:
             connection = self._take()
             try:
                 with said(self.path):
                     connection.execute(f"PRAGMA synchronous = {self._synchronous[durable]}")
+                    connection.execute(f"PRAGMA foreign_keys = {'ON' if foreign_keys else 'OFF'}")
                     connection.execute("BEGIN IMMEDIATE")
                     try:
                         yield connection
@@ -69,8 +71,12 @@ class Database:
 
     def close(self) -> None:
         """Ends all connections. The last one of all processes writes the journal into the database."""
+        self._closed = True
+        self.reset()
+
+    def reset(self) -> None:
+        """Ends the connections that are idle: the next one opens the file anew."""
         with self._lock:
-            self._closed = True
             idle, self._idle = self._idle, []
         for connection in idle:
             with said(self.path):

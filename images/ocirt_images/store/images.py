@@ -20,7 +20,7 @@ from ocirt_images.store.leases import Lease
 from ocirt_images.store.names import find, near
 from ocirt_images.store.references import Freed, References
 
-_COLUMNS = "name, target, manifest, config, layer, pulled_by, created, updated"
+COLUMNS = "name, target, manifest, config, layer, pulled_by, created, updated"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,43 +73,43 @@ class Images:
         now = time.time()
         lease.pin({target.digest, manifest, config}, [layer] if layer else [])
         with self._database.writing() as connection:
-            old = connection.execute(f"SELECT {_COLUMNS} FROM images WHERE name = ?", (name,)).fetchone()
+            old = connection.execute(f"SELECT {COLUMNS} FROM images WHERE name = ?", (name,)).fetchone()
             held = _held(connection, name)
             _check(connection, name, {target.digest, manifest, config}, layer)
             connection.execute("DELETE FROM images WHERE name = ?", (name,))
             text = json.dumps(target.json(), sort_keys=True)
             created = old[6] if old else now
             updated = old[7] if old and old[1:5] == (text, manifest, config, layer) else now
-            values = (name, text, target.digest, manifest, config, layer, pulled_by, created, updated)
-            connection.execute("INSERT INTO images VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)", values)
+            values = (name, text, manifest, config, layer, pulled_by, created, updated)
+            connection.execute("INSERT INTO images VALUES (?, ?, ?, ?, ?, ?, ?, ?)", values)
             hold(connection, name, {target.digest, manifest, config}, layer)
         self._references.free(*held)
-        record = self.get(name)
-        if record is None:
+        found = self.get(name)
+        if found is None:
             raise Error("not-found", "the image was removed at the same time", subject=name)
-        return record
+        return found
 
     def tag(self, name: str, other: str) -> ImageRecord:
         """Gives an image another name too. Raises Error("not-found") if there is no `name`."""
-        record = self.find(name)
+        found = self.find(name)
         with self._database.writing() as connection:
-            held = _held(connection, other) if other != record.name else ([], [])
-            if other != record.name:
+            held = _held(connection, other) if other != found.name else ([], [])
+            if other != found.name:
                 connection.execute("DELETE FROM images WHERE name = ?", (other,))
-                copied = "target, digest, manifest, config, layer, pulled_by"
+                copied = "target, manifest, config, layer, pulled_by"
                 said = f"INSERT INTO images SELECT ?, {copied}, ?, ? FROM images WHERE name = ?"
                 now = time.time()
-                if not connection.execute(said, (other, now, now, record.name)).rowcount:
+                if not connection.execute(said, (other, now, now, found.name)).rowcount:
                     raise Error("not-found", "the image was removed at the same time", subject=name)
-                hold(connection, other, {record.target.digest, record.manifest, record.config}, record.layer)
+                hold(connection, other, {found.target.digest, found.manifest, found.config}, found.layer)
         self._references.free(*held)
         return self.find(other)
 
     def get(self, name: str) -> ImageRecord | None:
         """The image with exactly this name."""
         with self._database.reading() as connection:
-            row = connection.execute(f"SELECT {_COLUMNS} FROM images WHERE name = ?", (name,)).fetchone()
-        return _record(row) if row else None
+            row = connection.execute(f"SELECT {COLUMNS} FROM images WHERE name = ?", (name,)).fetchone()
+        return record(row) if row else None
 
     def find(self, text: str) -> ImageRecord:
         """The image that a person means: by name (as it stands, or short), by digest, or by its ID or the beginning of one.
@@ -121,7 +121,7 @@ class Images:
     def list(self) -> list[ImageRecord]:
         """All images, by name."""
         with self._database.reading() as connection:
-            return [_record(row) for row in connection.execute(f"SELECT {_COLUMNS} FROM images ORDER BY name")]
+            return [record(row) for row in connection.execute(f"SELECT {COLUMNS} FROM images ORDER BY name")]
 
     def delete(self, name: str) -> Freed:
         """Removes a name, and what nothing else refers to. Raises Error("not-found") that lists near names."""
@@ -155,7 +155,8 @@ def _held(connection: Connection, name: str) -> tuple[list[Digest], list[Digest]
     return [Digest(one) for (one,) in contents], [Digest(one) for (one,) in layers]
 
 
-def _record(row: tuple[str, str, str, str, str | None, str, float, float]) -> ImageRecord:
+def record(row: tuple[str, str, str, str, str | None, str, float, float]) -> ImageRecord:
+    """An image from its row. Raises Error("invalid") that names it."""
     name, target, manifest, config, layer, pulled_by, created, updated = row
     subject = f"image {name}"
     return ImageRecord(

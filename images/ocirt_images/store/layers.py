@@ -10,7 +10,9 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from sqlite3 import Connection
 from types import TracebackType
+from typing import Any
 
 from ocirt_images.digest import Digest
 from ocirt_images.errors import Error
@@ -23,6 +25,14 @@ from ocirt_images.store.leases import Lease
 from ocirt_images.store.references import References
 
 _COLUMNS = "id, chain_id, parent, diff_id, size, inodes, created"
+_NOTE = ("chainId", "parent", "diffId", "size", "inodes", "created")
+# The next number that no layer has or had. A database that was rebuilt knows the numbers of its layers only.
+_NUMBER = """
+    INSERT INTO leftovers (id, chain_id) SELECT 1 + max(
+        (SELECT coalesce(max(seq), 0) FROM sqlite_sequence WHERE name = 'leftovers'),
+        (SELECT coalesce(max(id), 0) FROM layers)
+    ), ?
+    """
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -105,7 +115,7 @@ class Layers:
         for (left,) in rows:
             self._references.finish_layer(left)
         with self._database.writing(durable=False) as connection:
-            number = connection.execute("INSERT INTO leftovers (chain_id) VALUES (?)", (chain_id,)).lastrowid
+            number = connection.execute(_NUMBER, (chain_id,)).lastrowid
         assert number is not None
         # A power cut may have taken the row that had this number, and left its directories.
         for directory in (self._layout.staged(number), self._layout.layer(number)):
@@ -138,33 +148,15 @@ class Layers:
         self._changes.rename(directory, place)
         self._changes.fsync_directory(self._layout.layers)
         with self._database.writing() as connection:
-            # Its row may be there, without its tree.
-            old = connection.execute("SELECT id FROM layers WHERE chain_id = ?", (staged.chain_id,)).fetchone()
-            if old:
-                changed = (record.id, size, inodes, record.created, staged.chain_id)
-                connection.execute("UPDATE layers SET id = ?, size = ?, inodes = ?, created = ? WHERE chain_id = ?", changed)
-            else:
-                values = (record.id, staged.chain_id, parent, staged.diff_id, size, inodes, record.created)
-                connection.execute(f"INSERT INTO layers ({_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?)", values)
-            connection.execute("DELETE FROM leftovers WHERE id = ?", (record.id,))
+            insert(connection, record)
         return record
 
     def sync(self) -> None:
         """All that was written to the store's file system is on disk: once for many layers, then `commit(synced=True)`."""
         self._changes.sync_tree(self._layout.staging)
 
-    def _record(self, row: tuple[int, str, str | None, str, int, int, float]) -> LayerRecord:
-        number, chain_id, parent, diff_id, size, inodes, created = row
-        return LayerRecord(
-            id=number,
-            chain_id=Digest(chain_id),
-            parent=Digest(parent) if parent else None,
-            diff_id=Digest(diff_id),
-            path=self._layout.layer(number) / "fs",
-            size=size,
-            inodes=inodes,
-            created=created,
-        )
+    def _record(self, row: tuple[Any, ...]) -> LayerRecord:
+        return read_note(dict(zip(_NOTE, row[1:], strict=True)), row[0], self._layout)
 
 
 class Staged:
@@ -220,13 +212,39 @@ class Staged:
         self.discard()
 
 
+def insert(connection: Connection, record: LayerRecord) -> None:
+    """The row of a layer that is on disk; or it takes the place of one whose tree was taken away."""
+    values = (record.id, record.chain_id, record.parent, record.diff_id, record.size, record.inodes, record.created)
+    changed = "id = excluded.id, parent = excluded.parent, diff_id = excluded.diff_id, size = excluded.size"
+    changed += ", inodes = excluded.inodes, created = excluded.created"
+    said = f"INSERT INTO layers ({_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT (chain_id) DO UPDATE SET {changed}"
+    connection.execute(said, values)
+    connection.execute("DELETE FROM leftovers WHERE id = ?", (record.id,))
+
+
 def note(record: LayerRecord) -> dict[str, object]:
     """What stands in a layer's note."""
-    return {
-        "chainId": str(record.chain_id),
-        "parent": str(record.parent) if record.parent else None,
-        "diffId": str(record.diff_id),
-        "size": record.size,
-        "inodes": record.inodes,
-        "created": record.created,
-    }
+    values = (record.chain_id, record.parent, record.diff_id, record.size, record.inodes, record.created)
+    return dict(zip(_NOTE, values, strict=True))
+
+
+def read_note(value: dict[str, Any], number: int, layout: Layout) -> LayerRecord:
+    """The layer with this number from its note, or from the columns of its row. Raises Error("invalid") that names the field."""
+    subject = f"layer {number}"
+    for name in ("size", "inodes"):
+        if type(value.get(name)) is not int or value[name] < 0:
+            raise Error("invalid", "not a number", subject=f"{subject}/{name}", cause=repr(value.get(name))[:80])
+    for name in ("chainId", "diffId", "parent"):
+        if not isinstance(value.get(name), str) and not (name == "parent" and value.get(name) is None):
+            raise Error("invalid", "not a digest", subject=f"{subject}/{name}", cause=repr(value.get(name))[:80])
+    created = value.get("created")
+    return LayerRecord(
+        id=number,
+        chain_id=Digest(value["chainId"], f"{subject}/chainId"),
+        parent=Digest(value["parent"], f"{subject}/parent") if value["parent"] else None,
+        diff_id=Digest(value["diffId"], f"{subject}/diffId"),
+        path=layout.layer(number) / "fs",
+        size=value["size"],
+        inodes=value["inodes"],
+        created=float(created) if isinstance(created, (int, float)) else 0.0,
+    )

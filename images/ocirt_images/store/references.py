@@ -23,19 +23,20 @@ from ocirt_images.store.layout import Layout
 
 BATCH = 32  # blobs in one transaction
 
-_CONTENT_UNUSED = """
-    SELECT size FROM content WHERE digest = :digest
-    AND NOT EXISTS (SELECT 1 FROM image_content WHERE digest = :digest)
-    AND NOT EXISTS (SELECT 1 FROM links WHERE target = :digest)
-    AND NOT EXISTS (SELECT 1 FROM lease_content WHERE digest = :digest)
+# Conditions on a row of `content`, and on one of `layers`.
+CONTENT_UNUSED = """
+    NOT EXISTS (SELECT 1 FROM image_content WHERE digest = content.digest)
+    AND NOT EXISTS (SELECT 1 FROM links WHERE target = content.digest)
+    AND NOT EXISTS (SELECT 1 FROM lease_content WHERE digest = content.digest)
     """
-_LAYER_UNUSED = """
-    SELECT id, parent, size FROM layers WHERE chain_id = :chain_id
-    AND NOT EXISTS (SELECT 1 FROM image_layers WHERE chain_id = :chain_id)
-    AND NOT EXISTS (SELECT 1 FROM layers WHERE parent = :chain_id)
-    AND NOT EXISTS (SELECT 1 FROM writables WHERE chain_id = :chain_id)
-    AND NOT EXISTS (SELECT 1 FROM lease_layers WHERE chain_id = :chain_id)
+LAYER_UNUSED = """
+    NOT EXISTS (SELECT 1 FROM image_layers WHERE chain_id = layers.chain_id)
+    AND NOT EXISTS (SELECT 1 FROM layers AS child WHERE child.parent = layers.chain_id)
+    AND NOT EXISTS (SELECT 1 FROM writables WHERE chain_id = layers.chain_id)
+    AND NOT EXISTS (SELECT 1 FROM lease_layers WHERE chain_id = layers.chain_id)
     """
+_CONTENT = f"SELECT size FROM content WHERE digest = ? AND {CONTENT_UNUSED}"
+_LAYER = f"SELECT id, parent, size FROM layers WHERE chain_id = ? AND {LAYER_UNUSED}"
 
 
 @dataclass(slots=True)
@@ -83,7 +84,7 @@ class References:
         """What they referred to, if they went."""
         with self._database.reading() as connection:
             # Most candidates are still in use: seen without a lock and without a transaction.
-            batch = [digest for digest in batch if connection.execute(_CONTENT_UNUSED, {"digest": digest}).fetchone()]
+            batch = [digest for digest in batch if connection.execute(_CONTENT, (digest,)).fetchone()]
         with ExitStack() as owned:
             gone: list[Digest] = []
             targets: list[Digest] = []
@@ -92,7 +93,7 @@ class References:
                 return []
             with self._database.writing() as connection:
                 for digest in batch:
-                    if row := connection.execute(_CONTENT_UNUSED, {"digest": digest}).fetchone():
+                    if row := connection.execute(_CONTENT, (digest,)).fetchone():
                         targets += drop_content(connection, digest)
                         gone.append(digest)
                         freed.contents += 1
@@ -113,14 +114,14 @@ class References:
     def _free_layer(self, chain_id: Digest, freed: Freed) -> list[Digest]:
         """Its parent, if it went."""
         with self._database.reading() as connection:
-            if not connection.execute(_LAYER_UNUSED, {"chain_id": chain_id}).fetchone():
+            if not connection.execute(_LAYER, (chain_id,)).fetchone():
                 return []
         flight = self._flights.try_take(self._layout.layer_lock(chain_id))
         if flight is None:
             return []
         try:
             with self._database.writing() as connection:
-                row = connection.execute(_LAYER_UNUSED, {"chain_id": chain_id}).fetchone()
+                row = connection.execute(_LAYER, (chain_id,)).fetchone()
                 if not row:
                     return []
                 number, parent, size = row
@@ -141,6 +142,15 @@ class References:
                 notes.remove(directory, notes.LAYER, self._changes)
         with self._database.writing() as connection:
             connection.execute("DELETE FROM leftovers WHERE id = ?", (number,))
+
+    def finish_writable(self, number: int) -> None:
+        """The directory of a writable layer whose row is gone; the caller owns its flight."""
+        with self._database.reading() as connection:
+            abandoned = connection.execute("SELECT 1 FROM abandoned WHERE id = ?", (number,)).fetchone()
+        if abandoned:
+            notes.remove(self._layout.writable(number), notes.WRITABLE, self._changes)
+            with self._database.writing() as connection:
+                connection.execute("DELETE FROM abandoned WHERE id = ?", (number,))
 
 
 def drop_content(connection: Connection, digest: Digest) -> list[Digest]:

@@ -10,10 +10,11 @@ answers, and can't be wrong by one after a kill: rows that an owner holds go wit
     leases      a pin                     lease_layers   lease → layer, also one that is yet to come
 
     removals    blobs whose row is gone, and whose file goes next
+    abandoned   writable layers whose row is gone, and whose directory goes next
     leftovers   layer directories that are being made (no row in `layers` yet) or removed (no row any more)
 
-The holder of a target is not checked to exist where the target may come later (an index names manifests of other platforms, which
-nobody fetches).
+A target is not checked to exist where it may come later: an index names manifests of other platforms, which nobody fetches; a
+writable layer outlives a layer below it that was damaged, and is whole again when that layer is.
 """
 
 from __future__ import annotations
@@ -57,15 +58,15 @@ CREATE INDEX layers_parent ON layers (parent);
 CREATE TABLE writables (
     id INTEGER PRIMARY KEY AUTOINCREMENT,
     key TEXT NOT NULL UNIQUE,
-    chain_id TEXT REFERENCES layers (chain_id),
+    chain_id TEXT,
     created REAL NOT NULL
 );
 CREATE INDEX writables_layer ON writables (chain_id);
+CREATE TABLE abandoned (id INTEGER PRIMARY KEY);
 
 CREATE TABLE images (
     name TEXT NOT NULL PRIMARY KEY,
     target TEXT NOT NULL,
-    digest TEXT NOT NULL,
     manifest TEXT NOT NULL,
     config TEXT NOT NULL,
     layer TEXT,

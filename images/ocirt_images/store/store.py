@@ -8,6 +8,7 @@ import time
 from pathlib import Path
 from types import TracebackType
 
+from ocirt_images.digest import ALGORITHMS
 from ocirt_images.errors import Error
 from ocirt_images.store import schema
 from ocirt_images.store.changes import Changes
@@ -46,7 +47,7 @@ class Store:
         self.content = Content(layout, self.database, changes, self.flights, self.recovery)
         self.layers = Layers(layout, self.database, changes, self.flights, self.references)
         self.images = Images(self.database, self.references)
-        self.writables = Writables(layout, self.database, changes, self.references)
+        self.writables = Writables(layout, self.database, changes, self.flights, self.references)
         self.leases = Leases(layout, self.database, self.references)
 
     @classmethod
@@ -91,7 +92,7 @@ class Store:
 
 def prepare(layout: Layout, changes: Changes) -> int:
     """Makes what is missing of a store, and migrates it. A descriptor with the shared lock on its lock file."""
-    if not layout.writables.is_dir():
+    if not layout.complete:
         for directory in layout.directories:
             _directory(directory, changes)
     lock = changes.create(layout.lock)
@@ -143,8 +144,8 @@ def _directory(path: Path, changes: Changes) -> None:
 
 
 def _version(layout: Layout) -> int:
-    """The version of the store: 0 if there is none."""
-    if not layout.database.exists():
+    """The version of the store: 0 if there is none, or a rebuilt database waits to take its place."""
+    if layout.rebuilt.exists() or not layout.database.exists():
         return 0
     with said(layout.database):
         connection = connect(layout.database)
@@ -156,9 +157,18 @@ def _version(layout: Layout) -> int:
 
 def _migrate(layout: Layout, changes: Changes) -> None:
     """Brings the database to this version. The caller has the exclusive lock."""
-    os.close(changes.create(layout.database))
-    with said(layout.database):
-        connection = connect(layout.database)
+    take_rebuilt(layout, changes)
+    if not _version(layout) and holds_something(layout):
+        hint = "ocirt fsck --repair makes a new one from what is in the store"
+        raise Error("corrupt", "the database is lost", subject=str(layout.database), hint=hint)
+    migrate(layout, layout.database, changes)
+
+
+def migrate(layout: Layout, path: Path, changes: Changes) -> None:
+    """Brings the database at `path` to this version, or makes one."""
+    os.close(changes.create(path))
+    with said(path):
+        connection = connect(path)
         try:
             connection.execute(f"PRAGMA synchronous = {'FULL' if changes.sync else 'OFF'}")
             connection.execute("PRAGMA journal_mode = WAL")
@@ -170,6 +180,23 @@ def _migrate(layout: Layout, changes: Changes) -> None:
         finally:
             connection.close()
     changes.fsync_directory(layout.root)
+
+
+def take_rebuilt(layout: Layout, changes: Changes) -> None:
+    """Puts a rebuilt database, if there is one, in the place of the damaged one. The caller has the exclusive lock."""
+    if layout.rebuilt.exists():
+        # The old one's journal would be taken for the new one's.
+        for suffix in ("-wal", "-shm"):
+            changes.unlink(layout.database.with_name(layout.database.name + suffix))
+        changes.fsync_directory(layout.root)
+        changes.rename(layout.rebuilt, layout.database)
+        changes.fsync_directory(layout.root)
+
+
+def holds_something(layout: Layout) -> bool:
+    """Whether anything is in the store, by its directories."""
+    places = [*(layout.blobs / algorithm for algorithm in ALGORITHMS), layout.layers, layout.writables]
+    return any(os.listdir(place) for place in places if place.is_dir())
 
 
 def _flock(lock: int, kind: int) -> bool:
