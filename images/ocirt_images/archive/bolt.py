@@ -32,20 +32,24 @@ _LEAF = struct.Struct("<IIII")
 _BUCKET = struct.Struct("<QQ")
 _MAGIC, _VERSION = 0xED0CDAED, 2
 _IS_BRANCH, _IS_LEAF, _IS_META = 1, 2, 4
-_DEEPEST = 64  # levels of a tree; a few hold millions of entries
+_DEEPEST = 64  # buckets in one another; containerd has eight
 
 
 class Bucket:
     """A sorted map of keys to values and to further buckets."""
 
-    def __init__(self, pages: _Pages, root: int, inline: memoryview | None) -> None:
+    def __init__(self, pages: _Pages, root: int, inline: memoryview | None, depth: int) -> None:
         self._pages = pages
         self._root = root
         self._inline = inline
+        self._depth = depth
 
     def items(self) -> Iterator[tuple[bytes, bytes | Bucket]]:
         """All entries, by key. Raises Error("corrupt")."""
-        yield from self._pages.walk(self._inline if self._inline is not None else self._pages.page(self._root), 0)
+        if self._depth > _DEEPEST:
+            raise self._pages.damaged("buckets without end")
+        page = self._inline if self._inline is not None else self._pages.page(self._root)
+        yield from self._pages.walk(page, self._depth, {self._root})
 
     def value(self, key: str) -> bytes:
         """The value of a key, b"" where there is none."""
@@ -120,24 +124,25 @@ class _Pages:
             raise self.damaged(f"page {number} says that it is {found}")
         return self._data[start : start + (1 + overflow) * self._size]
 
-    def walk(self, page: memoryview, depth: int) -> Iterator[tuple[bytes, bytes | Bucket]]:
-        """The entries of a page and of those below it."""
-        if depth > _DEEPEST:
-            raise self.damaged("a tree without end")
+    def walk(self, page: memoryview, depth: int, seen: set[int]) -> Iterator[tuple[bytes, bytes | Bucket]]:
+        """The entries of a page and of those below it, of a bucket `depth` buckets down. seen: pages that were walked through."""
         try:
             _, flags, count, _ = _PAGE.unpack_from(page)
             for index in range(count):
                 if flags & _IS_BRANCH:
                     child = _BRANCH.unpack_from(page, _PAGE.size + index * _BRANCH.size)[2]
-                    yield from self.walk(self.page(child), depth + 1)
+                    if child in seen:
+                        raise self.damaged(f"page {child} is in a tree twice")
+                    seen.add(child)
+                    yield from self.walk(self.page(child), depth, seen)
                 elif flags & _IS_LEAF:
-                    yield self._entry(page, _PAGE.size + index * _LEAF.size)
+                    yield self._entry(page, _PAGE.size + index * _LEAF.size, depth)
                 else:
                     raise self.damaged(f"a page with flags {flags}")
         except struct.error:
             raise self.damaged("a page that ends too early") from None
 
-    def _entry(self, page: memoryview, place: int) -> tuple[bytes, bytes | Bucket]:
+    def _entry(self, page: memoryview, place: int, depth: int) -> tuple[bytes, bytes | Bucket]:
         flags, position, key_size, value_size = _LEAF.unpack_from(page, place)
         start = place + position
         middle, end = start + key_size, start + key_size + value_size
@@ -147,7 +152,7 @@ class _Pages:
         if not flags & 1:
             return key, bytes(page[middle:end])
         root, _ = _BUCKET.unpack_from(page, middle)
-        return key, Bucket(self, root, None if root else page[middle + _BUCKET.size : end])
+        return key, Bucket(self, root, None if root else page[middle + _BUCKET.size : end], depth + 1)
 
 
 def _fnv(data: memoryview) -> int:
@@ -168,4 +173,4 @@ def read(path: Path) -> Bucket:
         except BlockingIOError:
             raise Error("in-use", "a program has it open", subject=str(path)) from None
         pages = _Pages(memoryview(file.read()), str(path))
-    return Bucket(pages, pages.root, None)
+    return Bucket(pages, pages.root, None, 0)

@@ -83,38 +83,54 @@ def _kept_name(name: str) -> str:
         return ""
 
 
-@contextmanager
-def socket(path: Path, namespace: str) -> Iterator[int]:
-    """A descriptor from which an archive of all images of a running containerd comes. `ctr` is asked for it.
+def names(socket: Path, namespace: str) -> list[str]:
+    """The names of all images of a containerd that runs, as `ctr` lists them.
 
-    Raises Error("unsupported") without `ctr`, Error("unavailable") with its words if it fails, then or when the block is left.
+    Raises Error("unsupported") without `ctr`, Error("unavailable") with its words if it fails, Error("not-found") for none.
     """
-    ask = ["ctr", "--address", str(path), "--namespace", namespace, "images"]
     try:
-        listed = subprocess.run([*ask, "list", "--quiet"], capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL)
+        done = subprocess.run(
+            [*_ctr(socket, namespace), "list", "--quiet"], capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL
+        )
     except FileNotFoundError:
-        raise Error(
-            "unsupported", "containerd's program `ctr` is not installed", hint="stop containerd and name its directory"
-        ) from None
-    if listed.returncode:
-        raise _failed(path, listed.stderr)
-    names = [name for name in listed.stdout.split() if _kept_name(name)]
-    if not names:
-        raise Error("not-found", f"no images in the namespace {namespace}", subject=str(path), hint="see `ctr namespaces list`")
+        hint = "stop containerd, and name its directory instead"
+        raise Error("unsupported", "containerd's program `ctr` is not installed", hint=hint) from None
+    if done.returncode:
+        raise _failed(socket, done.stderr)
+    found = [name for name in done.stdout.split() if _kept_name(name)]
+    if not found:
+        raise Error("not-found", f"no images in the namespace {namespace}", subject=str(socket), hint="see ctr namespaces list")
+    return found
+
+
+@contextmanager
+def exported(socket: Path, namespace: str, name: str) -> Iterator[int]:
+    """A descriptor from which an archive of one image comes, made by `ctr`.
+
+    Raises Error("unavailable") with its words if it fails, then or when the block is left.
+    """
     with tempfile.TemporaryFile("w+") as words:
-        with subprocess.Popen(
-            [*ask, "export", "-", *names], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=words
-        ) as ctr:
+        command = [*_ctr(socket, namespace), "export", "-", name]
+        with subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=words) as ctr:
             assert ctr.stdout is not None
+            failure: Error | None = None
             try:
                 yield ctr.stdout.fileno()
+            except Error as err:
+                failure = err
             finally:
                 ctr.stdout.close()  # it ends by SIGPIPE if it has more to say
-        if ctr.returncode:
-            words.seek(0)
-            raise _failed(path, words.read())
+        words.seek(0)
+        if ctr.returncode > 0:  # then what came is no archive
+            raise _failed(f"{socket}: {name}", words.read()) from failure
+        if failure is not None:
+            raise failure
 
 
-def _failed(path: Path, words: str) -> Error:
+def _ctr(socket: Path, namespace: str) -> list[str]:
+    return ["ctr", "--address", str(socket), "--namespace", namespace, "images"]
+
+
+def _failed(subject: object, words: str) -> Error:
     lines = words.strip().splitlines() or ["it failed"]
-    return Error("unavailable", "ctr", subject=str(path), cause=lines[-1].removeprefix("ctr: "))
+    return Error("unavailable", "ctr", subject=str(subject), cause=lines[-1].removeprefix("ctr: "))

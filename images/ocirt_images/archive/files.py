@@ -176,7 +176,8 @@ class StreamedTar(_Entries):
     """The files of a tar that passes once (a pipe, a compressed file), which is read to its end at once.
 
     A blob whose digest is its name goes to `keep`, which takes it where it shall be, so that it is not held here. Small files
-    are held in memory, others in files without a name in the directory `scratch`.
+    are held in memory, others in files without a name in the directory `scratch`. What may be a manifest is held as well: kept,
+    it would keep all that it points to.
     """
 
     def __init__(self, reader: Reader, subject: str, keep: Callable[[Digest, int, Reader], None], scratch: Path) -> None:
@@ -190,11 +191,16 @@ class StreamedTar(_Entries):
                 name = self._add(member, 0)
                 if not name:
                     continue
-                contents = _Member(forward, member.size, f"{subject}: {name}")
+                contents: Reader = _Member(forward, member.size, f"{subject}: {name}")
                 digest = blob_digest(name)
+                small = member.size <= manifest.LIMIT and held + member.size <= _MOST_METADATA
                 if digest is not None:
+                    head = contents.read(1)
+                    contents = streams.Rewound(head, contents)
+                    small = small and head == b"{"
+                if digest is not None and not small:
                     keep(digest, member.size, contents)
-                elif member.size <= manifest.LIMIT and held + member.size <= _MOST_METADATA:
+                elif small:
                     self._held[name] = streams.whole(contents, member.size, name)
                     held += member.size
                 else:

@@ -92,7 +92,7 @@ class Taker:
         """All images of an archive. Raises what `load` raises."""
         if not archive.entries:
             raise Error("invalid", "no images in it", subject=archive.files.subject)
-        return [self._image(archive, entry, wish) for entry in archive.entries]
+        return [self.image(archive, entry, wish) for entry in archive.entries]
 
     def keep(self, digest: Digest, size: int, reader: Reader) -> None:
         """Take a blob of a stream, which says only later what it is. Raises Error("corrupt")."""
@@ -122,13 +122,17 @@ class Taker:
             ingest.commit()
         say(LayerDone(digest))
 
-    def _image(self, archive: Archive, entry: Entry, wish: Wish) -> Loaded:
+    def image(self, archive: Archive, entry: Entry, wish: Wish) -> Loaded:
+        """One image of an archive. Raises what `load` raises."""
         subject = archive.files.subject
         target = entry.targets[self._choose(entry.targets, wish, subject) if len(entry.targets) > 1 else 0]
         chosen, found = self._descend(archive, target, wish, 0)
         found.check_runnable(str(chosen.digest))
         names = entry.names or archive.tags.get(found.config.digest) or _wished(entry, wish)
-        self._say(Resolved(names[0] if names else str(target.digest), chosen.digest))
+        self._blob(archive, found.config, str(chosen.digest), ignore)
+        config = ImageConfig.read(self._store.content.read(found.config.digest), str(found.config.digest))
+        config.check_layers(found, str(found.config.digest))
+        self._say(Resolved(names[0] if names else str(target.digest), target.digest, str(config.platform)))
         manifests = [(chosen, found)]
         if wish.everything:
             manifests += self._others(archive, target, chosen, wish)
@@ -138,8 +142,6 @@ class Taker:
             self._blob(archive, one.config, str(described.digest), ignore)
             for layer in one.layers:
                 self._blob(archive, layer, str(described.digest), self._say)
-        config = ImageConfig.read(self._store.content.read(found.config.digest), str(found.config.digest))
-        config.check_layers(found, str(found.config.digest))
         kept = replace(target, annotations={}, platform=None)
         for name in names or (str(target.digest),):
             self._store.images.put(
@@ -205,18 +207,21 @@ class Taker:
 
     def _blob(self, archive: Archive, described: Descriptor, holder: str, say: OnEvent) -> None:
         """Take what a descriptor points to."""
-        if self._store.content.has(described.digest):
-            self._lease.pin([described.digest])
-            if self._store.content.has(described.digest):
-                if self._store.content.size(described.digest) != described.size:
-                    raise Error("corrupt", "it has another size than its descriptor says", subject=str(described.digest))
-                say(LayerDone(described.digest, "exists"))
-                return
-        with archive.files.open(archive.place(described.digest)) as (reader, size):
+        digest = described.digest
+
+        def check(size: int) -> None:
             if size != described.size:
                 what = f"it has {size} bytes, and {holder} says {described.size}"
-                raise Error("corrupt", what, subject=f"{archive.files.subject}: {described.digest}")
-            self._keep(described.digest, size, reader, say)
+                raise Error("corrupt", what, subject=f"{archive.files.subject}: {digest}")
+
+        self._lease.pin([digest])
+        if self._store.content.has(digest):
+            check(self._store.content.size(digest))
+            say(LayerDone(digest, "exists"))
+            return
+        with archive.files.open(archive.place(digest)) as (reader, size):
+            check(size)
+            self._keep(digest, size, reader, say)
 
 
 _NOBODY = platforms.Platform("unknown", "unknown")  # stands for an entry that is no manifest

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import fnmatch
-import re
 import time
 from typing import TYPE_CHECKING
 
@@ -19,9 +18,6 @@ if TYPE_CHECKING:
     from ocirt_images.store import ImageRecord, Store
 
     Keep = Callable[[ImageRecord, Image | None], bool]
-
-_AGE = re.compile(r"(\d+)([smhdw])")
-_SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 7 * 86400}
 
 
 def run(command: Command, args: list[str]) -> int:
@@ -171,11 +167,8 @@ def _beside(store: Store, value: str, sign: int) -> Keep:
 
 
 def _until(_: Store, value: str) -> Keep:
-    found = _AGE.findall(value)
-    if found and "".join(number + unit for number, unit in found) == value:
-        then = time.time() - sum(int(number) * _SECONDS[unit] for number, unit in found)
-    else:
-        then = output.time(value)
-        if not then:
-            raise Error("usage", f"until={value}", hint="a time such as 2026-01-31T12:00:00Z, or an age such as 24h or 7d")
+    age = output.seconds(value)
+    then = time.time() - age if age is not None else output.time(value)
+    if not then:
+        raise Error("usage", f"until={value}", hint="a time such as 2026-01-31T12:00:00Z, or an age such as 24h or 7d")
     return lambda record, image: _created(record, image) < then

@@ -13,6 +13,8 @@ from ocirt_images.errors import Error
 from ocirt_images.platforms import Platform
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from ocirt_images.archive.load import Loaded, Wish
     from ocirt_images.cli.command import Command
     from ocirt_images.events import OnEvent
@@ -36,15 +38,22 @@ def run(command: Command, args: list[str]) -> int:
     )
     quiet, as_json = command.flag("quiet"), command.flag("json")
     with command.store() as store, progress.choose(quiet=quiet, as_json=as_json) as shown:
-        loaded = _load(command, store, sources[0] if sources else "-", wish, shown)
-    if not as_json:
-        output.out("".join(_lines(one, quiet=quiet) for one in loaded))
+
+        def done(loaded: list[Loaded]) -> None:
+            """Say what came, where the pictures of bars do not overwrite it."""
+            shown.close()
+            if not as_json:
+                output.out("".join(_lines(one, quiet=quiet) for one in loaded))
+
+        if command.text("from-containerd"):
+            namespace = command.text("namespace") or containerd.KUBERNETES
+            _from_containerd(command, store, Path(sources[0]), namespace, wish, shown, done)
+        else:
+            done(_load(store, sources[0] if sources else "-", wish, shown))
     return 0
 
 
-def _load(command: Command, store: Store, source: str, wish: Wish, shown: OnEvent) -> list[Loaded]:
-    if command.text("from-containerd"):
-        return _from_containerd(store, Path(source), command.text("namespace") or containerd.KUBERNETES, wish, shown)
+def _load(store: Store, source: str, wish: Wish, shown: OnEvent) -> list[Loaded]:
     if source != "-":
         return load.load(store, Path(source), source, wish, shown)
     if os.isatty(0):
@@ -52,15 +61,31 @@ def _load(command: Command, store: Store, source: str, wish: Wish, shown: OnEven
     return load.load(store, 0, "standard input", wish, shown)
 
 
-def _from_containerd(store: Store, path: Path, namespace: str, wish: Wish, shown: OnEvent) -> list[Loaded]:
+def _from_containerd(
+    command: Command,
+    store: Store,
+    path: Path,
+    namespace: str,
+    wish: Wish,
+    shown: OnEvent,
+    done: Callable[[list[Loaded]], None],
+) -> None:
+    """All images of a containerd, those that can be had: containerd may have let go of layers, once they were unpacked."""
     if path.is_socket():
-        with containerd.socket(path, namespace) as fd:
-            return load.load(store, fd, str(path), wish, shown)
+
+        def export(name: str) -> None:
+            with containerd.exported(path, namespace, name) as fd:
+                done(load.load(store, fd, f"{path}: {name}", wish, shown))
+
+        command.for_each(containerd.names(path, namespace), export)
+        return
     if not path.is_dir():
         hint = "as in /run/containerd/containerd.sock or /var/lib/containerd"
         raise Error("not-found", "neither a socket nor a directory of containerd's", subject=str(path), hint=hint)
+    archive = containerd.directory(path, namespace)
     with store.leases.lease(f"load {path}") as lease:
-        return load.Taker(store, lease, shown).take(containerd.directory(path, namespace), wish)
+        taker = load.Taker(store, lease, shown)
+        command.for_each(archive.entries, lambda entry: done([taker.image(archive, entry, wish)]))
 
 
 def _lines(loaded: Loaded, *, quiet: bool) -> str:

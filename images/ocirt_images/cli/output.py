@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from datetime import UTC, datetime
 from typing import Any
 
@@ -18,6 +19,8 @@ _AGES = (
     (60, 2, "minutes"),
     (1, 1, "seconds"),
 )
+_AGE = re.compile(r"(\d+)([smhdw])", re.ASCII)
+_SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 7 * 86400}
 
 
 def out(text: str, fd: int = 1) -> None:
@@ -57,6 +60,19 @@ def age(then: float, now: float) -> str:
         if seconds >= fewest * length:
             return f"{seconds // length} {word if seconds // length != 1 else word[:-1]} ago"
     return "just now"
+
+
+def seconds(text: str) -> float | None:
+    """An age that was typed, such as `90m`, `24h` or `1d12h`, in seconds; None for what is none."""
+    found = _AGE.findall(text)
+    if not found or "".join(number + unit for number, unit in found) != text:
+        return None
+    return float(sum(int(number) * _SECONDS[unit] for number, unit in found))
+
+
+def count(number: int, word: str) -> str:
+    """`2 layers`, `1 layer`; "" for none."""
+    return f"{number} {word}{'s' if number != 1 else ''}" if number else ""
 
 
 def time(text: str) -> float:

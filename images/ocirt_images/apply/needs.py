@@ -1,0 +1,38 @@
+"""What a layer's archive leaves open, because only the layers below can tell; `settle` does it."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, field
+from typing import Any
+
+Json = dict[str, Any]
+
+
+@dataclass(slots=True)
+class Needs:
+    """Paths are relative to the layer's root, cleaned; the root itself is empty."""
+
+    parents: list[bytes] = field(default_factory=list)
+    """Directories that the archive implies but does not describe, parents first: the lower layers know their attributes."""
+    links: list[tuple[bytes, bytes]] = field(default_factory=list)
+    """(name, target) of hard links to what this layer does not have."""
+    opaque: list[bytes] = field(default_factory=list)
+    """Directories that hide what the lower layers have in them. The mark is an attribute that a worker may not set."""
+
+    def json(self) -> Json:
+        """As JSON; bytes that are no UTF-8 are kept as surrogates."""
+        return {
+            "parents": [os.fsdecode(path) for path in self.parents],
+            "links": [[os.fsdecode(name), os.fsdecode(target)] for name, target in self.links],
+            "opaque": [os.fsdecode(path) for path in self.opaque],
+        }
+
+    @classmethod
+    def parse(cls, value: Json) -> Needs:
+        """The reverse of `json`."""
+        return cls(
+            parents=[os.fsencode(path) for path in value["parents"]],
+            links=[(os.fsencode(name), os.fsencode(target)) for name, target in value["links"]],
+            opaque=[os.fsencode(path) for path in value["opaque"]],
+        )
