@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import errno
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from ocirt_images.errors import Error
@@ -11,6 +11,7 @@ from ocirt_images.snapshots import calls
 from ocirt_images.snapshots.backend import Backend, Upper, Usage
 from ocirt_images.snapshots.overlay import Overlay
 from ocirt_images.snapshots.owner import Owner
+from ocirt_images.store import Freed
 
 if TYPE_CHECKING:
     import os
@@ -36,6 +37,15 @@ class Writable:
     def bundle(self) -> Path:
         """Where a container's bundle lies that is made together with it, and removed with it."""
         return self.upper.path / "bundle"
+
+
+@dataclass(slots=True)
+class Gone:
+    """What `prune` removed: the keys of writable layers, their bytes, and what only they kept."""
+
+    keys: list[str] = field(default_factory=list)
+    size: int = 0
+    freed: Freed = field(default_factory=Freed)
 
 
 class Snapshots:
@@ -95,11 +105,15 @@ class Snapshots:
         at_work = self._at_work()  # after the rows: who comes meanwhile has his lease before his row
         return [record for record in found if self._is_unused(record, others=at_work)]
 
-    def prune(self) -> list[WritableRecord]:
-        """Remove what is `unused`. Raises OSError."""
-        gone = self.unused()
-        for record in gone:
-            self._store.writables.delete(record.key)
+    def prune(self, *, until: float = float("inf")) -> Gone:
+        """Remove what is `unused`, and no younger than `until` (seconds since the epoch). Raises OSError."""
+        gone = Gone()
+        for record in self.unused():
+            if record.created <= until:
+                size = self.usage(record).size
+                gone.freed += self._store.writables.delete(record.key)
+                gone.keys.append(record.key)
+                gone.size += size
         return gone
 
     def _at_work(self, besides: Lease | None = None) -> set[str]:

@@ -16,6 +16,7 @@ import pytest
 
 from ocirt_images.snapshots import ANNOTATION, Snapshots, detach
 from ocirt_images.store import Store
+from ocirt_images.store.checks import fsck
 from tests.support.build import ROOT, copy_clone
 from tests.support.layers import busybox_image, fill, listing, stored
 from tests.support.runtime import Result, Runtime, wait_for
@@ -151,14 +152,14 @@ def test_a_mounted_bundle(runtime: Runtime, images: Path, place: Path) -> None:
             assert record.key == f"bundle:{made}"
             assert json.loads((made / "config.json").read_text())["annotations"][ANNOTATION] == str(record.id)
             assert (record.path / "tmp" / "written").exists()
-            assert Snapshots(store).prune() == []
+            assert Snapshots(store).prune().keys == []
             assert len(store.layers.list()) == 2
         runtime.call("run", "--bundle", made, runtime.new_id()).ok()
     finally:
         detach(made / "rootfs")
     shutil.rmtree(made)
     with Store.open(images) as store:
-        assert [one.key for one in Snapshots(store).prune()] == [record.key]
+        assert Snapshots(store).prune().keys == [record.key]
         assert store.layers.list() == []
 
 
@@ -246,16 +247,18 @@ def test_a_detached_container(runtime: Runtime, images: Path, tmp_path: Path) ->
     with Store.open(images) as store:
         store.images.delete(BOX)
         snapshots = Snapshots(store)
-        assert snapshots.prune() == []
+        assert snapshots.prune().keys == []
         [record] = store.writables.list()
         assert (record.path / "etc" / "written").exists()
         assert snapshots.usage(record).inodes == 5  # the root, etc, what was written there, and the working directory's two
         assert state["bundle"] == str(record.path.parent / "bundle")
     assert runtime.exec(name, "cat", "/etc/new").ok().out == "upper\n"
+    assert fsck(images) == []
+    assert runtime.call("prune", "--json").ok().json()["writables"] == []
     runtime.delete(name, "--force").ok()
-    with Store.open(images) as store:
-        assert [one.key for one in Snapshots(store).prune()] == [f"container:{runtime.root}:{name}"]
-        assert store.layers.list() == []
+    pruned = runtime.call("prune", "--json").ok().json()
+    assert pruned["writables"] == [f"container:{runtime.root}:{name}"]
+    assert pruned["layers"] == 2
     assert os.listdir(images / "writable") == []
 
 
@@ -265,7 +268,7 @@ def test_keep(runtime: Runtime, images: Path) -> None:
     assert writables(images) == [f"container:{runtime.root}:{runtime.token}-1"]
     runtime.delete(f"{runtime.token}-1").ok()
     with Store.open(images) as store:
-        assert len(Snapshots(store).prune()) == 1
+        assert len(Snapshots(store).prune().keys) == 1
 
 
 @pytest.mark.parametrize(
@@ -309,10 +312,10 @@ def test_a_runtime_that_is_killed(runtime: Runtime, images: Path) -> None:
         wait_for(lambda: (runtime.root / name).exists() and runtime.call("state", name).out.find("running") > 0, "the container")
         process.send_signal(signal.SIGKILL)
     with Store.open(images) as store:
-        assert Snapshots(store).prune() == []
+        assert Snapshots(store).prune().keys == []
     runtime.delete(name, "--force").ok()
     with Store.open(images) as store:
-        assert len(Snapshots(store).prune()) == 1
+        assert len(Snapshots(store).prune().keys) == 1
 
 
 def test_the_store_is_free_while_a_container_runs(runtime: Runtime, images: Path) -> None:
