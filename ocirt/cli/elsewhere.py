@@ -110,6 +110,21 @@ def hand_over(floor: str, options: Options, args: list[str]) -> int:
     return status
 
 
+def call(floor: str, module: str, function: str, *arguments: Any) -> Any:
+    """What a function of `ocirt_FLOOR.cli.MODULE` returns, for a verb of the runtime that needs one.
+
+    Raises Error (also for the floor's own errors, and if it was not installed), and what else the function raises.
+    """
+    _reach(floor)
+    try:
+        return getattr(__import__(f"ocirt_{floor}.cli.{module}", None, None, (function,)), function)(*arguments)
+    except Exception as err:
+        ours = _ours(floor, err)
+        if ours is err:
+            raise
+        raise ours from None
+
+
 def _ours(floor: str, err: Exception) -> Exception:
     """A floor's own error, or a library that is missing, as an error of the runtime's."""
     errors = sys.modules.get(f"ocirt_{floor}.errors")

@@ -38,20 +38,33 @@ _CRIU = {
     "work-path": "directory of logs and the like (default: that of the images)",
 }
 
+_IMAGE = {
+    "cwd": "the working directory, instead of the image's",
+    "entrypoint": "the program, or a JSON list of words, instead of the image's entrypoint and command; empty for none",
+    "env": "NAME=VALUE, or NAME for the value that it has here",
+    "hostname": "the host name in the container",
+    "network": "none (nothing but lo; the default for root) or host",
+    "no-new-privs": "let no program gain rights by its set-user-ID bit",
+    "read-only": "make the root file system read-only; the image's volumes can be written to, in memory",
+    "user": "NAME, UID, NAME:GROUP or UID:GID, instead of the image's",
+}
+
 # verb -> (summary, arguments, description, texts of the flags)
 VERBS: dict[str, tuple[str, str, str, dict[str, str]]] = {
     "bundle": (
-        "make a bundle for a root file system that is there",
-        "<rootfs> <directory> [command...]",
+        "make a bundle from an image, or for a root file system that is there",
+        "<rootfs> <directory> [command...]  || <image> <directory> [command...]",
         (
-            "Write <directory>/config.json, which runs the command (sh if none is given) in <rootfs>. The root file system is\n"
-            "not copied: the bundle points to it. Then: run <directory>/"
+            "Write <directory>/config.json, which runs the command (or the image's, or sh) in <rootfs>, a directory, or in a\n"
+            "copy of the image, <directory>/rootfs. A directory is not copied: the bundle points to it. Then: run <directory>/"
         ),
         {
-            "rootless": "for a user who is not root (the default for one who is not)",
-            "tty": "with a terminal (the default for sh, when standard input and output are one)",
-            "writable": "let the container write to the root file system",
-        },
+            "mount": "of an image: mount <directory>/rootfs instead of copying; what is written lies in the store of images",
+            "rootless": "of a directory: for a user who is not root (the default for one who is not)",
+            "tty": "with a terminal (the default without a command, when standard input and output are one)",
+            "writable": "of a directory: let the container write to it",
+        }
+        | _IMAGE,
     ),
     "check": (
         "say all that is wrong with a bundle, for this machine, without making anything",
@@ -178,10 +191,18 @@ VERBS: dict[str, tuple[str, str, str, dict[str, str]]] = {
     "resume": ("resume all processes that were paused", "<container-id>", _ID, {}),
     "run": (
         "create and run a container",
-        "<container-id>  || <bundle>/",
-        _NEW_ID + "\nAn argument with a slash in it is a bundle directory instead, and the ID is made up.",
+        "<container-id>  || <bundle>/  || --image <image> [command...]",
+        (
+            _NEW_ID + "\nAn argument with a slash in it is a bundle directory instead, and the ID is made up.\n\n"
+            "With --image the arguments are a command, in place of the image's. Flags of its own follow `--`. An image that is\n"
+            "not in the store is pulled. Flags such as --env are for images alone: a bundle has its config.json."
+        ),
         _CREATE
+        | _IMAGE
         | {
+            "image": "run a container of this image",
+            "name": "the ID of an image's container (default: one that is made up)",
+            "tty": "with a terminal (the default without a command, when standard input and output are one)",
             "keep": "do not delete the container after it exits",
             "trace": "write the time of every step to this file (Chrome trace format)",
         },
@@ -244,7 +265,7 @@ def verbs() -> dict[str, tuple[str, str, str, dict[str, str]]]:
 
 def flag_lines() -> dict[str, tuple[int, int, str]]:
     """`options.VERBS` with those of the floors that are installed."""
-    return dict(sorted((options.VERBS | elsewhere.flags()).items()))
+    return dict(sorted((options.VERBS | {"run": options.RUN_IMAGE} | elsewhere.flags()).items()))
 
 
 def flag_text(verb: str, flag: str) -> str:

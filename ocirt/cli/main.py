@@ -55,8 +55,12 @@ def _command(options: flags.Options, args: list[str]) -> int:
         log.begin(options)
     verb = rest[0]
     module = "ocirt.cli." + verb
+    reorder = flags.reorders(verb)
     if verb in flags.VERBS:
         fewest, most, line = flags.VERBS[verb]
+        if verb == "run" and flags.has_image(rest):
+            fewest, most, line = flags.RUN_IMAGE
+            reorder = False
     else:
         from ocirt.cli import elsewhere  # noqa: PLC0415
 
@@ -67,7 +71,7 @@ def _command(options: flags.Options, args: list[str]) -> int:
         fewest, most, line = elsewhere.tables(elsewhere.VERBS[verb][0]).VERBS[verb]
         module = "ocirt.cli.elsewhere"
     try:
-        values, rest = flags.parse(line, rest[1:], reorder=flags.reorders(verb))
+        values, rest = flags.parse(line, rest[1:], reorder=reorder)
     except Error as err:
         return _usage(options, f"Incorrect Usage: {err}", str(err), verb)
     if values.get("help"):

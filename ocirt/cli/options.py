@@ -18,9 +18,12 @@ _CRIU = (
 )
 _CREATE = "bundle,b= config,f= console-socket= pidfd-socket= pid-file= no-pivot no-new-keyring preserve-fds# no-subreaper"
 
+# What is to be different from what an image says (ocirt_images.bundle.Options).
+_IMAGE = "cwd= entrypoint= env,e* hostname= network= no-new-privs read-only tty,t user,u="
+
 # Each verb's module is ocirt.cli.<verb>. (fewest positional arguments, most or -1, flags)
 VERBS: dict[str, tuple[int, int, str]] = {
-    "bundle": (2, -1, "rootless tty,t writable"),
+    "bundle": (2, -1, f"mount rootless writable {_IMAGE}"),
     "check": (0, 1, "bundle,b= config,f= json"),
     "checkpoint": (
         1,
@@ -66,6 +69,8 @@ VERBS: dict[str, tuple[int, int, str]] = {
         ),
     ),
 }
+# `run` with --image: what follows is a command, whose flags are its own.
+RUN_IMAGE = (0, -1, f"{VERBS['run'][2]} image= name= {_IMAGE}")
 # Their flags end at the first positional argument: what follows belongs to another program.
 _NO_REORDER = ("bundle", "exec", "ps")
 
@@ -181,6 +186,10 @@ class Options:
                 raise Error("usage", f"invalid rootless: {rootless}", hint="true, false or auto")
             self.rootless = rootless in _TRUE
 
+    def set(self, flag: str, value: Any) -> None:
+        """Go on as if the verb's flag had stood on the command line."""
+        self._values[flag] = value
+
     def set_verb(self, verb: str, flags: str, values: dict[str, Any]) -> None:
         """Take over the verb, its line of flags, and the values that `parse` found for them."""
         self.verb = verb
@@ -250,6 +259,16 @@ def parse(flags: str, args: list[str], *, reorder: bool) -> tuple[dict[str, Any]
         else:
             values[name] = value
     return values, rest + args[index:]
+
+
+def has_image(args: list[str]) -> bool:
+    """Whether `--image` stands among the arguments of `run`."""
+    for arg in args:
+        if arg == "--":
+            break
+        if arg.startswith(("--image", "-image")) and arg.lstrip("-").partition("=")[0] == "image":
+            return True
+    return False
 
 
 def reorders(verb: str) -> bool:

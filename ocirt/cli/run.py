@@ -12,6 +12,8 @@ from ocirt.errors import Error
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from ocirt.cli.options import Options
     from ocirt.containers.attach import Attached
     from ocirt.containers.create import Creation
@@ -20,7 +22,19 @@ if TYPE_CHECKING:
 
 
 def run(options: Options, args: list[str]) -> int:
-    """Run the bundle's container. The exit status is its process's, 128 + N for signal N. Raises Error, OSError."""
+    """Run the container of a bundle, or (--image) of an image. Raises Error, OSError."""
+    if options.given("image"):
+        from ocirt.cli import fromimage  # noqa: PLC0415  (only then)
+
+        return fromimage.run(options, args)
+    return run_bundle(options, args)
+
+
+def run_bundle(options: Options, args: list[str], reserved: Callable[[], None] | None = None) -> int:
+    """Run the bundle's container. The exit status is its process's, 128 + N for signal N. Raises Error, OSError.
+
+    reserved: called when the container has its place in the state directory
+    """
     detach = options.get("detach")
     creation = begin(options, args, waits=False, attached=not detach)
     attached: Attached | None = None
@@ -31,6 +45,8 @@ def run(options: Options, args: list[str]) -> int:
         attached = Attached(terminal=terminal, subreaper=not options.get("no-subreaper"))
         creation.request.pipes = not terminal
     creation.prepare(absolute(options.get("trace")))
+    if reserved is not None:
+        reserved()
     record = launch(creation, attached)
     notify = creation.notify
     if attached is None:

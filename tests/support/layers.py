@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import json
 import os
 import stat
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from ocirt_images import mediatypes
 from ocirt_images.bundle import Image
 from ocirt_images.config import ImageConfig
-from ocirt_images.digest import Digest
+from ocirt_images.descriptor import Descriptor
+from ocirt_images.digest import Digest, chain_ids
 from ocirt_images.platforms import Platform
+from ocirt_images.store import Store
 from tests.support.bundle import make_rootfs
 
 Maker = Callable[[Path], object]
@@ -33,6 +37,12 @@ def layer(directory: Path, entries: dict[str, str | bytes | Maker]) -> Path:
     """The tree of a layer in `directory` (made): by path its content, or a function that makes what is there."""
     directory.mkdir(parents=True)
     directory.chmod(0o755)
+    fill(directory, entries)
+    return directory
+
+
+def fill(directory: Path, entries: dict[str, str | bytes | Maker]) -> None:
+    """What `layer` does, in a directory that is there."""
     for name, entry in entries.items():
         path = directory / name
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -40,7 +50,6 @@ def layer(directory: Path, entries: dict[str, str | bytes | Maker]) -> Path:
             entry(path)
         else:
             path.write_bytes(entry.encode() if isinstance(entry, str) else entry)
-    return directory
 
 
 def image_config(**says: Any) -> ImageConfig:
@@ -49,14 +58,47 @@ def image_config(**says: Any) -> ImageConfig:
     return ImageConfig(**given | says)
 
 
-def busybox_image(directory: Path, **says: Any) -> Image:
+def stored(store: Store, name: str, makers: Sequence[Maker], **says: Any) -> Image:
+    """An image in the store, unpacked: a layer for each of `makers`, which fill a directory; `says`: fields of `config`."""
+    diff_ids = [Digest.of(f"{name} {number}".encode()) for number in range(len(makers))]
+    chain = chain_ids(diff_ids)
+    with store.leases.lease() as lease:
+        for number, maker in enumerate(makers):
+            parent = chain[number - 1] if number else None
+            staged = store.layers.stage(chain[number], parent=parent, diff_id=diff_ids[number], lease=lease)
+            if staged is not None:
+                with staged:
+                    maker(staged.path)
+                    staged.commit(size=0, inodes=1)
+        document = {
+            "os": "linux",
+            "architecture": "amd64",
+            "rootfs": {"type": "layers", "diff_ids": diff_ids},
+            "config": {"Cmd": ["true"]} | says,
+        }
+        config = json.dumps(document).encode()
+        layers = [{"mediaType": mediatypes.LAYER, "digest": one, "size": 1} for one in diff_ids]
+        reference = {"mediaType": mediatypes.CONFIG, "digest": Digest.of(config), "size": len(config)}
+        manifest = json.dumps({"schemaVersion": 2, "config": reference, "layers": layers}).encode()
+        for data in (config, manifest):
+            store.content.put(data, Digest.of(data), lease)
+        target = Descriptor(media_type=mediatypes.MANIFEST, digest=Digest.of(manifest), size=len(manifest))
+        layer = chain[-1] if chain else None
+        store.images.put(name, target, manifest=target.digest, config=Digest.of(config), lease=lease, layer=layer)
+    return Image.find(store, name)
+
+
+def busybox_image(store: Store, name: str = "docker.io/library/busybox:latest", **says: Any) -> Image:
     """An image of two layers: the machine's busybox, and a file that is new above one that is gone."""
-    lower = make_rootfs(directory / "0" / "fs")
-    lower.chmod(0o755)
-    (lower / "etc" / "gone").write_text("lower\n")
-    upper = layer(directory / "1" / "fs", {"etc/gone": whiteout, "etc/new": "upper\n"})
-    diff_ids = (Digest.of(b"0"), Digest.of(b"1"))
-    return Image("docker.io/library/busybox:latest", image_config(diff_ids=diff_ids, **says), (lower, upper))
+
+    def lower(path: Path) -> None:
+        make_rootfs(path)
+        (path / "etc" / "gone").write_text("lower\n")
+
+    def upper(path: Path) -> None:
+        fill(path, {"etc/gone": whiteout, "etc/new": "upper\n"})
+
+    return stored(store, name, [lower, upper], **says)
 
 
 def listing(root: int) -> dict[str, str]:

@@ -1,18 +1,20 @@
 """Bundles from images: config.json, and the root file system beside it."""
 
 from ocirt_images.bundle.config import runtime_config
-from ocirt_images.bundle.options import Mappings, Options, read_entrypoint, read_env
+from ocirt_images.bundle.options import Options, read_entrypoint, read_env
+from ocirt_images.bundle.prepare import Prepared, prepare_run
 from ocirt_images.bundle.users import User
 from ocirt_images.bundle.write import Image, write_copy, write_mounted
 
-__all__ = [
+__all__ = (
     "Image",
-    "Mappings",
     "Options",
+    "Prepared",
     "User",
+    "prepare_run",
     "read_entrypoint",
     "read_env",
     "runtime_config",
     "write_copy",
     "write_mounted",
-]
+)

@@ -92,6 +92,7 @@ def runtime_config(
         linux["resources"] = {"devices": [dict(rule) for rule in _DEVICES]}
     if options.mappings is not None:
         options.mappings.check(user.uid, user.gid)
+    if options.mappings is not None and not options.entered:
         for name, lines in (("uidMappings", options.mappings.uids), ("gidMappings", options.mappings.gids)):
             linux[name] = [{"containerID": inside, "hostID": outside, "size": size} for inside, outside, size in lines]
     return {
@@ -173,7 +174,7 @@ def _namespaces(options: Options) -> list[str]:
     kinds = ["pid", "ipc", "uts", "mount", "cgroup"]
     if not options.host_network:
         kinds.append("network")
-    if options.mappings is not None:
+    if options.mappings is not None and not options.entered:
         kinds.append("user")
     return kinds
 

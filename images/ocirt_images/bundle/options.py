@@ -1,4 +1,4 @@
-"""What a caller wants to be different from what an image says, and the ids that a user namespace has."""
+"""What a caller wants to be different from what an image says."""
 
 from __future__ import annotations
 
@@ -11,26 +11,9 @@ from ocirt_images.errors import Error
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
+    from ocirt_images.snapshots.namespace import Mappings
+
 NETWORKS = ("", "none", "host")
-
-# (first id inside, first id outside, how many), one tuple a line of a map (user_namespaces(7))
-Lines = tuple[tuple[int, int, int], ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Mappings:
-    """The ids of a user namespace."""
-
-    uids: Lines
-    gids: Lines
-
-    def check(self, uid: int, gid: int) -> None:
-        """Raises Error("unsupported") unless both ids are there."""
-        for kind, number, lines in (("user", uid, self.uids), ("group", gid, self.gids)):
-            if not any(first <= number < first + size for first, _, size in lines):
-                ids = ", ".join(f"{first}" if size == 1 else f"{first} to {first + size - 1}" for first, _, size in lines)
-                hint = "lines for you in /etc/subuid and /etc/subgid, and newuidmap(1), give more; or choose another user"
-                raise Error("unsupported", f"{kind} {number} is not in the user namespace", cause=f"it has {ids}", hint=hint)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,7 +26,8 @@ class Options:
     hostname: "" for `ocirt`; network: `none` (a namespace with nothing but lo), `host`, or "" for host where `unprivileged`, else
     none
     no_new_privileges: whether set-user-ID programs lose their effect
-    unprivileged: the runtime is not root of the machine; mappings: the user namespace that it is to make, or None for none
+    unprivileged: the runtime is not root of the machine; mappings: of the user namespace of the container, None for none;
+    entered: the runtime is in that namespace, and does not make one
     annotations: of ours, which no label of the image replaces
     """
 
@@ -59,6 +43,7 @@ class Options:
     no_new_privileges: bool = False
     unprivileged: bool = False
     mappings: Mappings | None = None
+    entered: bool = False
     annotations: tuple[tuple[str, str], ...] = ()
 
     def __post_init__(self) -> None:
@@ -75,6 +60,10 @@ class Options:
     def with_annotation(self, name: str, value: str) -> Options:
         """The same with one annotation more."""
         return replace(self, annotations=(*self.annotations, (name, value)))
+
+    def with_privileges(self, mappings: Mappings | None, *, unprivileged: bool, entered: bool = False) -> Options:
+        """The same for a runtime that has other rights."""
+        return replace(self, mappings=mappings, unprivileged=unprivileged, entered=entered)
 
     @property
     def host_network(self) -> bool:

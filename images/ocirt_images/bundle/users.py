@@ -83,7 +83,7 @@ def _account(name: str, text: str, root: int) -> _Account:
     if number is None:
         hint = "give a user that the image has, or a number"
         raise Error(
-            "not-found", f"no user {name[:200]!r}", subject="/etc/passwd of the image", cause=f"user {text[:200]!r}", hint=hint
+            "not-found", f"no user {name[:200]!r}", subject="/etc/passwd of the image", cause=_whole(text, name), hint=hint
         )
     if number > _MOST:
         raise Error("invalid", f"{name[:40]} is no user's number", hint=f"{_MOST} is the largest")
@@ -97,9 +97,12 @@ def _group(name: str, text: str, root: int) -> int:
     if _number(name) is not None:
         raise Error("invalid", f"{name[:40]} is no group's number", hint=f"{_MOST} is the largest")
     hint = "give a group that the image has, or a number"
-    raise Error(
-        "not-found", f"no group {name[:200]!r}", subject="/etc/group of the image", cause=f"user {text[:200]!r}", hint=hint
-    )
+    raise Error("not-found", f"no group {name[:200]!r}", subject="/etc/group of the image", cause=_whole(text, name), hint=hint)
+
+
+def _whole(text: str, part: str) -> str:
+    """What was asked for, where it is more than the part that an error names."""
+    return "" if text == part else f"asked for as {text[:200]!r}"
 
 
 def _number(text: str) -> int | None:

@@ -10,14 +10,20 @@ from typing import TYPE_CHECKING
 
 from ocirt_images.bundle.config import present, runtime_config
 from ocirt_images.bundle.users import User, resolve
+from ocirt_images.config import ImageConfig
+from ocirt_images.digest import chain_ids
 from ocirt_images.errors import Error
-from ocirt_images.snapshots import ANNOTATION, Owner, Snapshots, Writable, attach, copy_layers, detach, tree
+from ocirt_images.snapshots import ANNOTATION, Owner, Snapshots, Writable, attach, copy_layers, detach
+from ocirt_images.store.changes import Changes
+from ocirt_images.store.trees import remove_tree
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
     from ocirt_images.bundle.options import Options
-    from ocirt_images.config import ImageConfig
+    from ocirt_images.digest import Digest
+    from ocirt_images.store import Store
 
 CONFIG = "config.json"
 ROOTFS = "rootfs"
@@ -25,128 +31,114 @@ ROOTFS = "rootfs"
 
 @dataclass(frozen=True, slots=True)
 class Image:
-    """An image that is unpacked. name: for errors; layers: directories, from the lowest up."""
+    """An image that is unpacked. name: for errors; chain_id: of its topmost layer, None for an image without layers."""
 
     name: str
     config: ImageConfig
-    layers: tuple[Path, ...]
+    chain_id: Digest | None
+
+    @classmethod
+    def find(cls, store: Store, text: str) -> Image:
+        """The image that a person means. Raises Error("not-found"), Error("invalid") for what is not to be run here."""
+        record = store.images.find(text)
+        config = ImageConfig.read(store.content.read(record.config), record.name)
+        chain = chain_ids(list(config.diff_ids))
+        return cls(record.name, config, chain[-1] if chain else None)
 
 
-def write_copy(image: Image, directory: Path, options: Options) -> None:
+def write_copy(image: Image, layers: list[Path], directory: Path, options: Options) -> None:
     """A bundle with a root file system of its own: it needs no store, and survives a reboot.
 
     `directory` is made, or is there and empty. Raises Error, OSError, with nothing left of what was made.
     """
-    _check(image, options)
-    with _Making(directory) as made:
+    check(image, options)
+    with Undo() as undo:
+        make_directory(directory, undo)
         rootfs = directory / ROOTFS
-        made.trees.append(rootfs)
-        copy_layers(image.layers, rootfs)
-        _write_config(image, directory, options, rootfs)
+        undo.add(lambda: remove_tree(rootfs, Changes(sync=False)))
+        copy_layers(layers, rootfs)
+        write_config(image, directory, options)
 
 
-def write_mounted(image: Image, directory: Path, options: Options, snapshots: Snapshots, owner: Owner) -> Writable:
+def write_mounted(image: Image, directory: Path, options: Options, snapshots: Snapshots) -> Writable:
     """A bundle whose root file system is mounted, in this process's mount namespace, with a writable layer in the store.
 
-    Returns that layer, held. Raises Error, OSError, with nothing left of what was made.
+    Returns that layer; the bundle keeps it. Raises Error, OSError, with nothing left of what was made.
     """
-    _check(image, options)
-    with _Making(directory) as made:
-        writable = snapshots.create(owner, image.layers)
-        made.writable = writable
-        mount_into(image, directory, options, snapshots, writable, made=made)
+    check(image, options)
+    with Undo() as undo:
+        make_directory(directory, undo)
+        writable = snapshots.create(Owner.bundle(directory), image.chain_id)
+        undo.add(lambda: snapshots.remove(writable))
+        mount = snapshots.mount(image.chain_id, writable)
+        try:
+            rootfs = directory / ROOTFS
+            rootfs.mkdir(0o755)
+            undo.add(rootfs.rmdir)
+            attach(mount, rootfs)
+            undo.add(lambda: detach(rootfs))
+        finally:
+            os.close(mount)
+        write_config(image, directory, options.with_annotation(ANNOTATION, str(writable.record.id)))
         return writable
 
 
-def mount_into(
-    image: Image,
-    directory: Path,
-    options: Options,
-    snapshots: Snapshots,
-    writable: Writable,
-    *,
-    volatile: bool = False,
-    made: _Making | None = None,
-) -> None:
-    """Mount the image with `writable` at rootfs of a bundle directory that is there, and write its config.json."""
-    rootfs = directory / ROOTFS
-    mount = snapshots.mount(image.layers, writable, volatile=volatile)
-    try:
-        rootfs.mkdir(0o755)
-        if made is not None:
-            made.trees.append(rootfs)
-        attach(mount, rootfs)
-        if made is not None:
-            made.mounts.append(rootfs)
-    finally:
-        os.close(mount)
-    _write_config(image, directory, options.with_annotation(ANNOTATION, writable.id), rootfs)
-
-
-def _check(image: Image, options: Options) -> None:
-    """What can be said without the image's files, before anything is made."""
+def check(image: Image, options: Options) -> None:
+    """What can be said without the image's files, before anything is made. Raises Error("invalid")."""
     runtime_config(image.config, options, User(), subject=image.name)
 
 
-def _write_config(image: Image, directory: Path, options: Options, rootfs: Path) -> None:
-    root = os.open(rootfs, os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+def make_directory(directory: Path, undo: Undo) -> None:
+    """Make the bundle's directory, unless it is there and empty. Raises Error("not-found"), Error("exists")."""
+    try:
+        directory.mkdir(0o755)
+        undo.add(directory.rmdir)
+    except FileNotFoundError:
+        what = "it cannot be made"
+        raise Error("not-found", what, subject=str(directory), cause="its parent is not there") from None
+    except FileExistsError:
+        if not directory.is_dir() or any(directory.iterdir()):
+            what = "it is there, and not an empty directory"
+            raise Error("exists", what, subject=str(directory), hint="choose another name, or remove it") from None
+
+
+def write_config(image: Image, directory: Path, options: Options) -> None:
+    """Write config.json for the root file system that is there. Raises Error, OSError, with no file left."""
+    root = os.open(directory / ROOTFS, os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
     try:
         user = resolve(options.user or image.config.user, root)
     except Error as err:
-        raise Error(
-            err.code,
-            err.message,
-            subject=f"{image.name}: {err.subject}" if err.subject else image.name,
-            cause=err.cause,
-            hint=err.hint,
-        ) from None
+        subject = f"{image.name}: {err.subject}" if err.subject else image.name
+        raise Error(err.code, err.message, subject=subject, cause=err.cause, hint=err.hint) from None
     finally:
         os.close(root)
     config = runtime_config(image.config, options, user, subject=image.name, network_files=present())
     data = json.dumps(config, indent=4, ensure_ascii=False).encode("utf-8", "surrogateescape") + b"\n"
-    fd = os.open(directory / CONFIG, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)
-    with open(fd, "wb") as file:
-        file.write(data)
+    path = directory / CONFIG
+    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)
+    try:
+        with open(fd, "wb") as file:
+            file.write(data)
+    except BaseException:
+        path.unlink()
+        raise
 
 
-class _Making:
-    """A bundle directory that is being filled: what fails leaves it as it was."""
+class Undo:
+    """What is to be undone if the block fails, in the order of its making. Failures of that must not hide what went wrong."""
 
-    def __init__(self, directory: Path) -> None:
-        self.directory = directory
-        self.trees: list[Path] = []
-        self.mounts: list[Path] = []
-        self.writable: Writable | None = None
-        self._new = False
+    def __init__(self) -> None:
+        self._actions: list[Callable[[], object]] = []
 
-    def __enter__(self) -> _Making:
-        try:
-            self.directory.mkdir(0o755)
-            self._new = True
-        except FileNotFoundError:
-            hint = "its parent has to be there"
-            raise Error("not-found", "it cannot be made", subject=str(self.directory), hint=hint) from None
-        except FileExistsError:
-            if not self.directory.is_dir() or any(self.directory.iterdir()):
-                what = "it is there, and not an empty directory"
-                raise Error("exists", what, subject=str(self.directory), hint="choose another name, or remove it") from None
+    def add(self, action: Callable[[], object]) -> None:
+        """Undo something by `action`."""
+        self._actions.append(action)
+
+    def __enter__(self) -> Undo:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        if kind is None:
-            return
-        # What goes wrong in the undoing must not hide what went wrong.
-        for mount in self.mounts:
-            with contextlib.suppress(OSError):
-                detach(mount)
-        for path in self.trees:
-            with contextlib.suppress(OSError):
-                tree.remove(path)
-        with contextlib.suppress(OSError):
-            (self.directory / CONFIG).unlink(missing_ok=True)
-        if self._new:
-            with contextlib.suppress(OSError):
-                self.directory.rmdir()
-        if self.writable is not None:
-            with contextlib.suppress(OSError):
-                self.writable.remove()
+        if kind is not None:
+            for action in reversed(self._actions):
+                with contextlib.suppress(OSError, Error):
+                    action()

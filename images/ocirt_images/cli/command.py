@@ -44,6 +44,10 @@ class Command:
         self.debug = given.debug
         self.root = Path(given.image_root) if given.image_root else default_root()
 
+    def given(self, name: str) -> bool:
+        """Whether a flag stood on the command line."""
+        return self._given.given(name)
+
     def flag(self, name: str) -> bool:
         """Whether a switch is on."""
         return bool(self._given.get(name))

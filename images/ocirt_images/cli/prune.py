@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import TYPE_CHECKING
 
 from ocirt_images.cli import output
@@ -15,17 +16,24 @@ if TYPE_CHECKING:
 def run(command: Command, args: list[str]) -> int:
     """Remove it, and say what went. Raises Error("usage") for an age that is none."""
     del args
+    from ocirt_images.snapshots import Snapshots  # noqa: PLC0415  (not for help)
+
     older = output.seconds(command.text("older")) if command.text("older") else 0.0
     if older is None:
         raise Error("usage", f"--older {command.text('older')}", hint="an age such as 90m, 24h or 7d")
     with command.store() as store:
+        # Those of containers that are gone first: images that only they used are then free.
+        written = Snapshots(store).prune(until=time.time() - older)
         gone = prune(store, older=older, images=command.flag("all"))
-    freed = gone.freed
-    size = freed.content_bytes + freed.layer_bytes + gone.ingest_bytes
+    freed = written.freed
+    freed += gone.freed
+    size = written.size + freed.content_bytes + freed.layer_bytes + gone.ingest_bytes
     if command.flag("json"):
         output.say_json(
             {
                 "images": gone.images,
+                "writables": written.keys,
+                "writable_bytes": written.size,
                 "contents": freed.contents,
                 "content_bytes": freed.content_bytes,
                 "layers": freed.layers,
@@ -37,6 +45,7 @@ def run(command: Command, args: list[str]) -> int:
     elif not command.flag("quiet"):
         parts = [
             output.count(len(gone.images), "image"),
+            output.count(len(written.keys), "writable layer"),
             output.count(freed.contents, "blob"),
             output.count(freed.layers, "unpacked layer"),
             output.count(gone.ingests, "unfinished download"),

@@ -44,8 +44,8 @@ class Backend(Protocol):
 
     name: str
 
-    def make(self, upper: Upper, layers: Sequence[Path]) -> None:
-        """Make the directories of `upper` (its `path` is there), with the attributes of the image's root. Raises OSError."""
+    def prepare(self, upper: Upper, layers: Sequence[Path]) -> None:
+        """Make ready the directories of `upper`, which are there and empty: the image's root has attributes. Raises OSError."""
 
     def mount(self, layers: Sequence[Path], upper: Upper | None = None, *, volatile: bool = False) -> int:
         """A detached mount of the tree, as a descriptor; read-only without `upper`.

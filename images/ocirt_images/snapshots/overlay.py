@@ -44,14 +44,10 @@ class Overlay(Backend):
         self._append = append
         self._userxattr = not namespace.is_host_root() if userxattr is None else userxattr
 
-    def make(self, upper: Upper, layers: Sequence[Path]) -> None:
+    def prepare(self, upper: Upper, layers: Sequence[Path]) -> None:
         """See Backend."""
-        os.mkdir(upper.work, 0o700)
-        os.mkdir(upper.fs, 0o755)
         if layers:
             tree.copy_attributes(layers[-1], upper.fs)
-        else:
-            os.chmod(upper.fs, 0o755)
 
     def mount(self, layers: Sequence[Path], upper: Upper | None = None, *, volatile: bool = False) -> int:
         """See Backend."""

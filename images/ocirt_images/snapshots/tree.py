@@ -1,7 +1,6 @@
-"""Trees of files, by descriptors: how much they take, and their removal.
+"""Trees that a container has written: how much they take.
 
-Both walk trees that a container has written, so names are never put together to paths: a symbolic link is never followed, and no
-depth is too deep.
+They are walked by descriptors, and names are never put together to paths: no symbolic link is followed, and no depth is too deep.
 """
 
 from __future__ import annotations
@@ -18,7 +17,6 @@ if TYPE_CHECKING:
 
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _BLOCK = 512  # the unit of st_blocks, whatever the file system's own is (stat(2))
-_DEPTH = 64  # directories that a removal holds open at a time
 
 # overlayfs' marks on what it has written; nothing else's business.
 OVERLAY_PREFIXES = ("trusted.overlay.", "user.overlay.")
@@ -101,69 +99,3 @@ def _enter(directory: int, name: str) -> int | None:
         if err.errno in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP):
             return None  # removed or exchanged since it was listed
         raise
-
-
-def remove(path: Path) -> None:
-    """Remove the tree at `path`, which nobody uses any more; nothing is there: well. Raises OSError for what is left.
-
-    A directory of mode 0 (overlayfs' work/work) gets the rights that its removal needs. One below many others is first moved up
-    to the top.
-    """
-    try:
-        top = os.open(path, _DIRECTORY)
-    except FileNotFoundError:
-        return
-    try:
-        moved = 0
-        waiting = _empty(top)
-        stack: list[tuple[int, list[str], str]] = [(top, waiting, "")]
-        while stack:
-            here, names, name = stack[-1]
-            if not names:
-                stack.pop()
-                if stack:
-                    os.close(here)
-                    os.rmdir(name, dir_fd=stack[-1][0])
-                continue
-            name = names.pop()
-            if len(stack) > _DEPTH:
-                moved += 1
-                fresh = f".removed-{moved}"
-                os.rename(name, fresh, src_dir_fd=here, dst_dir_fd=top)
-                waiting.append(fresh)
-                continue
-            below = _enter_to_empty(here, name)
-            stack.append((below, _empty(below), name))
-    except OSError as err:
-        err.filename = os.fspath(path) if err.filename is None else f"{path}: {err.filename}"
-        raise
-    finally:
-        for here, _, _ in stack[1:]:
-            os.close(here)
-        os.close(top)
-    os.rmdir(path)
-
-
-def _empty(directory: int) -> list[str]:
-    """Unlink all but directories; returns their names."""
-    names = []
-    with os.scandir(directory) as entries:
-        listed = [(entry.name, entry.is_dir(follow_symlinks=False)) for entry in entries]
-    for name, is_directory in listed:
-        if is_directory:
-            names.append(name)
-        else:
-            os.unlink(name, dir_fd=directory)
-    return names
-
-
-def _enter_to_empty(directory: int, name: str) -> int:
-    rights = stat.S_IRWXU
-    try:
-        below = os.open(name, _DIRECTORY, dir_fd=directory)
-    except PermissionError:
-        os.chmod(name, rights, dir_fd=directory)
-        return os.open(name, _DIRECTORY, dir_fd=directory)
-    if os.geteuid() != 0 and os.stat(below).st_mode & rights != rights:
-        os.chmod(below, rights)
-    return below

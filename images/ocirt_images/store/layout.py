@@ -35,13 +35,14 @@ class Layout:
         self.ingests = root / "ingest"
         self.layers = root / "layers"
         self.staging = root / "staging"
+        self.empty = root / "empty"
         self.writables = root / "writable"
 
     @property
     def directories(self) -> list[Path]:
         """Every directory that a store has from the beginning, parents first."""
         blobs = [self.blobs / algorithm for algorithm in ALGORITHMS]
-        return [self.root, self.blobs, *blobs, self.ingests, self.layers, self.staging, self.writables]
+        return [self.root, self.blobs, *blobs, self.ingests, self.layers, self.staging, self.empty, self.writables]
 
     @property
     def complete(self) -> bool:

@@ -7,12 +7,13 @@ from typing import Any
 import pytest
 
 from ocirt.spec.check import check
-from ocirt_images.bundle import Mappings, Options, User, read_entrypoint, read_env, runtime_config
+from ocirt_images.bundle import Options, User, read_entrypoint, read_env, runtime_config
 from ocirt_images.bundle.config import CAPABILITIES, PATH, command
 from ocirt_images.config import ImageConfig
 from ocirt_images.errors import Error
 from ocirt_images.fields import Json
 from ocirt_images.platforms import Platform
+from ocirt_images.snapshots.namespace import Mappings
 from tests.support.layers import image_config
 
 NAME = "docker.io/library/box:latest"
@@ -23,7 +24,7 @@ def made(image: ImageConfig, user: User | None = None, **given: Any) -> Json:
     """The config.json, which the runtime takes without a finding."""
     options = Options(**given)
     config = runtime_config(image, options, user or User(), subject=NAME)
-    assert check(config, rootless=options.unprivileged and options.mappings is not None) == []
+    assert check(config, rootless=options.unprivileged and not options.entered) == []
     return config
 
 
@@ -226,6 +227,15 @@ def test_rootless() -> None:
     assert "gid=5" in mounts["/dev/pts"]["options"]
     alone = made(image_config(), unprivileged=True, mappings=Mappings(((0, 1000, 1),), ((0, 1000, 1),)))
     assert "gid=5" not in next(mount for mount in alone["mounts"] if mount["destination"] == "/dev/pts")["options"]
+
+
+def test_a_namespace_that_the_runtime_is_in() -> None:
+    """None is made, but its ids are all there are."""
+    config = made(image_config(), unprivileged=True, mappings=MAPPINGS, entered=True)
+    assert "user" not in {entry["type"] for entry in config["linux"]["namespaces"]}
+    assert "uidMappings" not in config["linux"]
+    with pytest.raises(Error, match="user 70000 is not in the user namespace"):
+        made(image_config(), User(70000), unprivileged=True, mappings=MAPPINGS, entered=True)
 
 
 def test_a_user_that_is_not_mapped() -> None:

@@ -1,0 +1,42 @@
+"""`ocirt bundle IMAGE DIRECTORY`: a bundle that `ocirt run DIRECTORY/` runs."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ocirt_images.bundle.write import Image, write_copy, write_mounted
+from ocirt_images.cli.run import read_options
+from ocirt_images.errors import Error
+from ocirt_images.snapshots import Snapshots
+from ocirt_images.snapshots.namespace import is_host_root, own_mappings
+
+if TYPE_CHECKING:
+    from ocirt_images.cli.command import Command
+
+
+def run(command: Command, args: list[str]) -> int:
+    """Make the bundle args[1] of the image args[0]; args[2:] replace the image's command. Raises Error, OSError."""
+    name, directory, *words = args
+    options = read_options(command, words)
+    if not command.given("tty"):
+        options = replace(options, terminal=not words and os.isatty(0) and os.isatty(1))
+    if os.geteuid() != 0:
+        if command.flag("mount"):
+            what = "--mount: a mount of a user's is seen by nobody else"
+            raise Error("unsupported", what, hint="leave it out: the bundle gets a copy")
+        options = options.with_privileges(own_mappings(), unprivileged=True)
+    else:
+        options = options.with_privileges(None, unprivileged=not is_host_root())
+    with command.store() as store, store.leases.lease(f"bundle {directory}") as lease:
+        image = Image.find(store, name)
+        if image.chain_id is not None:
+            lease.pin(layers=[image.chain_id])
+        snapshots = Snapshots(store)
+        if command.flag("mount"):
+            write_mounted(image, Path(directory), options, snapshots)
+        else:
+            write_copy(image, snapshots.layers(image.chain_id), Path(directory), options)
+    return 0
