@@ -96,6 +96,18 @@ def new_mount(kind: str, options: list[tuple[str, str | None]], attributes: int 
         os.close(context)
 
 
+def takes(kind: str, name: str, value: str) -> bool:
+    """Whether a file system takes an option, as far as it says so at once. Raises CallError without the right to ask."""
+    context = _call(_FSOPEN, "fsopen", kind.encode(), _FSOPEN_CLOEXEC, path=kind)
+    try:
+        _call(_FSCONFIG, "fsconfig", context, _FSCONFIG_SET_STRING, name.encode(), os.fsencode(value), 0)
+    except CallError:
+        return False
+    finally:
+        os.close(context)
+    return True
+
+
 def _said(context: int) -> str:
     """The messages of a file system context: one for each read(2), `e ` or `w ` or `i ` before it."""
     lines: list[str] = []

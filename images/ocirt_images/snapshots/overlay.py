@@ -65,8 +65,8 @@ class Overlay(Backend):
             options.append(("volatile", None))
         if not layers and upper is None:
             return _bind(self.empty)
-        append = _appends() if self._append is None else self._append
         try:
+            append = _appends() if self._append is None else self._append
             return (_mount_by_names if append else _mount_by_page)(lowers, upper, options)
         except calls.CallError as err:
             raise _explain(err, layers) from None
@@ -94,13 +94,8 @@ def _check(path: Path) -> None:
 
 @cache
 def _appends() -> bool:
-    """Whether overlayfs has `lowerdir+`: an unknown option is refused when it is set, long before anything is mounted."""
-    try:
-        os.close(calls.new_mount("overlay", [("lowerdir+", "/")]))
-    except calls.CallError as err:
-        # A single lower directory is refused in the end, by an error of the last step, which names no option.
-        return not (err.filename or "").startswith("lowerdir+") and err.call != "fsopen"
-    return True
+    """Whether overlayfs has `lowerdir+`. Before Linux 6.5 it took any option, and complained at the end."""
+    return not calls.takes("overlay", "no-such-option", "x") and calls.takes("overlay", "lowerdir+", "/")
 
 
 def _mount_by_names(lowers: Sequence[Path], upper: Upper | None, options: list[tuple[str, str | None]]) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
@@ -375,3 +376,20 @@ def test_a_container_of_a_user(rootless: Runtime, place: Path) -> None:
     run_image(rootless, "-d").failed("--detach and --image without root", rc=1)
     run_image(rootless, "--user", "alice").failed("user 1000 is not in the user namespace: it has 0 ", rc=1)
     assert writables(place / "images") == []
+
+
+def test_a_user_with_more_ids(rootless: Runtime, place: Path, tmp_path: Path) -> None:
+    """By newuidmap(1) and newgidmap(1), both for a bundle and for a runtime that enters the namespace itself."""
+    with contextlib.ExitStack() as mounts:
+        for name in ("subuid", "subgid"):
+            (tmp_path / name).write_text(f"{USER}:200000:65536\n")
+            Path(f"/etc/{name}").touch()
+            subprocess.run(["mount", "--bind", tmp_path / name, f"/etc/{name}"], check=True)
+            mounts.callback(detach, f"/etc/{name}")
+        script = "id -u; touch /tmp/mine; cat /proc/self/uid_map"
+        wanted = ["1000", "0", str(USER), "1", "1", "200000", "65536"]
+        rootless.call("bundle", "--user", "alice", "busybox", place / "demo", "--", "sh", "-c", script).ok()
+        assert rootless.call("run", "--bundle", place / "demo", rootless.new_id()).ok().out.split() == wanted
+        assert (place / "demo" / "rootfs" / "tmp" / "mine").stat().st_uid == 200_999
+        assert run_image(rootless, "--user", "alice", "--", "sh", "-c", script).ok().out.split() == wanted
+        assert writables(place / "images") == []
