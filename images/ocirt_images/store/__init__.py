@@ -5,8 +5,8 @@ Nothing gets a row before its data is on disk, and nothing on disk counts withou
 
 from __future__ import annotations
 
+from ocirt_images.store.checks import Finding, fsck
 from ocirt_images.store.content import Content
-from ocirt_images.store.fsck import Finding, fsck
 from ocirt_images.store.images import ImageRecord, Images
 from ocirt_images.store.ingest import Ingest
 from ocirt_images.store.layers import LayerRecord, Layers, Staged

@@ -5,7 +5,8 @@ database                    SQLite
 blobs/sha256/HEX            content, mode 0444, as in an OCI layout
 ingest/sha256-HEX           content that is being fetched; .map: which bytes of it are there; .lock: who fetches it
 layers/ID/fs                a layer's tree; layers/ID/layer.json: which one it is
-staging/ID/fs               a layer that is being made; staging/sha256-HEX.lock: who makes the one with that ChainID
+staging/ID/fs               a layer that is being made; staging/sha256-HEX.lock: who makes the one with that ChainID;
+                                staging/writable-ID.lock: who removes that writable layer
 writable/ID/{fs,work}       a container's writable layer; writable/ID/writable.json: whose
 """
 
@@ -18,6 +19,7 @@ from ocirt_images.errors import Error
 
 LOCK = ".lock"
 MAP = ".map"
+_WRITABLE = "writable-"
 
 
 class Layout:
@@ -78,6 +80,10 @@ class Layout:
         """The directory of a writable layer."""
         return self.writables / str(number)
 
+    def writable_lock(self, number: int) -> Path:
+        """Held by who removes this writable layer."""
+        return self.staging / f"{_WRITABLE}{number}{LOCK}"
+
 
 def parse(name: str) -> Digest | None:
     """The digest in `sha256-HEX`, perhaps with .map or .lock behind it. None: it is no such name."""
@@ -90,3 +96,8 @@ def parse(name: str) -> Digest | None:
 def number(name: str) -> int | None:
     """The number that a directory is named by. None: it is no such name."""
     return int(name) if name.isascii() and name.isdecimal() and str(int(name)) == name else None
+
+
+def locked_writable(name: str) -> int | None:
+    """The number in `writable-ID.lock`. None: it is no such name."""
+    return number(name[len(_WRITABLE) : -len(LOCK)]) if name.startswith(_WRITABLE) and name.endswith(LOCK) else None

@@ -2,7 +2,7 @@
 
 Nothing of this looks at what a living owner works on: whoever makes or removes something holds its flight, and what nobody
 holds has no owner. A lock file, a row in `leftovers` or `removals`, and a directory in staging/ only stay when somebody was
-killed, so on a healthy store this reads two short directories and three empty tables.
+killed, so on a healthy store this reads two short directories and four empty tables.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from ocirt_images.errors import Error
 from ocirt_images.store.changes import Changes
 from ocirt_images.store.database import Database
 from ocirt_images.store.flights import Flights
-from ocirt_images.store.layout import LOCK, Layout, number, parse
+from ocirt_images.store.layout import LOCK, Layout, locked_writable, number, parse
 from ocirt_images.store.references import References
 
 
@@ -41,7 +41,12 @@ class Recovery:
             with self._owned(self._layout.layer_lock(chain_id)) as owned:
                 for identifier in numbers if owned else ():
                     self._references.finish_layer(identifier)
-        self._lone_staging()
+        for identifier in self.lone_staging():
+            self._references.finish_layer(identifier)
+        for identifier in self.writables():
+            with self._owned(self._layout.writable_lock(identifier)) as owned:
+                if owned:
+                    self._references.finish_writable(identifier)
 
     def settle_content(self, digest: Digest) -> None:
         """The files of one digest agree with its row; the caller owns its flight.
@@ -82,17 +87,18 @@ class Recovery:
                 found.setdefault(digest, [])
         return found
 
-    def _lone_staging(self) -> None:
-        """Directories that no row speaks of: the row went with a power cut."""
-        for identifier in self.lone_staging():
-            self._references.finish_layer(identifier)
-
     def lone_staging(self) -> list[int]:
-        """Numbers of directories in staging/ that have no row."""
+        """Numbers of directories in staging/ that have no row: it went with a power cut."""
         present = [found for name in os.listdir(self._layout.staging) if (found := number(name)) is not None]
         with self._database.reading() as connection:
             known = {identifier for (identifier,) in connection.execute("SELECT id FROM leftovers")}
-        return [identifier for identifier in present if identifier not in known]
+        return [found for found in present if found not in known and self._layout.staged(found).exists()]
+
+    def writables(self) -> list[int]:
+        """Numbers of writable layers that are being removed; and of locks that were left."""
+        locked = [found for name in os.listdir(self._layout.staging) if (found := locked_writable(name)) is not None]
+        with self._database.reading() as connection:
+            return sorted({*locked, *(identifier for (identifier,) in connection.execute("SELECT id FROM abandoned"))})
 
     def _unlink(self, *paths: Path) -> None:
         for path in paths:

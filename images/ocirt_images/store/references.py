@@ -143,6 +143,15 @@ class References:
         with self._database.writing() as connection:
             connection.execute("DELETE FROM leftovers WHERE id = ?", (number,))
 
+    def finish_writable(self, number: int) -> None:
+        """The directory of a writable layer whose row is gone; the caller owns its flight."""
+        with self._database.reading() as connection:
+            abandoned = connection.execute("SELECT 1 FROM abandoned WHERE id = ?", (number,)).fetchone()
+        if abandoned:
+            notes.remove(self._layout.writable(number), notes.WRITABLE, self._changes)
+            with self._database.writing() as connection:
+                connection.execute("DELETE FROM abandoned WHERE id = ?", (number,))
+
 
 def drop_content(connection: Connection, digest: Digest) -> list[Digest]:
     """The row of a blob goes, its file is to go. What the blob referred to."""

@@ -10,6 +10,7 @@ answers, and can't be wrong by one after a kill: rows that an owner holds go wit
     leases      a pin                     lease_layers   lease → layer, also one that is yet to come
 
     removals    blobs whose row is gone, and whose file goes next
+    abandoned   writable layers whose row is gone, and whose directory goes next
     leftovers   layer directories that are being made (no row in `layers` yet) or removed (no row any more)
 
 A target is not checked to exist where it may come later: an index names manifests of other platforms, which nobody fetches; a
@@ -61,6 +62,7 @@ CREATE TABLE writables (
     created REAL NOT NULL
 );
 CREATE INDEX writables_layer ON writables (chain_id);
+CREATE TABLE abandoned (id INTEGER PRIMARY KEY);
 
 CREATE TABLE images (
     name TEXT NOT NULL PRIMARY KEY,

@@ -47,7 +47,7 @@ class Store:
         self.content = Content(layout, self.database, changes, self.flights, self.recovery)
         self.layers = Layers(layout, self.database, changes, self.flights, self.references)
         self.images = Images(self.database, self.references)
-        self.writables = Writables(layout, self.database, changes, self.references)
+        self.writables = Writables(layout, self.database, changes, self.flights, self.references)
         self.leases = Leases(layout, self.database, self.references)
 
     @classmethod
@@ -92,7 +92,7 @@ class Store:
 
 def prepare(layout: Layout, changes: Changes) -> int:
     """Makes what is missing of a store, and migrates it. A descriptor with the shared lock on its lock file."""
-    if not layout.writables.is_dir():
+    if not layout.complete:
         for directory in layout.directories:
             _directory(directory, changes)
     lock = changes.create(layout.lock)
@@ -158,9 +158,9 @@ def _version(layout: Layout) -> int:
 def _migrate(layout: Layout, changes: Changes) -> None:
     """Brings the database to this version. The caller has the exclusive lock."""
     take_rebuilt(layout, changes)
-    if not layout.database.exists() and holds_something(layout):
+    if not _version(layout) and holds_something(layout):
         hint = "ocirt fsck --repair makes a new one from what is in the store"
-        raise Error("corrupt", "the database is missing", subject=str(layout.database), hint=hint)
+        raise Error("corrupt", "the database is lost", subject=str(layout.database), hint=hint)
     migrate(layout, layout.database, changes)
 
 

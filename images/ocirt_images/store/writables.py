@@ -1,7 +1,8 @@
 """Writable layers of containers: a directory each, on top of a committed layer that it holds.
 
 The row of a new one and its directories come in one transaction: what a kill leaves is a directory without a row, which the
-next one with this number takes away.
+next one with this number takes away. The row of an old one goes first, with a row in `abandoned` in the same transaction; then
+its directory.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from ocirt_images.errors import Error
 from ocirt_images.store import notes
 from ocirt_images.store.changes import Changes
 from ocirt_images.store.database import Database
+from ocirt_images.store.flights import Flights
 from ocirt_images.store.layout import Layout
 from ocirt_images.store.references import Freed, References
 
@@ -38,10 +40,11 @@ class WritableRecord:
 class Writables:
     """The writable layers of a store. Threads share it."""
 
-    def __init__(self, layout: Layout, database: Database, changes: Changes, references: References) -> None:
+    def __init__(self, layout: Layout, database: Database, changes: Changes, flights: Flights, references: References) -> None:
         self._layout = layout
         self._database = database
         self._changes = changes
+        self._flights = flights
         self._references = references
 
     def create(self, key: str, chain_id: Digest | None) -> WritableRecord:
@@ -75,14 +78,19 @@ class Writables:
     def delete(self, key: str) -> Freed:
         """Removes the one for `key` with all that was written to it, and layers that nothing else refers to.
 
-        The row goes last: a removal that was interrupted is asked for again. Raises Error("not-found").
+        Raises Error("not-found").
         """
         record = self.get(key)
         if record is None:
             raise Error("not-found", "no such writable layer", subject=key)
-        notes.remove(self._layout.writable(record.id), notes.WRITABLE, self._changes)
-        with self._database.writing() as connection:
-            connection.execute("DELETE FROM writables WHERE id = ?", (record.id,))
+        flight = self._flights.take(self._layout.writable_lock(record.id))
+        try:
+            with self._database.writing() as connection:
+                if connection.execute("DELETE FROM writables WHERE id = ?", (record.id,)).rowcount:
+                    connection.execute("INSERT INTO abandoned VALUES (?)", (record.id,))
+            self._references.finish_writable(record.id)
+        finally:
+            flight.end()
         return self._references.free([], [record.chain_id] if record.chain_id else [])
 
     def _make(self, number: int, note: dict[str, object]) -> None:

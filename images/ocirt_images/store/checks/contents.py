@@ -9,8 +9,8 @@ from pathlib import Path
 
 from ocirt_images.digest import ALGORITHMS, Digest
 from ocirt_images.errors import Error
+from ocirt_images.store.checks.findings import Check, Owner
 from ocirt_images.store.content import insert
-from ocirt_images.store.fsck.findings import Check, idle
 from ocirt_images.store.links import links_of_file
 from ocirt_images.store.references import drop_content
 from ocirt_images.store.trees import remove_tree
@@ -88,23 +88,29 @@ def _indexed(check: Check, digest: Digest, size: object, length: int, found: Dig
     """A row, and what is in its file."""
     if found == digest and size == length:
         return
-    if not check.repair and not (
-        idle(check.store.layout.content_lock(digest)) and check.rows("SELECT 1 FROM content WHERE digest = ?", digest)
-    ):
-        return  # it is being removed or fetched anew at this moment
-    if found == digest:
-        text = f"{length} bytes, and its row says {size!r:.40}"
+    if not check.repair:
+        # Others may have removed it since, or fetched it anew.
+        with check.owned(check.store.layout.content_lock(digest)) as owner:
+            row = check.rows("SELECT size FROM content WHERE digest = ?", digest)
+            if owner is Owner.BUSY or not row:
+                return
+            ((size,),) = row
+            length, found = _hash(check.store.layout.blob(digest), digest)
+    if found != digest:
+        check.gone.add(digest)
+        kind, text = _damage(size, length)
+        check.found(kind, digest, text, partial(_drop, check, digest))
+    elif size != length:
         repair = partial(check.execute, "UPDATE content SET size = ? WHERE digest = ?", length, digest)
-        check.found("size-wrong", digest, text, repair)
-        return
-    check.gone.add(digest)
+        check.found("size-wrong", digest, f"{length} bytes, and its row says {size!r:.40}", repair)
+
+
+def _damage(size: object, length: int) -> tuple[str, str]:
     if length < 0:
-        kind, text = "blob-missing", "there is no file"
-    elif isinstance(size, int) and length < size:
-        kind, text = "blob-truncated", f"its file has {length} of {size} bytes"
-    else:
-        kind, text = "blob-damaged", f"its file's {length} bytes have another digest"
-    check.found(kind, digest, text, partial(_drop, check, digest))
+        return "blob-missing", "there is no file"
+    if isinstance(size, int) and length < size:
+        return "blob-truncated", f"its file has {length} of {size} bytes"
+    return "blob-damaged", f"its file's {length} bytes have another digest"
 
 
 def _drop(check: Check, digest: Digest) -> None:
@@ -119,15 +125,16 @@ def _drop(check: Check, digest: Digest) -> None:
 def _lone(check: Check, digest: Digest, found: Digest | None) -> None:
     """A file without a row."""
     path = check.store.layout.blob(digest)
-    if not check.repair and not (
-        idle(check.store.layout.content_lock(digest))
-        and os.path.lexists(path)
-        and not check.rows("SELECT 1 FROM content WHERE digest = ?", digest)
-    ):
+
+    def lone() -> bool:
+        return os.path.lexists(path) and not check.rows("SELECT 1 FROM content WHERE digest = ?", digest)
+
+    if not check.confirmed(check.store.layout.content_lock(digest), lone):
         return
     if found != digest:
         _extra(check, path)
         return
+    check.unindexed.add(digest)
     check.found("blob-unindexed", digest, "its file is there, and no row", partial(_index, check, digest, path))
 
 
@@ -145,7 +152,7 @@ def _links(check: Check) -> None:
     for holder, target in links:
         said.setdefault(holder, set()).add(target)
     sizes = {digest: size for digest, size in rows if isinstance(digest, str) and isinstance(size, int)}
-    for holder in sorted(said.keys() - sizes.keys(), key=repr):
+    for holder in sorted(said.keys() - sizes.keys() - check.unindexed, key=repr):
         drop = partial(check.execute, "DELETE FROM links WHERE holder IS ?", holder)
         check.found("row-dangling", f"links of {holder!r:.90}", "there is no such content", drop)
     for text, size in sizes.items():

@@ -8,7 +8,7 @@ from functools import partial
 from pathlib import Path
 
 from ocirt_images.store.changes import Changes
-from ocirt_images.store.fsck.findings import Check, Finding
+from ocirt_images.store.checks.findings import Check, Finding
 from ocirt_images.store.ingest import MODE
 from ocirt_images.store.layout import Layout
 
@@ -26,8 +26,10 @@ def check_directories(layout: Layout, changes: Changes, found: list[Finding], *,
 
 def check(check: Check) -> None:
     """The modes of all that is ours. The root's own is left to who made it."""
-    layout = check.store.layout
-    for path, wanted in _wanted(layout):
+    known = {finding.subject for finding in check.findings}
+    for path, wanted in _wanted(check.store.layout):
+        if str(path) in known:
+            continue
         try:
             there = path.lstat().st_mode
         except FileNotFoundError:

@@ -16,8 +16,8 @@ from sqlite3 import Connection
 from ocirt_images.errors import Error
 from ocirt_images.store import schema
 from ocirt_images.store.changes import Changes
+from ocirt_images.store.checks.findings import Finding
 from ocirt_images.store.database import connect
-from ocirt_images.store.fsck.findings import Finding
 from ocirt_images.store.layout import Layout
 from ocirt_images.store.store import migrate, take_rebuilt
 

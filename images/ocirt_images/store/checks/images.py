@@ -6,7 +6,7 @@ from functools import partial
 
 from ocirt_images.digest import Digest
 from ocirt_images.errors import Error
-from ocirt_images.store.fsck.findings import Check
+from ocirt_images.store.checks.findings import Check
 from ocirt_images.store.images import COLUMNS, ImageRecord, hold, record
 
 # Rows that belong to another one, which must be there: table, column, the other's table and column.
@@ -27,7 +27,7 @@ def check(check: Check) -> None:
         "SELECT image, digest FROM image_content",
         "SELECT image, chain_id FROM image_layers",
     )
-    there = {digest for (digest,) in contents} - check.gone
+    there = {digest for (digest,) in contents} - check.gone | check.unindexed
     committed = {chain_id for (chain_id,) in layers}
     for row in images:
         found = _valid(check, row)

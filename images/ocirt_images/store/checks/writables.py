@@ -12,7 +12,7 @@ from typing import Any
 from ocirt_images.digest import Digest
 from ocirt_images.errors import Error
 from ocirt_images.store import notes
-from ocirt_images.store.fsck.findings import Check
+from ocirt_images.store.checks.findings import Check
 from ocirt_images.store.layout import number
 from ocirt_images.store.trees import remove_tree
 from ocirt_images.store.writables import note
@@ -23,9 +23,9 @@ def check(check: Check) -> None:
     layout = check.store.layout
     names = sorted(os.listdir(layout.writables))
     check.settled()  # a row and its directory come in one transaction
-    rows = check.rows("SELECT id, key, chain_id, created FROM writables ORDER BY id")
+    rows, abandoned = check.tables("SELECT id, key, chain_id, created FROM writables ORDER BY id", "SELECT id FROM abandoned")
     keys = set()
-    numbers = set()
+    numbers = {identifier for (identifier,) in abandoned}
     for identifier, key, chain_id, created in rows:
         if not _valid(key, chain_id):
             drop = partial(check.execute, "DELETE FROM writables WHERE id = ?", identifier)
@@ -59,9 +59,9 @@ def _valid(key: object, chain_id: object) -> bool:
 def _directory(check: Check, identifier: int, key: str, wanted: dict[str, object]) -> None:
     path = check.store.layout.writable(identifier)
     if not (path / "fs").is_dir() or not (path / "work").is_dir():
-        if check.repair or check.rows("SELECT 1 FROM writables WHERE id = ?", identifier):
+        if check.rows("SELECT 1 FROM writables WHERE id = ?", identifier):
             check.found("writable-missing", path, f"that of {key} is not there", partial(_drop, check, identifier))
-    elif notes.read(path / notes.WRITABLE) != wanted:
+    elif notes.read(path / notes.WRITABLE) != wanted and check.rows("SELECT 1 FROM writables WHERE id = ?", identifier):
         repair = partial(notes.write, path / notes.WRITABLE, wanted, check.store.changes)
         check.found("writable-note-wrong", path / notes.WRITABLE, f"it does not say what the row of {key} says", repair)
 

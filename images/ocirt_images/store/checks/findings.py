@@ -7,6 +7,7 @@ import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from enum import Enum
 from pathlib import Path
 from sqlite3 import Connection
 from typing import TYPE_CHECKING, Any
@@ -67,8 +68,8 @@ class Check:
     """One run over a store.
 
     repair: whether damages are repaired; then nobody else uses the store. Else others do, and what looks wrong because somebody
-    works on it at this moment is none: see `idle` and `settled`.
-    gone: content that is not there or not right.
+    works on it at this moment is none: see `confirmed` and `settled`.
+    gone: content that is not there or not right. unindexed: content without a row.
     """
 
     def __init__(self, store: Store, *, repair: bool, progress: Callable[[int, int], None]) -> None:
@@ -77,6 +78,7 @@ class Check:
         self.progress = progress
         self.findings: list[Finding] = []
         self.gone: set[Digest] = set()
+        self.unindexed: set[Digest] = set()
 
     def found(self, kind: str, subject: object, text: str, repair: Callable[[], None] | None = None) -> None:
         """Notes a damage, and repairs it if that is asked for."""
@@ -116,17 +118,44 @@ class Check:
         with self.store.database.writing(durable=False):
             pass
 
+    @contextmanager
+    def owned(self, lock: Path) -> Iterator[Owner]:
+        """Keeps others away from what a lock file stands for. A lock file that is there stays."""
+        try:
+            descriptor = os.open(lock, os.O_RDWR | os.O_CLOEXEC)
+        except FileNotFoundError:
+            flight = self.store.flights.try_take(lock)
+            try:
+                yield Owner.BUSY if flight is None else Owner.NONE
+            finally:
+                if flight is not None:
+                    flight.end()
+            return
+        try:
+            yield _left(descriptor, lock)
+        finally:
+            os.close(descriptor)
 
-def idle(lock: Path) -> bool:
-    """Whether nobody holds this lock file. Unlike taking it, that changes nothing."""
-    try:
-        descriptor = os.open(lock, os.O_RDWR | os.O_CLOEXEC)
-    except FileNotFoundError:
-        return True
+    def confirmed(self, lock: Path, wrong: Callable[[], object]) -> bool:
+        """Whether something is wrong, looked at while nobody works on what this lock file stands for."""
+        if self.repair:
+            return bool(wrong())
+        with self.owned(lock) as owner:
+            return owner is not Owner.BUSY and bool(wrong())
+
+
+class Owner(Enum):
+    """Who works on something: nobody, somebody, or somebody who was killed."""
+
+    NONE = "none"
+    BUSY = "busy"
+    DEAD = "dead"
+
+
+def _left(descriptor: int, lock: Path) -> Owner:
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    finally:
-        os.close(descriptor)
-    return True
+        there = os.stat(lock, follow_symlinks=False)
+    except (BlockingIOError, FileNotFoundError):
+        return Owner.BUSY  # or was so until just now
+    return Owner.DEAD if os.path.samestat(os.fstat(descriptor), there) else Owner.BUSY

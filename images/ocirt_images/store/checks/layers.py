@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
 from ocirt_images.digest import Digest
 from ocirt_images.errors import Error
 from ocirt_images.store import notes
-from ocirt_images.store.fsck.findings import Check, idle
+from ocirt_images.store.checks.findings import Check
 from ocirt_images.store.layers import LayerRecord, insert, note, read_note
 from ocirt_images.store.layout import number
 from ocirt_images.store.references import drop_layer
@@ -56,13 +57,14 @@ def _valid(check: Check, row: tuple[object, ...]) -> LayerRecord | None:
 def _missing(check: Check, known: dict[Digest, LayerRecord]) -> None:
     """Rows without a tree."""
     for record in list(known.values()):
-        if record.path.is_dir() and not record.path.is_symlink():
-            continue
-        still = check.rows("SELECT 1 FROM layers WHERE id = ?", record.id)
-        if check.repair or (still and idle(check.store.layout.layer_lock(record.chain_id))):
+        if _lacks_tree(record) and _confirmed(check, record, partial(_lacks_tree, record)):
             del known[record.chain_id]
             text = f"the tree of layer {record.chain_id} is not there"
             check.found("layer-missing", record.path, text, partial(_drop, check, record))
+
+
+def _lacks_tree(record: LayerRecord) -> bool:
+    return not record.path.is_dir() or record.path.is_symlink()
 
 
 def _orphans(check: Check, known: dict[Digest, LayerRecord]) -> None:
@@ -118,6 +120,16 @@ def _remove(check: Check, path: Path) -> None:
 
 def _note(check: Check, record: LayerRecord) -> None:
     path = record.path.parent / notes.LAYER
-    if notes.read(path) != note(record) and record.path.is_dir():
+
+    def wrong() -> bool:
+        return notes.read(path) != note(record)
+
+    if wrong() and _confirmed(check, record, wrong):
         text = f"it does not say what the row of layer {record.chain_id} says"
         check.found("layer-note-wrong", path, text, partial(notes.write, path, note(record), check.store.changes))
+
+
+def _confirmed(check: Check, record: LayerRecord, wrong: Callable[[], bool]) -> bool:
+    """Whether something is wrong with a layer that still is one."""
+    lock = check.store.layout.layer_lock(record.chain_id)
+    return check.confirmed(lock, lambda: wrong() and check.rows("SELECT 1 FROM layers WHERE id = ?", record.id))

@@ -13,8 +13,8 @@ from pathlib import Path
 
 from ocirt_images.errors import Error
 from ocirt_images.store.changes import Changes
-from ocirt_images.store.fsck import contents, database, images, layers, places, unfinished, writables
-from ocirt_images.store.fsck.findings import KINDS, Check, Finding
+from ocirt_images.store.checks import contents, database, images, layers, places, unfinished, writables
+from ocirt_images.store.checks.findings import KINDS, Check, Finding
 from ocirt_images.store.layout import Layout
 from ocirt_images.store.store import Store, exclusive
 
