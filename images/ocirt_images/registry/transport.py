@@ -81,6 +81,19 @@ class Stream:
             pass  # it is at its end, or closed
 
 
+class _Unchecked(urllib3.connection.HTTPSConnection):
+    """A connection to a host whose certificate is not to be checked; urllib3 need not warn of that at each request."""
+
+    def connect(self) -> None:
+        """As above; `is_verified` only decides about the warning."""
+        super().connect()
+        self.is_verified = True
+
+
+class _UncheckedPool(urllib3.HTTPSConnectionPool):
+    ConnectionCls = _Unchecked
+
+
 class Transport:
     """Pools of connections by proxy and TLS settings. Thread-safe."""
 
@@ -157,6 +170,8 @@ class Transport:
                     )
                 else:
                     found = urllib3.PoolManager(maxsize=_CONNECTIONS, ssl_context=context)
+                if tls is not None and not tls.verify:
+                    found.pool_classes_by_scheme = {**found.pool_classes_by_scheme, "https": _UncheckedPool}
                 self._pools[proxy, tls] = found
             return found
 

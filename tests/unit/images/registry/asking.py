@@ -33,5 +33,5 @@ def refused(code: str, text: str, ask: Callable[[], object]) -> Error:
     with pytest.raises(Error) as caught:
         ask()
     assert caught.value.code == code, str(caught.value)
-    assert text in str(caught.value)
+    assert text in str(caught.value), str(caught.value)
     return caught.value
