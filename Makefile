@@ -3,14 +3,14 @@
 # A Python of 3.11 or later: Debian's own if it is new enough (wrappers of version managers cost milliseconds a start).
 PYTHON ?= $(shell for python in /usr/bin/python3 /usr/local/bin/python3 python3 python3.14 python3.13 python3.12 python3.11; do \
 	"$$python" -c 'import os, sys; sys.version_info < (3, 11) and sys.exit(1); print(os.path.realpath(sys.executable))' 2>/dev/null && break; done)
-PACKAGES = ocirt
+PACKAGES = ocirt $(wildcard images/ocirt_images)
 SOURCES = $(shell find $(PACKAGES) -name '*.py')
 VENV = build/venv
 PIP = 26.3
 CHECKED = $(wildcard ocirt images launcher tests bench conformance)
 
-.PHONY: all build run test lint test-all test-unit test-system test-v2 test-vm test-vm-systemd conformance bench clean needs needs-test \
-	needs-vm needs-conformance
+.PHONY: all build images run test lint test-all test-unit test-system test-v2 test-vm test-vm-systemd conformance bench clean \
+	needs needs-test needs-vm needs-conformance
 all: build
 
 build: build/ocirt build/bytecode
@@ -24,6 +24,22 @@ build/ocirt: launcher/launcher.c launcher/waiter.c launcher/call.h launcher/laun
 build/bytecode: $(SOURCES) build/ocirt
 	$(PYTHON) -m compileall -q -j 0 $(PACKAGES)
 	$(PYTHON) launcher/build.py archive
+	@touch $@
+
+# The libraries that the verbs for images need, where the command of a clone looks for them; the only thing that takes a network.
+# `pinned NAME...`: the lowest versions that pyproject.toml allows, exactly: what we promise is what we test.
+images: build build/libraries/ready
+
+pinned = import tomllib; \
+	wanted = tomllib.load(open("pyproject.toml", "rb"))["project"]["optional-dependencies"]; \
+	print(*(one.replace(">=", "==") for name in "$(1)".split() for one in wanted[name]), sep="\n")
+
+build/libraries/ready: pyproject.toml
+	rm -rf build/libraries build/installer
+	$(PYTHON) -m venv build/installer
+	$(PYTHON) -c '$(call pinned,images)' >build/installer/requirements
+	build/installer/bin/pip install -q --disable-pip-version-check --target build/libraries -r build/installer/requirements
+	@rm -rf build/installer
 	@touch $@
 
 # What is missing is installed from Debian, if we are root and there is apt. `need PACKAGE FOUND`: FOUND is empty if it is missing;
@@ -70,7 +86,8 @@ needs-vm: needs-test
 
 needs-conformance: needs-test
 	$(call install, program podman podman; program conmon conmon; program catatonit catatonit; program runc runc; \
-		program buildah buildah; program containerd containerd; program docker.io dockerd; program golang-go go;)
+		program buildah buildah; program skopeo skopeo; program umoci umoci; program containerd containerd; \
+		program docker.io dockerd; program golang-go go;)
 
 run: needs
 	@$(MAKE) -s build
@@ -80,13 +97,10 @@ run: needs
 test: needs-test
 	@$(MAKE) --no-print-directory lint test-all
 
-# The lowest versions that pyproject.toml allows, exactly: what we promise is what we test.
 $(VENV)/ready: pyproject.toml
 	rm -rf $(VENV)
 	$(PYTHON) -m venv $(VENV)
-	$(VENV)/bin/python -c 'import tomllib; \
-		wanted = tomllib.load(open("pyproject.toml", "rb"))["project"]["optional-dependencies"]; \
-		print(*(one.replace(">=", "==") for name in ("images", "test") for one in wanted[name]), sep="\n")' >$(VENV)/requirements
+	$(PYTHON) -c '$(call pinned,images test)' >$(VENV)/requirements
 	@# The pip that comes with a Python may be too old to install for a newer one, which the tests do.
 	$(VENV)/bin/pip install -q --disable-pip-version-check pip==$(PIP)
 	$(VENV)/bin/pip install -q --disable-pip-version-check -r $(VENV)/requirements
@@ -97,33 +111,33 @@ lint: $(VENV)/ready
 	$(VENV)/bin/ruff format --check $(CHECKED)
 	$(VENV)/bin/mypy
 
-test-all: build $(VENV)/ready
+test-all: build images $(VENV)/ready
 	$(VENV)/bin/pytest tests/unit tests/system
 
 test-unit: build $(VENV)/ready
 	$(VENV)/bin/pytest tests/unit
 
-test-system: build $(VENV)/ready
+test-system: build images $(VENV)/ready
 	$(VENV)/bin/pytest tests/system
 
 # The same system tests with cgroup2 alone, which a host with version 1 shows in a mount namespace (without its controllers).
-test-v2: build $(VENV)/ready
+test-v2: build images $(VENV)/ready
 	OCIRT_TEST_VIEW=v2 $(VENV)/bin/pytest tests/system --ignore tests/system/test_installs.py --ignore tests/system/test_launcher.py
 
 # And in a virtual machine with cgroup2 alone and all its controllers, with a kernel that is older. Slow: the processor is emulated.
 # There is no network to install from, and the launcher's tests have no need of another kernel.
 VM_TESTS ?= tests/system --ignore tests/system/test_installs.py --ignore tests/system/test_launcher.py --ignore tests/system/test_bench.py
 VM_PYTEST = OCIRT_TEST_GRACE=10 $(VENV)/bin/pytest -v -p no:cacheprovider $(VM_TESTS)
-test-vm: needs-vm build $(VENV)/ready
+test-vm: needs-vm build images $(VENV)/ready
 	$(PYTHON) tests/vm/run.py --seconds 7200 '$(VM_PYTEST)'
 
 # The same under systemd, which makes the cgroups.
-test-vm-systemd: needs-vm build $(VENV)/ready
+test-vm-systemd: needs-vm build images $(VENV)/ready
 	$(PYTHON) tests/vm/run.py --systemd --seconds 7200 'OCIRT_TEST_MANAGER=systemd $(VM_PYTEST)'
 
 # Suites and clients that others wrote.
 conformance: needs-conformance
-	@$(MAKE) --no-print-directory build $(VENV)/ready
+	@$(MAKE) --no-print-directory build images $(VENV)/ready
 	$(VENV)/bin/pytest conformance
 
 bench: build

@@ -65,7 +65,8 @@ def build_wheel(wheel_directory: str, config_settings: Settings = None, metadata
 def build_editable(wheel_directory: str, config_settings: Settings = None, metadata_directory: str | None = None) -> str:
     """Build a wheel that leads to this source tree: so does its launcher."""
     # For the interpreter that installs, which is the one that will run it.
-    compileall.compile_dir(HERE.parent / "ocirt", quiet=2)
+    for package in (HERE.parent / "ocirt", HERE.parent / "images"):
+        compileall.compile_dir(package, quiet=2)
     launcher.write_archive(HERE.parent / "ocirt")
     try:
         launcher.compile_program("waiter", HERE.parent / launcher.WAITER)
@@ -130,7 +131,7 @@ def _shared() -> dict[str, str]:
     sys.path.insert(0, str(HERE.parent))
     from ocirt.cli import completion, manual  # noqa: PLC0415  (of this source tree)
 
-    sys.path.pop(0)
+    sys.path.remove(str(HERE.parent))
     found = {f"man/man{manual.SECTION}/{name}": manual.page(verb) for name, verb in manual.names().items()}
     return found | {
         "bash-completion/completions/ocirt": completion.bash("ocirt"),

@@ -145,7 +145,9 @@ def _say(options: Options, text: str) -> None:
     if options.log or options.log_format != "text":
         log.error(options, text)
     else:
-        out(f"{options.name}: {text}\n", 2)
+        # What a registry says is a stranger's: nothing of it may move the cursor or begin a line.
+        plain = "".join(char if char.isprintable() else log.quoted(char)[1:-1] for char in text)
+        out(f"{options.name}: {plain}\n", 2)
 
 
 def _reach(floor: str) -> None:

@@ -284,6 +284,8 @@ def other(given: options.Options, rest: list[str]) -> int:
     verb = rest[0]
     if verb in ("help", "h"):
         verb = rest[1] if len(rest) > 1 else ""
+        if verb in elsewhere.VERBS:
+            elsewhere.tables(elsewhere.VERBS[verb][0])  # or it is not installed, and this says so
         if not verb or verb in options.VERBS or verb in elsewhere.VERBS:
             return show(verb, given.name)
     log.error(given, f"No help topic for '{verb}'")

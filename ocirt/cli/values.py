@@ -126,7 +126,7 @@ def arguments(verb: str) -> list[Kind]:
     found: list[Kind] = []
     kinds = elsewhere.kinds()[1] if verb in elsewhere.VERBS else _ARGUMENTS
     for word in texts.verbs()[verb][1].partition(" || ")[0].split():
-        name = word.strip("[]<>").removesuffix("...")
+        name = word.strip("[]").removesuffix("...").strip("<>")
         if name in kinds:
             found.append(ANY if name == "container-id" and verb in _NEW else kinds[name])
     if verb == "run":

@@ -46,9 +46,9 @@ class _Plant:
 class LocalRegistry:
     """The registry. `address` is its host and port; attributes may be changed while it runs.
 
-    directory: keeps blobs in files there; auth: who may do what; root: the path in place of `/v2`; referrers_api: it knows the
-    referrers API; page: how many tags it gives at once; chunk_minimum: of uploads; ranges: it serves parts of blobs;
-    digest_header: it names digests in headers
+    directory: keeps blobs in files there; auth: who may do what; root: the path in place of `/v2`
+    referrers_api: it knows the referrers API; filters: it filters what it lists there; page: how many tags or referrers it gives
+    at once; chunk_minimum: of uploads; ranges: it serves parts of blobs; digest_header: it names digests in headers
     """
 
     def __init__(
@@ -71,6 +71,7 @@ class LocalRegistry:
         self.seen: list[Seen] = []
         self.trouble: list[BaseException] = []
         self.referrers_api = True
+        self.filters = True
         self.digest_header = True
         self.ranges = True
         self.page = 0
@@ -139,6 +140,11 @@ class LocalRegistry:
     def counts(self) -> Counter[tuple[str, str, str]]:
         """Requests by method, path and range."""
         return Counter((one.method, one.path, one.range) for one in list(self.seen))
+
+    @property
+    def connections(self) -> int:
+        """How many connections were made."""
+        return self._server.connections
 
     def forget(self) -> None:
         """Count anew."""
@@ -284,7 +290,7 @@ class LocalRegistry:
             entries = [entry for kind, data in found if (entry := referrer(kind, data, digest))]
         wanted = seen.query.get("artifactType")
         headers = {"Content-Type": mediatypes.INDEX}
-        if wanted:
+        if wanted and self.filters:
             entries = [one for one in entries if one.get("artifactType") == wanted]
             headers["OCI-Filters-Applied"] = "artifactType"
         first = int(seen.query.get("from", "0"))

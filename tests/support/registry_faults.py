@@ -145,6 +145,16 @@ def short_range(count: int) -> Fault:
     return fault
 
 
+def content(body: bytes, kind: str = "application/json", status: int = 200) -> Fault:
+    """Another body, of another type."""
+
+    def fault(reply: Reply, _: Seen) -> None:
+        reply.status, reply.body, reply.span = status, body, None
+        reply.headers["Content-Type"] = kind
+
+    return fault
+
+
 def header(name: str, value: str | None) -> Fault:
     """Another value for a header, or (None) no such header."""
 

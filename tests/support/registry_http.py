@@ -32,6 +32,7 @@ class Seen:
     body: bytes = b""
     status: int = 0
     scopes: list[str] = field(default_factory=list)  # of the query, each
+    certificate: bool = False  # it came over TLS, with a client's certificate
 
     @property
     def range(self) -> str:
@@ -110,6 +111,7 @@ class Server(ThreadingHTTPServer):
         self.answer = answer
         self._trouble = trouble
         self._tls = tls
+        self.connections = 0
         self._open: set[socket.socket] = set()
         super().__init__(address, _Handler)
 
@@ -118,6 +120,7 @@ class Server(ThreadingHTTPServer):
         if self._tls is not None:
             request = self._tls.wrap_socket(request, server_side=True)
         self._open.add(request)
+        self.connections += 1
         try:
             super().finish_request(request, client_address)
         finally:
@@ -155,6 +158,8 @@ class _Handler(BaseHTTPRequestHandler):
         parts = urlsplit(self.path)
         query = parse_qsl(parts.query, keep_blank_values=True)
         seen = Seen(self.command, parts.path, dict(query), self.headers, self._body())
+        if isinstance(self.connection, ssl.SSLSocket):
+            seen.certificate = bool(self.connection.getpeercert())
         seen.scopes = [value for name, value in query if name == "scope"]
         self._send(self.server.answer(seen), head=self.command == "HEAD")
 

@@ -5,6 +5,7 @@ The wheel is built once; each installation is made once and then asked for its v
 
 from __future__ import annotations
 
+import importlib.metadata
 import os
 import platform
 import re
@@ -20,14 +21,16 @@ from pathlib import Path
 
 import pytest
 import setuptools
+import zstandard
 
 from ocirt import __version__
+from tests.support import archives
 from tests.support.build import ROOT
 
 TOOLS = Path(sys.executable).parent  # pip, uv and pipx of the tests
 NOBODY = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", "--"]
 USER_NAMESPACE = ["unshare", "--user", "--map-root-user", "--mount", "--"]
-SOURCES = ("ocirt", "launcher", "Makefile", "MANIFEST.in", "README.md", "LICENSE", "CHANGELOG.md", "pyproject.toml")
+SOURCES = ("ocirt", "images", "launcher", "Makefile", "MANIFEST.in", "README.md", "LICENSE", "CHANGELOG.md", "pyproject.toml")
 ASK = "import os, sys; print(os.path.realpath(sys.executable), '%d.%d.%d' % sys.version_info[:3])"
 
 
@@ -428,6 +431,72 @@ def test_source_archive_builds(place: Path, tree: Path, hostile: Hostile) -> Non
     unpacked = next(path for path in target.iterdir() if path.is_dir())
     made = build_wheel(unpacked, target / "wheel")
     version(Installed(into_venv(PYTHONS[0], target / "venv", made), PYTHONS[0], "sdist"), hostile, [])
+
+
+# The verbs that the floor of images has, with the wheel's extra and without.
+
+
+def packages_of(command: Path) -> Path:
+    """Where a virtual environment keeps packages."""
+    return next(command.resolve().parents[1].glob("lib/python3*/site-packages"))
+
+
+def with_extra(wheel: Path, target: Path) -> None:
+    """Put there what the wheel's extra asks for, out of the tests' own environment: there is no network to install from."""
+    with zipfile.ZipFile(wheel) as archive:
+        name = next(name for name in archive.namelist() if name.endswith(".dist-info/METADATA"))
+        metadata = archive.read(name).decode()
+    wanted = re.findall(r'^Requires-Dist: ([\w-]+).*; extra == "images"$', metadata, re.MULTILINE)
+    assert {"cryptography", "isal", "urllib3", "zstandard"} <= set(wanted)
+    for distribution in [*wanted, "cffi"]:  # which cryptography asks for
+        for file in importlib.metadata.files(distribution) or ():
+            if ".." not in file.parts:
+                (target / file).parent.mkdir(parents=True, exist_ok=True)
+                shutil.copy(str(file.locate()), target / file)
+
+
+def images(command: Path, hostile: Hostile, root: Path, *args: str | Path, words: str = "") -> subprocess.CompletedProcess[str]:
+    """A verb for images in the hostile directory, of a store of its own."""
+    line = [command, "--image-root", root, *args]
+    done = subprocess.run(
+        line, env=hostile.environment, cwd=hostile.directory, capture_output=True, text=True, check=False, timeout=60, input=words
+    )
+    hostile.assert_quiet()
+    return done
+
+
+def test_images_from_a_wheel_with_the_extra(place: Path, wheel: Path, hostile: Hostile, tmp_path: Path) -> None:
+    """Load, list, save, log out: all that needs no registry. The libraries come from the environment, and from nowhere else."""
+    command = into_venv(PYTHONS[0], place / "extra", wheel)
+    with_extra(wheel, packages_of(command))
+    archive, root = tmp_path / "archive.tar.zst", tmp_path / "root"
+    archive.write_bytes(zstandard.compress(archives.tar(archives.named(archives.image(), "localhost/one:1"))))
+    assert images(command, hostile, root, "load", archive).stdout == "Loaded image: localhost/one:1\n"
+    assert "localhost/one" in images(command, hostile, root, "images").stdout
+    saved = images(command, hostile, root, "save", "-o", tmp_path / "saved.tar", "one", "localhost/one:1")
+    assert (saved.returncode, saved.stderr.count("\n")) == (1, 1), saved.stderr  # `one` is docker.io's
+    saved = images(command, hostile, root, "save", "-o", tmp_path / "saved.tar", "localhost/one:1")
+    assert (saved.returncode, saved.stderr) == (0, "")
+    assert (tmp_path / "saved.tar").stat().st_size > 2048
+    assert images(command, hostile, root, "logout", "localhost:5000").stdout == "Not logged in: localhost:5000\n"
+    assert list(packages_of(command).glob("ocirt_images/__pycache__/*.pyc"))
+
+
+def test_images_without_the_extra(place: Path, wheel: Path, hostile: Hostile, tmp_path: Path) -> None:
+    """One line says what to install; and a runtime alone says that it is alone."""
+    command = into_venv(PYTHONS[0], place / "no-extra", wheel)
+    login = ("login", "--username", "me", "--password-stdin", "localhost:1")
+    done = images(command, hostile, tmp_path / "root", *login, words="secret")
+    assert (done.returncode, done.stdout, done.stderr.count("\n")) == (1, "", 1)
+    assert re.fullmatch(r"ocirt: the library \w+ is not installed \(pip install 'ocirt\[images\]'.*\)\n", done.stderr), (
+        done.stderr
+    )
+    shutil.rmtree(packages_of(command) / "ocirt_images")
+    done = images(command, hostile, tmp_path / "root", "images")
+    assert (done.returncode, done.stdout, done.stderr.count("\n")) == (1, "", 1)
+    assert "the part of ocirt that deals with images is not installed (pip install 'ocirt[images]'" in done.stderr
+    assert "list images" in images(command, hostile, tmp_path / "root", "--help").stdout
+    assert images(command, hostile, tmp_path / "root", "completion", "bash").returncode == 0
 
 
 def test_there_are_two_pythons() -> None:

@@ -62,7 +62,7 @@ class Command:
 
     def store(self) -> Store:
         """The store, opened, as a context manager. It is made if it is not there."""
-        from ocirt_images.store import Store  # noqa: PLC0415  (loads sqlite3: not for what needs no store)
+        from ocirt_images.store import Store  # noqa: PLC0415  (loads sqlite3, which login has no need of)
 
         return Store.open(self.root)
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from ocirt_images.cli import output
 from ocirt_images.cli.progress import REDRAW, printable
+from ocirt_images.store.checks import fsck
 
 if TYPE_CHECKING:
     from ocirt_images.cli.command import Command
@@ -20,8 +21,6 @@ def run(command: Command, args: list[str]) -> int:
     Raises Error("not-found") if there is no store, Error("in-use") for a repair while others use it.
     """
     del args
-    from ocirt_images.store.fsck import fsck  # noqa: PLC0415  (not for help)
-
     shown = _Progress() if os.isatty(2) and not command.flag("quiet") else None
     found = fsck(command.root, repair=command.flag("repair"), progress=shown)
     if shown is not None:

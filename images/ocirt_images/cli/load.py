@@ -34,7 +34,7 @@ def run(command: Command, args: list[str]) -> int:
     wish = load.Wish(
         platform=Platform.named(command.text("platform")) if command.text("platform") else platforms.host(),
         everything=command.flag("all-platforms"),
-        name=str(names.reference(command.text("name"))) if command.text("name") else "",
+        name=str(names.reference(command.text("name"), tag="")) if command.text("name") else "",
     )
     quiet, as_json = command.flag("quiet"), command.flag("json")
     with command.store() as store, progress.choose(quiet=quiet, as_json=as_json) as shown:

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import getpass
 import os
 from typing import TYPE_CHECKING
 
 from ocirt_images.cli import output
 from ocirt_images.errors import Error
+from ocirt_images.reference import Reference
+from ocirt_images.registry.authfile import server_of
+from ocirt_images.registry.credentials import Credential, Credentials
+from ocirt_images.registry.hosts import Hosts
+from ocirt_images.registry.session import Session
 
 if TYPE_CHECKING:
     from ocirt_images.cli.command import Command
-    from ocirt_images.registry.credentials import Credential
 
+_ATTEMPTS = 2  # somebody is waiting
 _LONGEST = 64 << 10  # bytes of a password; a token of some clouds has thousands
 
 
@@ -20,10 +26,6 @@ def run(command: Command, args: list[str]) -> int:
 
     Raises Error("usage") if nobody can be asked, Error("unauthorized") if the registry does not take them, then nothing is kept.
     """
-    # The registry's client loads what no other verb here needs.
-    from ocirt_images.registry.authfile import server_of  # noqa: PLC0415
-    from ocirt_images.registry.credentials import Credential, Credentials  # noqa: PLC0415
-
     server = server_of(args[0]) if args else "docker.io"
     username = command.text("username") or _ask_name(server)
     password = _read_password() if command.flag("password-stdin") else _ask_password()
@@ -36,18 +38,13 @@ def run(command: Command, args: list[str]) -> int:
 
 def check(server: str, credential: Credential, *, insecure: bool) -> None:
     """Ask the registry whether it takes a credential. Raises Error("unauthorized"), Error("unavailable")."""
-    from ocirt_images.reference import Reference  # noqa: PLC0415
-    from ocirt_images.registry.credentials import Credentials  # noqa: PLC0415
-    from ocirt_images.registry.hosts import Hosts  # noqa: PLC0415
-    from ocirt_images.registry.session import Session  # noqa: PLC0415
-
     session = Session(Credentials(given={server: credential}))
     try:
         # Mirrors have credentials of their own. The repository stands for any; it is not asked for.
         hosts = [host for host in Hosts.load().lookup(Reference(server, "any"), insecure=insecure) if not host.namespace]
         for number, host in enumerate(hosts, 1):
             try:
-                session.request(host, "GET", f"{host.base}/", whole=1 << 20, what="login")
+                session.request(host, "GET", f"{host.base}/", whole=1 << 20, attempts=_ATTEMPTS, what="login")
             except Error as err:
                 if err.code == "unavailable" and number < len(hosts):
                     continue
@@ -71,8 +68,6 @@ def _ask_name(server: str) -> str:
 def _ask_password() -> str:
     if not (os.isatty(0) and os.isatty(2)):
         raise Error("usage", "no password is given, and there is no terminal to ask on", hint="--password-stdin")
-    import getpass  # noqa: PLC0415  (only here)
-
     password = getpass.getpass("Password: ")
     if not password:
         raise Error("cancelled", "no password was typed")

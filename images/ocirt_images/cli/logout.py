@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING
 
 from ocirt_images.cli import output
 from ocirt_images.errors import Error
+from ocirt_images.registry.authfile import server_of
+from ocirt_images.registry.credentials import Credentials
 
 if TYPE_CHECKING:
     from ocirt_images.cli.command import Command
@@ -16,9 +18,6 @@ def run(command: Command, args: list[str]) -> int:
 
     Raises Error("unavailable") for a helper that fails, Error("invalid") for a file that cannot be read, OSError.
     """
-    from ocirt_images.registry.authfile import server_of  # noqa: PLC0415  (not for help)
-    from ocirt_images.registry.credentials import Credentials  # noqa: PLC0415
-
     credentials = Credentials.load()
     if command.flag("all"):
         if args:

@@ -10,15 +10,15 @@ from ocirt_images.errors import Error
 from ocirt_images.reference import Reference
 
 
-def reference(text: str) -> Reference:
-    """The reference that is meant.
+def reference(text: str, *, tag: str = "latest") -> Reference:
+    """The reference that is meant, with `tag` if it has neither tag nor digest.
 
     A short name is docker.io's for those who say so. Raises Error("invalid"), also for a short name when nobody can be asked.
     """
     try:
-        return Reference.parse(text)
+        return Reference.parse(text, tag=tag)
     except Error as err:
-        short = Reference.parse(text, short=True)  # or it is no name at all, and this says why
+        short = Reference.parse(text, short=True, tag=tag)  # or it is no name at all, and this says why
         if not (os.isatty(0) and os.isatty(2)):
             raise err from None
     out(f"{text} is a short name. Is {short} meant? [y/N] ", 2)

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 
 from ocirt_images.cli import output
 from ocirt_images.errors import Error
+from ocirt_images.snapshots import Snapshots
+from ocirt_images.store.prune import prune
 
 if TYPE_CHECKING:
     from ocirt_images.cli.command import Command
@@ -15,9 +17,6 @@ if TYPE_CHECKING:
 def run(command: Command, args: list[str]) -> int:
     """Remove it, and say what went. Raises Error("usage") for an age that is none."""
     del args
-    from ocirt_images.snapshots import Snapshots  # noqa: PLC0415  (not for help)
-    from ocirt_images.store.prune import prune  # noqa: PLC0415
-
     older = output.seconds(command.text("older")) if command.text("older") else 0.0
     if older is None:
         raise Error("usage", f"--older {command.text('older')}", hint="an age such as 90m, 24h or 7d")

@@ -92,11 +92,11 @@ def scopes(*texts: str) -> tuple[str, ...]:
     for one in " ".join(texts).split():
         resource, colon, actions = one.rpartition(":")
         if colon and ":" in resource:
-            merged.setdefault(resource, set()).update(actions.split(","))
+            merged.setdefault(resource, set()).update(one for one in actions.split(",") if one)
         else:
             merged.setdefault(one, set())
     return tuple(
-        f"{resource}:{','.join(sorted(actions - {''}))}" if actions else resource for resource, actions in sorted(merged.items())
+        f"{resource}:{','.join(sorted(actions))}" if actions else resource for resource, actions in sorted(merged.items())
     )
 
 

@@ -44,7 +44,7 @@ class AuthFile:
 
     def auths(self, value: Json) -> dict[str, Json]:
         """Entries by server."""
-        return {name: mapping(one, f"{self.path}: auths/{name}") for name, one in self._table(value, "auths").items()}
+        return {name: mapping(one, f"{self.path}: /auths/{name}") for name, one in self._table(value, "auths").items()}
 
     def helpers(self, value: Json) -> dict[str, str]:
         """Credential helpers by host."""
@@ -82,7 +82,7 @@ class AuthFile:
 
     def _table(self, value: Json, key: str) -> Json:
         found = value.get(key)
-        return {} if found is None else mapping(found, f"{self.path}: {key}")
+        return {} if found is None else mapping(found, f"{self.path}: /{key}")
 
 
 def decode(entry: Json, subject: str) -> tuple[str, str, str, str]:

@@ -186,8 +186,7 @@ class Registry:
         if not said:
             raise Error("unavailable", f"no host is left that may be asked to {capability}", subject=subject)
         host, last = said[-1]
-        before = [f"{one.name}: {err.message}" + (f": {err.cause}" if err.cause else "") for one, err in said[:-1]]
-        cause = "; before that, ".join(one for one in (last.cause, "; ".join(before)) if one) if last.cause else "; ".join(before)
+        cause = "; before that, ".join(one for one in (last.cause, "; ".join(_said(*one) for one in said[:-1])) if one)
         hint = self._near(reference, host) if near and last.code == "not-found" and not last.hint else ""
         raise Error(last.code, last.message, subject=last.subject or subject, cause=cause, hint=hint or last.hint) from None
 
@@ -310,6 +309,12 @@ def _opened(reply: Reply, descriptor: Descriptor, start: int, name: str) -> Open
         what = f"{name} sends {said[:80]}, where {descriptor.size} bytes were announced"
         raise Error("corrupt", what, cause=f"it is sent in Content-Encoding {encoding[:40]}" if encoding else "")
     return Opened(stream, start, end or descriptor.size, name)
+
+
+def _said(host: Host, err: Error) -> str:
+    """What a host's failure was, in a list of several."""
+    text = err.message if host.name in err.message else f"{host.name}: {err.message}"
+    return f"{text}: {err.cause}" if err.cause else text
 
 
 def _of(data: bytes, wanted: Digest | None) -> Digest:

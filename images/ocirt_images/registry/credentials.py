@@ -206,7 +206,7 @@ class Credentials:
     @staticmethod
     def _entry(file: AuthFile, auths: dict[str, Json], names: list[str]) -> Credential | None:
         """The first of these entries that says something."""
-        found = (Credential.parse(auths[one], str(file.path), f"{file.path}: auths/{one}") for one in names if auths.get(one))
+        found = (Credential.parse(auths[one], str(file.path), f"{file.path}: /auths/{one}") for one in names if auths.get(one))
         return next((one for one in found if one is not None), None)
 
 

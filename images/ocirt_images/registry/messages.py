@@ -97,7 +97,10 @@ def redirected(request: Request, location: str) -> Request:
     Another host (or port, or scheme) gets none of our credentials, nor any header that is meant for the first one.
     Raises Error("unavailable") for a redirect from https to http, Error("invalid") for one that leads nowhere.
     """
-    target = urljoin(request.url, location.strip()).partition("#")[0]
+    try:
+        target = urljoin(request.url, location.strip()).partition("#")[0]
+    except ValueError as err:
+        raise Error("invalid", f"{place(request.url)} sends us on to what is no URL", cause=str(err)) from None
     before, after = origin(request.url), origin(target)
     if before[0] == "https" and after[0] == "http":
         hint = "only the registry's operator can mend that"

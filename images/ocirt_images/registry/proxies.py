@@ -66,10 +66,11 @@ def _direct(host: str, port: int, excluded: str) -> bool:
 def _excludes(entry: str, host: str, port: int, address: ipaddress.IPv4Address | ipaddress.IPv6Address | None) -> bool:
     if entry in ("", "*"):
         return entry == "*"
-    try:
-        return address is not None and address in ipaddress.ip_network(entry, strict=False)
-    except ValueError:
-        pass
+    if address is not None:
+        try:
+            return address in ipaddress.ip_network(entry, strict=False)
+        except ValueError:
+            pass  # it has a port, or is a name
     name, colon, number = entry.rpartition(":")
     if colon and number.isdigit() and not name.endswith(":"):
         if int(number) != port:

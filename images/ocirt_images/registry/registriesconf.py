@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ocirt_images.errors import Error
-from ocirt_images.reference import DOCKER, Reference
+from ocirt_images.reference import Reference
 from ocirt_images.registry.toml import Table
 
 if TYPE_CHECKING:
@@ -48,7 +48,9 @@ class Rule:
         if self.prefix.startswith("*."):
             return reference.host.partition(":")[0].endswith(self.prefix[1:])
         name = str(reference)
-        return name.startswith(self.prefix) and name[len(self.prefix) : len(self.prefix) + 1] in ("", "/", ":", "@")
+        after = name[len(self.prefix) : len(self.prefix) + 1]
+        # A colon after a host begins its port, which makes it another registry (podman lets it match, and regrets it).
+        return name.startswith(self.prefix) and after in ("/", ":", "@", "") and not (after == ":" and "/" not in self.prefix)
 
     def places(self, reference: Reference) -> list[tuple[str, str, bool]]:
         """Host, path and insecure of each place to ask, in order. Raises Error("untrusted") if it is blocked.
@@ -87,8 +89,12 @@ class RegistriesConf:
     mode: str = "permissive"
 
     def rule(self, reference: Reference) -> Rule | None:
-        """The rule for a name: of those that match, the one with the longest prefix."""
-        return max((one for one in self.rules if one.matches(reference)), key=lambda one: len(one.prefix), default=None)
+        """The rule for a name: of those that match, the one with the longest prefix; patterns come last."""
+
+        def weight(rule: Rule) -> tuple[bool, int]:
+            return not rule.prefix.startswith("*."), len(rule.prefix)
+
+        return max((one for one in self.rules if one.matches(reference)), key=weight, default=None)
 
     def expand(self, short: str) -> list[Reference]:
         """What a short name (perhaps with tag and digest) may stand for: its alias, or that name at each registry to search."""
@@ -198,9 +204,3 @@ def _one_of(table: Table, key: str, words: tuple[str, ...], default: str) -> str
     if found not in words:
         raise table.error(key, f"{found[:40]!r} is none of {', '.join(word for word in words if word)}")
     return found or default
-
-
-def short(text: str) -> bool:
-    """Whether a name says no registry."""
-    head, slash, _ = text.partition("/")
-    return not (slash and ("." in head or ":" in head or head == "localhost")) and not text.startswith(f"{DOCKER}/")

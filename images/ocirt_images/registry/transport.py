@@ -81,6 +81,19 @@ class Stream:
             pass  # it is at its end, or closed
 
 
+class _Unchecked(urllib3.connection.HTTPSConnection):
+    """A connection to a host whose certificate is not to be checked; urllib3 need not warn of that at each request."""
+
+    def connect(self) -> None:
+        """As above; `is_verified` only decides about the warning."""
+        super().connect()
+        self.is_verified = True
+
+
+class _UncheckedPool(urllib3.HTTPSConnectionPool):
+    ConnectionCls = _Unchecked
+
+
 class Transport:
     """Pools of connections by proxy and TLS settings. Thread-safe."""
 
@@ -88,7 +101,7 @@ class Transport:
         self._limits = limits
         self._environ = environ
         self._lock = threading.Lock()
-        self._pools: dict[tuple[str, Tls], urllib3.PoolManager] = {}
+        self._pools: dict[tuple[str, Tls | None], urllib3.PoolManager] = {}
         self._streams: weakref.WeakSet[Stream] = weakref.WeakSet()
 
     def send(
@@ -100,7 +113,7 @@ class Transport:
         Raises Failure; Error("invalid", "unsupported") for a URL, proxy or certificate that cannot be used.
         """
         proxy = proxies.find(request.url, self._environ)
-        manager = self._manager(proxy, tls)
+        manager = self._manager(proxy, tls if "https" in (request.url[:5].lower(), proxy[:5].lower()) else None)
         timeout = urllib3.Timeout(connect=dial or self._limits.dial, read=self._limits.stall)
         body = request.body() if callable(request.body) else request.body
         headers = dict(request.headers)
@@ -142,11 +155,12 @@ class Transport:
         for pool in pools:
             pool.clear()
 
-    def _manager(self, proxy: str, tls: Tls) -> urllib3.PoolManager:
+    def _manager(self, proxy: str, tls: Tls | None) -> urllib3.PoolManager:
         with self._lock:
             found = self._pools.get((proxy, tls))
             if found is None:
-                context = tls.context()
+                # Reading the system's certificates takes longer than a request.
+                context = None if tls is None else tls.context()
                 if proxy:
                     found = urllib3.ProxyManager(
                         proxies.bare(proxy),
@@ -156,6 +170,8 @@ class Transport:
                     )
                 else:
                     found = urllib3.PoolManager(maxsize=_CONNECTIONS, ssl_context=context)
+                if tls is not None and not tls.verify:
+                    found.pool_classes_by_scheme = {**found.pool_classes_by_scheme, "https": _UncheckedPool}
                 self._pools[proxy, tls] = found
             return found
 

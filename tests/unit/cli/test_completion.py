@@ -17,11 +17,13 @@ from ocirt.cli import help as texts
 from ocirt.errors import Error
 from tests.support.terminal import Terminal
 
-# `list -q` of a runtime with two containers, or of another root with one.
+# `list -q` of a runtime with two containers, or of another root with one; the same of images.
 COMMAND = """#!/bin/sh
 case "$*" in
     "list -q") printf 'apple\\nbanana\\n' ;;
     "--root "*"/other list -q") echo cherry ;;
+    "images --names") printf 'docker.io/library/busybox:1\\nlocalhost:5000/x:latest\\n' ;;
+    "--image-root "*"/other images --names") echo localhost/other:2 ;;
     *) echo "unexpected: $*" >&2; exit 1 ;;
 esac
 """
@@ -29,7 +31,7 @@ BASH = """
 source {script}
 compopt() {{ :; }}
 function=$(complete -p ocirt | sed 's/.*-F \\([^ ]*\\) .*/\\1/')
-COMP_WORDS=({words}) COMP_CWORD={last}
+COMP_WORDS=({words}) COMP_CWORD={last} COMP_LINE={line} COMP_POINT=${{#COMP_LINE}}
 $function
 printf '%s\\n' "${{COMPREPLY[@]}}"
 """
@@ -74,8 +76,9 @@ def script(shell: str, place: Path) -> Path:
 
 
 def in_bash(line: str, place: Path) -> set[str]:
-    words = shlex.split(line.replace("=", " = ")) + ([""] if line[-1] in " =" else [])
-    text = BASH.format(script=script("bash", place), words=" ".join(map(shlex.quote, words)), last=len(words) - 1)
+    words = shlex.split(line.replace("=", " = ").replace(":", " : ")) + ([""] if line[-1] in " =:" else [])
+    quoted = " ".join(map(shlex.quote, words))
+    text = BASH.format(script=script("bash", place), words=quoted, last=len(words) - 1, line=shlex.quote(line))
     done = subprocess.run(["bash", "--norc", "-c", text], capture_output=True, text=True, check=True, timeout=20)
     assert done.stderr == ""
     return set(done.stdout.split())
@@ -123,7 +126,7 @@ def choices(verb: str) -> set[str]:
 @pytest.mark.parametrize(
     ("line", "wanted"),
     [
-        ("ocirt ", set(options.VERBS)),
+        ("ocirt ", set(texts.flag_lines())),
         ("ocirt st", {"start", "state"}),
         ("ocirt --root /x st", {"start", "state"}),
         ("ocirt --root=/x --debug st", {"start", "state"}),
@@ -139,6 +142,12 @@ def choices(verb: str) -> set[str]:
         ("ocirt run b", {"bundles"}),
         ("ocirt checkpoint --manage-cgroups-mode ", {"soft", "full", "strict", "ignore"}),
         ("ocirt completion ", {"bash", "zsh", "fish"}),
+        ("ocirt inspect ", {"docker.io/library/busybox:1", "localhost:5000/x:latest"}),
+        ("ocirt inspect doc", {"docker.io/library/busybox:1"}),
+        ("ocirt inspect x y doc", {"docker.io/library/busybox:1"}),
+        ("ocirt --image-root /an/other rmi ", {"localhost/other:2"}),
+        ("ocirt load --platform linux/arm", {"linux/arm64", "linux/arm/v7"}),
+        ("ocirt load b", {"bundles", "boxfile"}),
         ("ocirt create --preserve-fds ", set()),
         ("ocirt create ", set()),
     ],
@@ -178,15 +187,15 @@ def test_zsh_finds_it_in_a_directory(place: Path) -> None:
 
 def test_every_value_is_known() -> None:
     """A new flag with a value needs a line in the table of values, and one that is gone needs none."""
-    assert all(values.flags(verb) for verb in ("", *options.VERBS))
+    assert all(values.flags(verb) for verb in ("", *texts.flag_lines()))
     assert values.unused() == set()
 
 
-@pytest.mark.parametrize("verb", options.VERBS)
+@pytest.mark.parametrize("verb", texts.flag_lines())
 def test_every_argument_is_known(verb: str) -> None:
     """As many as the verb needs at least."""
-    assert len(values.arguments(verb)) >= options.VERBS[verb][0]
-    container = texts.VERBS[verb][1].startswith("<container-id>") and verb not in ("create", "restore", "run")
+    assert len(values.arguments(verb)) >= texts.flag_lines()[verb][0]
+    container = texts.verbs()[verb][1].startswith("<container-id>") and verb not in ("create", "restore", "run")
     assert (values.CONTAINER in values.arguments(verb)) == container
 
 
@@ -194,9 +203,15 @@ def test_another_name_of_the_command() -> None:
     """A link `runc` completes itself."""
     for make in (completion.bash, completion.zsh, completion.fish):
         assert "runc" in make("runc")
-        assert "ocirt" not in make("runc").replace("ocirt/runtime", "").replace("ocirt completion", "").replace(
-            "ocirt manual", ""
-        )
+        others = ("ocirt/runtime", "ocirt/images", "ocirt completion", "ocirt manual")
+        assert "ocirt" not in re.sub("|".join(others), "", make("runc"))
+
+
+def test_names_with_colons_in_bash(place: Path) -> None:
+    """bash completes what follows the last colon."""
+    assert in_bash("ocirt rmi localhost:", place) == {"5000/x:latest"}
+    assert in_bash("ocirt rmi localhost:5000/x:l", place) == {"latest"}
+    assert in_bash("ocirt tag docker.io/library/busybox:1 localhost:5000/", place) == {"5000/x:latest"}
 
 
 def test_a_shell_that_is_none() -> None:

@@ -8,6 +8,7 @@ import subprocess
 
 import pytest
 
+from ocirt.cli import help as texts
 from ocirt.cli import manual, options, values
 from tests.support.build import ROOT
 
@@ -18,16 +19,16 @@ def plain(page: str) -> str:
     return page.replace("\\-", "-").replace("\\fB", "").replace("\\fR", "").replace("\\fI", "")
 
 
-@pytest.mark.parametrize("verb", ["", *options.VERBS])
+@pytest.mark.parametrize("verb", ["", *texts.flag_lines()])
 def test_a_page_has_every_flag(verb: str) -> None:
     page = plain(manual.page(verb))
     for flag in values.flags(verb):
         for form in flag.forms():
             assert re.search(rf"(^|, ){form}( |,|$)", page, re.MULTILINE), form
-    assert all(each in plain(manual.page("")) for each in options.VERBS)
+    assert all(each in plain(manual.page("")) for each in texts.flag_lines())
 
 
-@pytest.mark.parametrize("verb", ["", *options.VERBS])
+@pytest.mark.parametrize("verb", ["", *texts.flag_lines()])
 def test_a_page_is_well_made(verb: str) -> None:
     if shutil.which("groff") is None:
         pytest.skip("there is no groff")
@@ -69,6 +70,6 @@ def test_the_document_has_every_global_flag() -> None:
 
 
 def test_the_document_has_no_flag_that_is_none() -> None:
-    known = {flag.name for verb in ("", *options.VERBS) for flag in values.flags(verb)}
+    known = {flag.name for verb in ("", *texts.flag_lines()) for flag in values.flags(verb)}
     # `--flag` stands for any, where the document says how they are written.
     assert set(re.findall(r"(?<![\w-])--([a-z][a-z0-9-]*)", DOCUMENT.read_text())) - known == {"flag"}

@@ -1,0 +1,95 @@
+"""How long is waited, and for what: back-off, Retry-After, stalls, and `close` from another thread."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
+
+import pytest
+
+from ocirt_images.registry.limits import Limits
+from tests.support import images
+from tests.support import registry_faults as faults
+from tests.support.registry import LocalRegistry
+from tests.unit.images.registry.asking import drain, layer, ref, refused
+from tests.unit.images.registry.conftest import MakeClient
+
+
+def test_retry_after_is_waited_for(registry: LocalRegistry, make_client: MakeClient, image: images.Image) -> None:
+    waits: list[float] = []
+    client = make_client()
+    client.session._sleep = waits.append
+    when = format_datetime(datetime.now(UTC) + timedelta(seconds=4), usegmt=True)
+    for value in ("3", when, ""):
+        registry.plant(faults.too_many(value), path="/manifests/")
+        assert client.resolve(ref(registry)).data == image.manifest
+    seconds, date, backoff = waits
+    assert (seconds, 0 < date <= 4, 0 < backoff <= 0.002) == (3, True, True)
+
+
+def test_backoff_doubles_with_jitter(registry: LocalRegistry, make_client: MakeClient, image: images.Image) -> None:
+    waits: list[float] = []
+    client = make_client(limits=Limits(backoff=1, attempts=4))
+    client.session._sleep = waits.append
+    registry.plant(faults.status(500), path="/manifests/", times=3)
+    client.resolve(ref(registry))
+    assert all(low <= wait <= 3 * low for wait, low in zip(waits, (0.5, 1, 2), strict=True))
+
+
+@pytest.fixture
+def event() -> Iterator[threading.Event]:
+    found = threading.Event()
+    yield found
+    found.set()
+
+
+@pytest.mark.parametrize("at", [0, 100])
+def test_a_stall_ends(
+    registry: LocalRegistry, make_client: MakeClient, image: images.Image, event: threading.Event, at: int
+) -> None:
+    client = make_client(limits=Limits(stall=0.2, attempts=2, backoff=0.001))
+    registry.plant(faults.stuck(at, event), times=None)
+    refused("unavailable", "sent no byte for 0.2 seconds", lambda: drain(client.blob(ref(registry), layer(image))))
+    registry.plant(faults.stuck(at, event), path="/manifests/", times=None)
+    refused("unavailable", "sent no byte for 0.2 seconds", lambda: client.resolve(ref(registry)))
+
+
+def test_a_slow_loris_is_no_progress(registry: LocalRegistry, make_client: MakeClient, image: images.Image) -> None:
+    """A byte now and then keeps no pull alive."""
+    client = make_client(limits=Limits(stall=0.3, slowest=10_000, attempts=2, backoff=0.001))
+    registry.plant(faults.slow(1, 0.02), times=None)
+    refused("unavailable", " bytes in 0 seconds", lambda: drain(client.blob(ref(registry), layer(image))))
+
+
+def test_a_slow_reader_is_no_stall(registry: LocalRegistry, make_client: MakeClient, image: images.Image) -> None:
+    client = make_client(limits=Limits(stall=0.2, slowest=1_000_000, attempts=1))
+    with client.blob(ref(registry), layer(image)) as body:
+        body.read(1)
+        time.sleep(0.5)
+        assert len(b"".join(iter(lambda: body.read(1000), b""))) == layer(image).size - 1
+
+
+def test_close_ends_what_waits(
+    registry: LocalRegistry, make_client: MakeClient, image: images.Image, event: threading.Event
+) -> None:
+    client = make_client()
+    registry.plant(faults.stuck(10, event))
+    body = client.blob(ref(registry), layer(image))
+    assert len(body.read(10)) == 10
+    timer = threading.Timer(0.05, client.close)
+    timer.start()
+    refused("cancelled", "closed by us", lambda: body.read(10))
+    timer.join()
+    refused("cancelled", "closed by us", lambda: client.resolve(ref(registry)))
+
+
+def test_close_ends_a_pause(registry: LocalRegistry, make_client: MakeClient) -> None:
+    client = make_client(limits=Limits(backoff=1000))
+    registry.plant(faults.status(500), path="/manifests/", times=None)
+    timer = threading.Timer(0.05, client.close)
+    timer.start()
+    refused("cancelled", "closed by us", lambda: client.resolve(ref(registry)))
+    timer.join()
