@@ -58,7 +58,7 @@ def image_config(**says: Any) -> ImageConfig:
     return ImageConfig(**given | says)
 
 
-def stored(store: Store, name: str, makers: Sequence[Maker], **says: Any) -> Image:
+def stored(store: Store, name: str, makers: Sequence[Maker], *, system: str = "linux", **says: Any) -> Image:
     """An image in the store, unpacked: a layer for each of `makers`, which fill a directory; `says`: fields of `config`."""
     diff_ids = [Digest.of(f"{name} {number}".encode()) for number in range(len(makers))]
     chain = chain_ids(diff_ids)
@@ -71,7 +71,7 @@ def stored(store: Store, name: str, makers: Sequence[Maker], **says: Any) -> Ima
                     maker(staged.path)
                     staged.commit(size=0, inodes=1)
         document = {
-            "os": "linux",
+            "os": system,
             "architecture": "amd64",
             "rootfs": {"type": "layers", "diff_ids": diff_ids},
             "config": {"Cmd": ["true"]} | says,

@@ -53,6 +53,7 @@ class Applier:
         self._devices = devices
         self._tree = Tree(root, limits)
         self._links: dict[bytes, bytes] = {}
+        self._whiteouts: set[bytes] = set()  # directories that have some
         self._entries = 0
         self._fd = -1
         self._file: Entry | None = None
@@ -81,7 +82,7 @@ class Applier:
     def finish(self) -> Needs:
         """Set the directories' attributes, and say what is left to settle."""
         self.name = b""
-        needs = Needs(links=sorted(self._links.items()))
+        needs = Needs(links=sorted(self._links.items()), whiteouts=sorted(self._whiteouts & self._tree.directories.keys()))
         # Children first: once a directory has its own mode, an ordinary user may have no way into it.
         for path in sorted(self._tree.directories, reverse=True):
             directory = self._tree.directories[path]
@@ -182,6 +183,7 @@ class Applier:
             except FileExistsError:
                 return
             self.inodes += 1
+            self._whiteouts.add(directory.path)
 
     # Files
 

@@ -20,12 +20,16 @@ class Needs:
     opaque: list[bytes] = field(default_factory=list)
     """Directories that hide what the lower layers have in them. The mark is an attribute that a worker may not set."""
 
+    whiteouts: list[bytes] = field(default_factory=list)
+    """Directories with whiteouts in them. overlayfs lists these if no other layer has the directory, unless it is marked."""
+
     def json(self) -> Json:
         """As JSON; bytes that are no UTF-8 are kept as surrogates."""
         return {
             "parents": [os.fsdecode(path) for path in self.parents],
             "links": [[os.fsdecode(name), os.fsdecode(target)] for name, target in self.links],
             "opaque": [os.fsdecode(path) for path in self.opaque],
+            "whiteouts": [os.fsdecode(path) for path in self.whiteouts],
         }
 
     @classmethod
@@ -35,4 +39,5 @@ class Needs:
             parents=[os.fsencode(path) for path in value["parents"]],
             links=[(os.fsencode(name), os.fsencode(target)) for name, target in value["links"]],
             opaque=[os.fsencode(path) for path in value["opaque"]],
+            whiteouts=[os.fsencode(path) for path in value["whiteouts"]],
         )

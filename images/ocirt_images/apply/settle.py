@@ -57,6 +57,10 @@ class _Settler:
     def settle(self, needs: Needs) -> None:
         for path in needs.opaque:
             self._mark_opaque(path)
+        for path in needs.whiteouts:
+            with self._directory(path) as fd:
+                # "Copied up from nobody knows where": what overlayfs takes for a sign that there may be whiteouts to leave out.
+                os.setxattr(fd, f"{self._xattrs}.overlay.origin", b"")
         self._merged = Merged(self._roots, self._xattrs)
         moved: dict[bytes, bytes] = {}
         for implied in needs.parents:

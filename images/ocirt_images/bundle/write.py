@@ -8,6 +8,7 @@ import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from ocirt_images import platforms
 from ocirt_images.bundle.config import present, runtime_config
 from ocirt_images.bundle.users import User, resolve
 from ocirt_images.config import ImageConfig
@@ -42,6 +43,7 @@ class Image:
         """The image that a person means. Raises Error("not-found"), Error("invalid") for what is not to be run here."""
         record = store.images.find(text)
         config = ImageConfig.read(store.content.read(record.config), record.name)
+        config.check_platform(platforms.host(), record.name)
         chain = chain_ids(list(config.diff_ids))
         return cls(record.name, config, chain[-1] if chain else None)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from dataclasses import replace
 from pathlib import Path
@@ -11,7 +12,7 @@ from ocirt_images.bundle.write import Image, write_copy, write_mounted
 from ocirt_images.cli.run import read_options
 from ocirt_images.errors import Error
 from ocirt_images.snapshots import Snapshots
-from ocirt_images.snapshots.namespace import is_host_root, own_mappings
+from ocirt_images.snapshots.namespace import enter_user, is_host_root, own_mappings
 
 if TYPE_CHECKING:
     from ocirt_images.cli.command import Command
@@ -23,11 +24,15 @@ def run(command: Command, args: list[str]) -> int:
     options = read_options(command, words)
     if not command.given("tty"):
         options = replace(options, terminal=not words and os.isatty(0) and os.isatty(1))
+    if os.geteuid() != 0 and command.flag("mount"):
+        what = "--mount: a mount of a user's is seen by nobody else"
+        raise Error("unsupported", what, hint="leave it out: the bundle gets a copy")
     if os.geteuid() != 0:
-        if command.flag("mount"):
-            what = "--mount: a mount of a user's is seen by nobody else"
-            raise Error("unsupported", what, hint="leave it out: the bundle gets a copy")
-        options = options.with_privileges(own_mappings(), unprivileged=True)
+        mappings = own_mappings()
+        options = options.with_privileges(mappings, unprivileged=True)
+        # Files that even their owner may not read (mode 0) can be copied there, and owners be kept.
+        with contextlib.suppress(Error):
+            enter_user(mappings)
     else:
         options = options.with_privileges(None, unprivileged=not is_host_root())
     with command.store() as store, store.leases.lease(f"bundle {directory}") as lease:

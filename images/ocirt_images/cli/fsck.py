@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from ocirt_images.cli import output
 from ocirt_images.cli.progress import REDRAW, printable
-from ocirt_images.store.fsck import fsck
+from ocirt_images.store.checks import fsck
 
 if TYPE_CHECKING:
     from ocirt_images.cli.command import Command

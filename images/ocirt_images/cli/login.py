@@ -17,6 +17,7 @@ from ocirt_images.registry.session import Session
 if TYPE_CHECKING:
     from ocirt_images.cli.command import Command
 
+_ATTEMPTS = 2  # somebody is waiting
 _LONGEST = 64 << 10  # bytes of a password; a token of some clouds has thousands
 
 
@@ -43,7 +44,7 @@ def check(server: str, credential: Credential, *, insecure: bool) -> None:
         hosts = [host for host in Hosts.load().lookup(Reference(server, "any"), insecure=insecure) if not host.namespace]
         for number, host in enumerate(hosts, 1):
             try:
-                session.request(host, "GET", f"{host.base}/", whole=1 << 20, what="login")
+                session.request(host, "GET", f"{host.base}/", whole=1 << 20, attempts=_ATTEMPTS, what="login")
             except Error as err:
                 if err.code == "unavailable" and number < len(hosts):
                     continue

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from ocirt_images.cli import output
 from ocirt_images.errors import Error
+from ocirt_images.snapshots import Snapshots
 from ocirt_images.store.prune import prune
 
 if TYPE_CHECKING:
@@ -16,8 +17,6 @@ if TYPE_CHECKING:
 def run(command: Command, args: list[str]) -> int:
     """Remove it, and say what went. Raises Error("usage") for an age that is none."""
     del args
-    from ocirt_images.snapshots import Snapshots  # noqa: PLC0415  (not for help)
-
     older = output.seconds(command.text("older")) if command.text("older") else 0.0
     if older is None:
         raise Error("usage", f"--older {command.text('older')}", hint="an age such as 90m, 24h or 7d")

@@ -93,7 +93,7 @@ def enter_user(mappings: Mappings) -> None:
     pid = os.getpid()
     # Both programs have to run outside: they are started before, and wait.
     ready, go = os.pipe2(os.O_CLOEXEC)
-    helper = 0 if simple else _fork_helper(ready, go, pid, mappings)
+    mapper = 0 if simple else _fork_mapper(ready, go, pid, mappings)
     try:
         try:
             calls.unshare(calls.CLONE_NEWUSER | calls.CLONE_NEWNS)
@@ -110,7 +110,7 @@ def enter_user(mappings: Mappings) -> None:
     finally:
         os.close(ready)
         os.close(go)
-        status = os.waitpid(helper, 0)[1] if helper else 0
+        status = os.waitpid(mapper, 0)[1] if mapper else 0
     if status:
         hint = "it reads /etc/subuid and /etc/subgid, and has to be set-user-ID root"
         raise Error("unsupported", "newuidmap or newgidmap failed", hint=hint)
@@ -119,7 +119,7 @@ def enter_user(mappings: Mappings) -> None:
     calls.mount("none", "/", calls.MS_REC | calls.MS_SLAVE)
 
 
-def _fork_helper(ready: int, go: int, pid: int, mappings: Mappings) -> int:
+def _fork_mapper(ready: int, go: int, pid: int, mappings: Mappings) -> int:
     """A child outside of the namespace that is to come, which maps it when told; its exit status says whether that went well."""
     child = os.fork()
     if child:

@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 
+from ocirt_images.errors import Error
 from ocirt_images.snapshots import ANNOTATION, Snapshots, detach
 from ocirt_images.store import Store
 from ocirt_images.store.checks import fsck
@@ -188,6 +189,15 @@ def test_a_bundle_that_cannot_be_made(
     assert writables(images) == []
 
 
+def test_an_image_for_another_system(runtime: Runtime, images: Path, place: Path) -> None:
+    with Store.open(images) as store, pytest.raises(Error, match="an image for windows/amd64"):
+        stored(store, "box.test/windows:1", [], system="windows")
+    said = "box.test/windows:1: an image for windows/amd64"
+    runtime.call("bundle", "box.test/windows:1", place / "demo").failed(said, rc=1)
+    run_image(runtime, image="box.test/windows:1").failed(said, rc=1)
+    assert not (place / "demo").exists()
+
+
 def test_a_bundle_that_is_there(runtime: Runtime, images: Path, place: Path) -> None:
     made = place / "demo"
     made.mkdir()
@@ -358,7 +368,11 @@ def rootless(runtime: Runtime, clone: Path, place: Path) -> Iterator[Runtime]:
 
 
 def test_a_bundle_of_a_user(rootless: Runtime, place: Path) -> None:
+    [hidden] = place.glob("images/layers/*/fs/etc/passwd")
+    hidden.chmod(0)  # as /etc/shadow is in some images
     rootless.call("bundle", "busybox", place / "demo").ok()
+    assert (place / "demo" / "rootfs" / "etc" / "passwd").read_text() == hidden.read_text()
+    assert (place / "demo" / "rootfs" / "etc" / "passwd").stat().st_mode & 0o777 == 0
     assert rootless.call("run", "--bundle", place / "demo", rootless.new_id()).ok().out == "0\nupper\n"
     assert (place / "demo" / "rootfs" / "etc" / "mine").stat().st_uid == USER
     rootless.call("bundle", "--mount", "busybox", place / "two").failed(

@@ -48,7 +48,7 @@ def test_all_or_nothing(monkeypatch: pytest.MonkeyPatch, missing: str) -> None:
 
 @pytest.mark.parametrize("size", [1, 2])
 def test_no_user_namespaces(monkeypatch: pytest.MonkeyPatch, size: int) -> None:
-    """With a helper that waits outside, too: it ends."""
+    """With a process that waits outside, too: it ends."""
 
     def refuse(_: int) -> None:
         raise calls.CallError(errno.EPERM, "unshare")

@@ -26,7 +26,7 @@ from ocirt_images.events import (
 
 ONE, TWO, THREE = (Digest.of(bytes([number])) for number in range(3))
 NAME = "docker.io/library/x:1"
-START = [Resolved(NAME, ONE, "linux/amd64"), LayerKnown(ONE, 1000), LayerKnown(TWO, 2000), LayerKnown(THREE, 3000)]
+START: list[Event] = [Resolved(NAME, ONE, "linux/amd64"), LayerKnown(ONE, 1000), LayerKnown(TWO, 2000), LayerKnown(THREE, 3000)]
 
 
 class Clock:
@@ -194,7 +194,8 @@ def test_bars_of_a_second_image_are_below_the_first(pipe: tuple[int, Callable[[]
     with Bars(fd, Clock(), lambda: (80, 24)) as bars:
         for event in [*START, LayerDone(ONE), LayerDone(TWO), LayerDone(THREE), Done(NAME, ONE)]:
             bars(event)
-        for event in [Resolved("quay.io/y:2", TWO), LayerKnown(TWO, 2000), LayerDone(TWO, "exists")]:
+        second: list[Event] = [Resolved("quay.io/y:2", TWO), LayerKnown(TWO, 2000), LayerDone(TWO, "exists")]
+        for event in second:
             bars(event)
     shown = screen(read())
     assert [line for line in shown if line.startswith(("docker", "quay"))] == [f"{NAME} (linux/amd64)", "quay.io/y:2"]
@@ -242,7 +243,12 @@ def test_events_from_many_threads(pipe: tuple[int, Callable[[], str]]) -> None:
     bars = Bars(fd, lambda: 0.0, lambda: (80, 24))
     for event in START:
         bars(event)
-    threads = [threading.Thread(target=lambda: [bars(LayerProgress(ONE, number)) for number in range(300)]) for _ in range(4)]
+
+    def move() -> None:
+        for number in range(300):
+            bars(LayerProgress(ONE, number))
+
+    threads = [threading.Thread(target=move) for _ in range(4)]
     for thread in threads:
         thread.start()
     for thread in threads:
