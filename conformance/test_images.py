@@ -16,8 +16,8 @@ import pytest
 from conformance.drivers import Containerd, Machine, Podman, call, need, ours, program
 from conformance.goprograms import containerd2
 from conformance.test_docker import Dockerd
-from tests.support.archives import Layer, blob, described, directory, image, index, layer, layout
 from tests.support.build import ROOT
+from tests.support.layouts import Layer, blob, described, directory, image, index, layer, layout
 from tests.support.runtime import Result, wait_for
 
 X = "localhost/x:1"

@@ -13,9 +13,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.archives import Image, image, layer, named, tar
 from tests.support.build import ROOT, copy_clone
 from tests.support.isolation import mount, umount
+from tests.support.layouts import Image, image, layer, named, tar
 from tests.support.terminal import Terminal
 
 pytestmark = pytest.mark.ocirt_only("runc has no images")
