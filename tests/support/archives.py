@@ -1,177 +1,166 @@
-"""Images and archives of them, made from nothing: small layers, configurations and manifests, put together as tools do it."""
+"""Archives for tests, header by header: what no tar program would write is needed too."""
 
 from __future__ import annotations
 
-import gzip
-import io
-import json
-import tarfile
+import stat
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
-import zstandard
+from ocirt_images.apply.applier import Applier
+from ocirt_images.apply.limits import Limits
+from ocirt_images.apply.needs import Needs
+from ocirt_images.apply.owners import Owners
+from ocirt_images.apply.tar import Reader
 
-from ocirt_images import mediatypes
-from ocirt_images.digest import Digest
-
-Files = dict[str, "bytes | Link"]
-
-
-@dataclass(frozen=True)
-class Link:
-    """A link in a tar; `hard`: to a name from the top."""
-
-    target: str
-    hard: bool = False
+END = bytes(1024)
 
 
-@dataclass(frozen=True)
-class Layer:
-    """A layer: as it is transferred, and its plain tar."""
-
-    data: bytes
-    plain: bytes
-    compression: str
-
-    @property
-    def media_type(self) -> str:
-        return mediatypes.LAYER + (f"+{self.compression}" if self.compression else "")
-
-    def json(self) -> dict[str, Any]:
-        return {"mediaType": self.media_type, "digest": Digest.of(self.data), "size": len(self.data)}
+def octal(value: int, width: int) -> bytes:
+    """A number as most writers have it: padded with zeros, with a zero byte at the end."""
+    return b"%0*o\0" % (width - 1, value)
 
 
-@dataclass(frozen=True)
-class Image:
-    """A manifest with all that it points to."""
-
-    manifest: bytes
-    config: bytes
-    layers: tuple[Layer, ...]
-    platform: dict[str, str]
-
-    @property
-    def digest(self) -> Digest:
-        return Digest.of(self.manifest)
-
-    @property
-    def id(self) -> Digest:
-        return Digest.of(self.config)
-
-    def descriptor(self, **more: Any) -> dict[str, Any]:
-        return {"mediaType": mediatypes.MANIFEST, "digest": self.digest, "size": len(self.manifest), **more}
-
-    def blobs(self) -> Files:
-        """Its content as files of a layout."""
-        return dict(blob(data) for data in (self.manifest, self.config, *(layer.data for layer in self.layers)))
+def base256(value: int, width: int) -> bytes:
+    """A number as GNU writes it if octal does not hold it."""
+    return (value % (1 << 8 * width) | 1 << 8 * width - 1 if value >= 0 else value % (1 << 8 * width)).to_bytes(width, "big")
 
 
-def blob(data: bytes, algorithm: str = "sha256") -> tuple[str, bytes]:
-    """Content as a file of a layout."""
-    return f"blobs/{algorithm}/{Digest.of(data, algorithm).encoded}", data
+def header(
+    name: bytes,
+    kind: bytes = b"0",
+    *,
+    size: int | bytes = 0,
+    mode: int | bytes = 0o644,
+    uid: int | bytes = 0,
+    gid: int | bytes = 0,
+    mtime: int | bytes = 0,
+    link: bytes = b"",
+    magic: bytes = b"ustar\x0000",
+    device: tuple[int, int] = (0, 0),
+    prefix: bytes = b"",
+    rest: bytes = b"",
+    signed: bool = False,
+) -> bytes:
+    """One block; numbers that are bytes stand in it as they are."""
+
+    def number(value: int | bytes, width: int) -> bytes:
+        return value.ljust(width, b"\0") if isinstance(value, bytes) else octal(value, width)
+
+    block = b"".join(
+        (
+            name.ljust(100, b"\0"),
+            number(mode, 8),
+            number(uid, 8),
+            number(gid, 8),
+            number(size, 12),
+            number(mtime, 12),
+            b" " * 8,
+            kind,
+            link.ljust(100, b"\0"),
+            magic,
+            bytes(64),
+            octal(device[0], 8),
+            octal(device[1], 8),
+            prefix.ljust(155, b"\0"),
+            rest.ljust(12, b"\0"),
+        )
+    )
+    assert len(block) == 512, len(block)
+    return summed(block, signed=signed)
 
 
-def layer(name: str, text: str = "", compression: str = "gzip") -> Layer:
-    """A layer with one file."""
-    plain = tar({name: text.encode()})
-    if compression == "gzip":
-        return Layer(gzip.compress(plain, mtime=0), plain, compression)
-    return Layer(zstandard.compress(plain) if compression == "zstd" else plain, plain, compression)
+def summed(block: bytes, *, signed: bool = False) -> bytes:
+    """A block with its checksum."""
+    block = block[:148] + b" " * 8 + block[156:]
+    total = sum(block) - (256 * sum(one > 127 for one in block) if signed else 0)
+    return block[:148] + b"%06o\0 " % total + block[156:]
 
 
-def image(*layers: Layer, architecture: str = "amd64", created: str = "2026-01-31T12:00:00Z", **config: Any) -> Image:
-    """An image for linux/`architecture`; `config` goes into what it runs."""
-    layers = layers or (layer("a", "one"), layer("b", "two"))
-    platform = {"os": "linux", "architecture": architecture}
-    document = platform | {
-        "created": created,
-        "config": config,
-        "rootfs": {"type": "layers", "diff_ids": [Digest.of(one.plain) for one in layers]},
-        "history": [
-            {"created": created, "created_by": "/bin/sh -c #(nop) ADD file:1 in / "},
-            {"created": created, "created_by": '/bin/sh -c #(nop)  CMD ["sh"]', "empty_layer": True},
-            *({"created": created, "created_by": f"RUN step {number}"} for number in range(1, len(layers))),
-        ],
-    }
-    data = json.dumps(document).encode()
-    manifest = {
-        "schemaVersion": 2,
-        "mediaType": mediatypes.MANIFEST,
-        "config": {"mediaType": mediatypes.CONFIG, "digest": Digest.of(data), "size": len(data)},
-        "layers": [one.json() for one in layers],
-    }
-    return Image(json.dumps(manifest).encode(), data, layers, platform)
+def padded(data: bytes) -> bytes:
+    """Data as whole blocks."""
+    return data + bytes(-len(data) % 512)
 
 
-def index(*descriptors: dict[str, Any]) -> bytes:
-    """An index of these."""
-    return json.dumps({"schemaVersion": 2, "mediaType": mediatypes.INDEX, "manifests": list(descriptors)}).encode()
+def records(values: Iterable[tuple[bytes, bytes]]) -> bytes:
+    """Records of an extended header; each begins with its own length."""
+    out = b""
+    for key, value in values:
+        rest = b" " + key + b"=" + value + b"\n"
+        length = len(rest) + 1
+        while length != len(str(length)) + len(rest):
+            length = len(str(length)) + len(rest)
+        out += str(length).encode() + rest
+    return out
 
 
-def described(data: bytes, **more: Any) -> dict[str, Any]:
-    """The descriptor of an index."""
-    return {"mediaType": mediatypes.INDEX, "digest": Digest.of(data), "size": len(data), **more}
+def pax(values: dict[bytes, bytes] | Iterable[tuple[bytes, bytes]], kind: bytes = b"x") -> bytes:
+    """An extended header."""
+    data = records(values.items() if isinstance(values, dict) else values)
+    return header(b"PaxHeaders/x", kind, size=len(data)) + padded(data)
 
 
-def layout(descriptors: list[dict[str, Any]], *contents: Files) -> Files:
-    """An OCI image layout."""
-    files: Files = {"oci-layout": b'{"imageLayoutVersion":"1.0.0"}', "index.json": index(*descriptors)}
-    for one in contents:
-        files |= one
-    return files
+def file(name: bytes, data: bytes = b"", **fields: object) -> bytes:
+    """A file with its data."""
+    return header(name, size=len(data), **fields) + padded(data)  # type: ignore[arg-type]
 
 
-def named(one: Image, name: str) -> Files:
-    """A layout of one image, as podman writes it."""
-    return layout([one.descriptor(annotations={"org.opencontainers.image.ref.name": name})], one.blobs())
+def directory(name: bytes, mode: int = 0o755, **fields: object) -> bytes:
+    """A directory."""
+    return header(name, b"5", mode=mode, **fields)  # type: ignore[arg-type]
+
+
+def symlink(name: bytes, target: bytes) -> bytes:
+    """A symlink."""
+    return header(name, b"2", link=target, mode=0o777)
+
+
+def link(name: bytes, target: bytes) -> bytes:
+    """A hard link."""
+    return header(name, b"1", link=target)
 
 
 @dataclass
-class DockerArchive:
-    """What `docker save` wrote before version 25."""
+class Plain:
+    """What an applier made, without processes around it."""
 
-    files: Files = field(default_factory=dict)
-    list: list[dict[str, Any]] = field(default_factory=list)
-
-    def add(self, one: Image, *tags: str, plain: bool = True) -> DockerArchive:
-        """An image; plain: its layers are not compressed, as docker has them."""
-        names = []
-        for part in one.layers:
-            data = part.plain if plain else part.data
-            name = f"{Digest.of(data).encoded[::-1]}/layer.tar"  # docker's names of directories are no digests
-            self.files[name] = data
-            names.append(name)
-        place = f"{one.id.encoded}.json"
-        self.files[place] = one.config
-        self.list.append({"Config": place, "RepoTags": list(tags) or None, "Layers": names})
-        self.files["manifest.json"] = json.dumps(self.list).encode()
-        return self
+    applier: Applier
+    needs: Needs = field(default_factory=Needs)
 
 
-def tar(files: Files) -> bytes:
-    """A tar of files, in the order in which they are given."""
-    out = io.BytesIO()
-    with tarfile.open(fileobj=out, mode="w", format=tarfile.PAX_FORMAT) as archive:
-        for name, content in files.items():
-            entry = tarfile.TarInfo(name)
-            if isinstance(content, Link):
-                entry.type = tarfile.LNKTYPE if content.hard else tarfile.SYMTYPE
-                entry.linkname = content.target
-                archive.addfile(entry)
-            else:
-                entry.size = len(content)
-                archive.addfile(entry, io.BytesIO(content))
-    return out.getvalue()
+def apply(archive: bytes, target: Path, *, limits: Limits | None = None, squash: bool = True, step: int = 1 << 20) -> Plain:
+    """Apply an archive in this process, fed in steps. Raises what the reader and the applier raise."""
+    import os  # noqa: PLC0415  (its umask is the whole process's)
+
+    old = os.umask(0)
+    fd = os.open(target, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        limits = limits or Limits()
+        applier = Applier(fd, limits=limits, owners=Owners(squash=squash), devices=os.geteuid() == 0)
+        try:
+            reader = Reader(limits)
+            for at in range(0, len(archive), step):
+                applier.take(reader.feed(archive[at : at + step]))
+            reader.close()
+            return Plain(applier, applier.finish())
+        finally:
+            applier.close()
+    finally:
+        os.close(fd)
+        os.umask(old)
 
 
-def directory(path: Path, files: Files) -> Path:
-    """The same as a directory."""
-    for name, content in files.items():
-        place = path / name
-        place.parent.mkdir(parents=True, exist_ok=True)
-        if isinstance(content, Link):
-            place.symlink_to(content.target)
-        else:
-            place.write_bytes(content)
-    return path
+def listing(top: Path) -> dict[str, str]:
+    """Each path below a directory: kind, mode, and content or target."""
+    found = {}
+    for path in sorted(top.rglob("*")):
+        status = path.lstat()
+        text = f"{stat.filemode(status.st_mode)}"
+        if path.is_symlink():
+            text += f" -> {path.readlink()}"
+        elif path.is_file():
+            text += f" {path.read_bytes()[:40]!r}"
+        elif stat.S_ISCHR(status.st_mode) and not status.st_rdev:
+            text = "whiteout"
+        found[str(path.relative_to(top))] = text
+    return found

@@ -23,7 +23,9 @@ def copy_clone(target: Path) -> Path:
     """Copy what was built to an empty directory, for users who may not look into the clone; returns the path of `ocirt` there."""
     target.chmod(0o755)
     (target / "build").mkdir()
-    shutil.copytree(ROOT / "ocirt", target / "ocirt")
+    for name in ("ocirt", "images", "build/libraries"):
+        if (ROOT / name).is_dir():
+            shutil.copytree(ROOT / name, target / name)
     for name in ("ocirt", "ocirt-python"):
         shutil.copy2(ROOT / "build" / name, target / "build" / name)
     return target / "build" / "ocirt"

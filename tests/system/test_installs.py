@@ -24,7 +24,7 @@ import setuptools
 import zstandard
 
 from ocirt import __version__
-from tests.support import archives
+from tests.support import layouts
 from tests.support.build import ROOT
 
 TOOLS = Path(sys.executable).parent  # pip, uv and pipx of the tests
@@ -470,7 +470,7 @@ def test_images_from_a_wheel_with_the_extra(place: Path, wheel: Path, hostile: H
     command = into_venv(PYTHONS[0], place / "extra", wheel)
     with_extra(wheel, packages_of(command))
     archive, root = tmp_path / "archive.tar.zst", tmp_path / "root"
-    archive.write_bytes(zstandard.compress(archives.tar(archives.named(archives.image(), "localhost/one:1"))))
+    archive.write_bytes(zstandard.compress(layouts.tar(layouts.named(layouts.image(), "localhost/one:1"))))
     assert images(command, hostile, root, "load", archive).stdout == "Loaded image: localhost/one:1\n"
     assert "localhost/one" in images(command, hostile, root, "images").stdout
     saved = images(command, hostile, root, "save", "-o", tmp_path / "saved.tar", "one", "localhost/one:1")

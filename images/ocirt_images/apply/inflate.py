@@ -17,10 +17,13 @@ from ocirt_images.apply.limits import Limits
 from ocirt_images.apply.names import Malformed
 from ocirt_images.apply.source import Source
 
+GzipFile: Any
 try:
-    from isal.igzip import IGzipFile as GzipFile
+    from isal import igzip
 except ImportError:  # no wheel for this platform
-    GzipFile = gzip.GzipFile  # type: ignore[misc,assignment]
+    GzipFile = gzip.GzipFile
+else:
+    GzipFile = igzip.IGzipFile
 
 COMPRESSIONS = ("", "gzip", "zstd")
 PIECE = 1 << 18  # compressed bytes that are read at a time
@@ -67,8 +70,7 @@ class _Gzip(_Counted):
 
     def __init__(self, source: Source, limits: Limits) -> None:
         super().__init__(source, limits)
-        make: Any = GzipFile
-        self._file = make(fileobj=source, mode="rb")
+        self._file = GzipFile(fileobj=source, mode="rb")
 
     def readinto(self, buffer: memoryview, /) -> int:
         try:

@@ -10,7 +10,7 @@ class Malformed(Exception):
 def shown(name: bytes) -> str:
     """A name for a message: on one line, with what cannot be printed escaped."""
     text = name.decode("utf-8", "backslashreplace")
-    return "".join(one if one.isprintable() else one.encode("unicode_escape").decode() for one in text[:200])
+    return "".join(one if one.isprintable() else ascii(one)[1:-1] for one in text[:200])
 
 
 def clean(name: bytes) -> list[bytes]:

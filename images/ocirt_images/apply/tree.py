@@ -50,7 +50,7 @@ class Tree:
         self.hidden: set[bytes] = set()
         """What was whited out or replaced: a directory that comes into its place shows nothing of the lower layers'."""
         self.removed = 0
-        """Inodes that were made and removed again."""
+        """Inodes that were made and removed again, directories not counted."""
         self._limits = limits
         self._open: deque[Directory] = deque()
         # Parents as archives spell them; cleared whenever a symlink or a directory goes.
@@ -136,12 +136,13 @@ class Tree:
         """Take away what an archive replaces by something else. Raises OSError."""
         fd = self.descriptor(parent)
         path = parent.child(name)
-        mode = os.lstat(name, dir_fd=fd).st_mode
+        status = os.lstat(name, dir_fd=fd)
+        mode = status.st_mode
         if stat.S_ISDIR(mode):
             self._remove_tree(path, fd, name)
         else:
             os.unlink(name, dir_fd=fd)
-            self.removed += 1
+            self.removed += status.st_nlink == 1
         self.hidden.add(path)
         if stat.S_ISDIR(mode) or stat.S_ISLNK(mode):
             self._spelled = {b"": self.root, b".": self.root}
@@ -183,17 +184,17 @@ class Tree:
         fd = os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=parent)
         try:
             with os.scandir(fd) as found:
-                names = [(os.fsencode(one.name), one.is_dir(follow_symlinks=False)) for one in found]
-            for child, is_directory in names:
-                if is_directory:
+                names = [os.fsencode(one.name) for one in found]
+            for child in names:
+                status = os.lstat(child, dir_fd=fd)
+                if stat.S_ISDIR(status.st_mode):
                     self._remove_open(fd, child)
                 else:
                     os.unlink(child, dir_fd=fd)
-                    self.removed += 1
+                    self.removed += status.st_nlink == 1
         finally:
             os.close(fd)
         os.rmdir(name, dir_fd=parent)
-        self.removed += 1
 
     def _close_half(self) -> None:
         for _ in range(OPEN // 2):

@@ -14,9 +14,12 @@ from ocirt_images.store.checks import fsck
 if TYPE_CHECKING:
     from ocirt_images.cli.command import Command
 
+# What a killed command leaves, and the next one finishes: it is named, but is no damage.
+_UNFINISHED = frozenset(("ingest-stale", "removal-unfinished", "staging-stale"))
+
 
 def run(command: Command, args: list[str]) -> int:
-    """Print a line for each damage. Returns 1 if one is left.
+    """Print a line for each finding. Returns 1 if damage is left.
 
     Raises Error("not-found") if there is no store, Error("in-use") for a repair while others use it.
     """
@@ -31,10 +34,10 @@ def run(command: Command, args: list[str]) -> int:
         for one in found:
             end = "repaired" if one.repaired else "not repaired" if command.flag("repair") else ""
             output.out(f"{one.kind} {printable(one.subject)}: {printable(one.text)}{f' ({end})' if end else ''}\n")
-        left = sum(not one.repaired for one in found)
-        if left and not command.flag("repair"):
-            output.out(f"{left} damaged: ocirt fsck --repair\n", 2)
-    return 1 if any(not one.repaired for one in found) else 0
+    left = sum(not one.repaired and one.kind not in _UNFINISHED for one in found)
+    if left and not (command.flag("repair") or command.flag("quiet") or command.flag("json")):
+        output.out(f"{left} damaged: ocirt fsck --repair\n", 2)
+    return 1 if left else 0
 
 
 class _Progress:

@@ -33,7 +33,10 @@ VERBS: dict[str, tuple[int, int, str]] = {
 TEXTS: dict[str, tuple[str, str, dict[str, str]]] = {
     "fsck": (
         "",
-        "One finding a line. The exit status is 1 if damage is left. A store without damage is not changed.",
+        (
+            "One finding a line. The exit status is 1 if damage is left; what a killed command left half done is none,\n"
+            "as the next command finishes it. A store without damage is not changed."
+        ),
         {"json": "print the findings as JSON", "quiet": "print nothing", "repair": "repair what can be repaired"},
     ),
     "history": (

@@ -21,7 +21,6 @@ Waiting = Callable[[int], None]
 TICK = 0.25  # seconds between two calls of `waiting`
 _POLL = 0.02  # seconds between two looks at another process's lock
 _PROGRESS = struct.Struct("=Q")
-_REPORT = 0.1  # seconds between two reports of an owner
 
 
 class Flights:
@@ -120,13 +119,10 @@ class Flight:
         self._flights = flights
         self._path = path
         self._descriptor = descriptor
-        self._reported = 0.0
 
     def report(self, number: int) -> None:
         """Tells those who wait how far it is; cheap enough to be called for every piece."""
-        now = time.monotonic()
-        if now - self._reported >= _REPORT and self._descriptor >= 0:
-            self._reported = now
+        if self._descriptor >= 0:
             self._flights._report(self._path, self._descriptor, number)
 
     def end(self) -> None:

@@ -144,11 +144,13 @@ class References:
             connection.execute("DELETE FROM leftovers WHERE id = ?", (number,))
 
     def finish_writable(self, number: int) -> None:
-        """The directory of a writable layer whose row is gone; the caller owns its flight."""
+        """The directory of a number in `abandoned`, if it is there; the caller owns its flight."""
         with self._database.reading() as connection:
             abandoned = connection.execute("SELECT 1 FROM abandoned WHERE id = ?", (number,)).fetchone()
-        if abandoned:
+            kept = connection.execute("SELECT 1 FROM writables WHERE id = ?", (number,)).fetchone()
+        if abandoned and not kept:
             notes.remove(self._layout.writable(number), notes.WRITABLE, self._changes)
+        if abandoned:
             with self._database.writing() as connection:
                 connection.execute("DELETE FROM abandoned WHERE id = ?", (number,))
 

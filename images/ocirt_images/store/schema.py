@@ -10,8 +10,8 @@ answers, and can't be wrong by one after a kill: rows that an owner holds go wit
     leases      a pin                     lease_layers   lease → layer, also one that is yet to come
 
     removals    blobs whose row is gone, and whose file goes next
-    abandoned   writable layers whose row is gone, and whose directory goes next
     leftovers   layer directories that are being made (no row in `layers` yet) or removed (no row any more)
+    abandoned   directories of writable layers, the same
 
 A target is not checked to exist where it may come later: an index names manifests of other platforms, which nobody fetches; a
 writable layer outlives a layer below it that was damaged, and is whole again when that layer is.
@@ -56,13 +56,13 @@ CREATE TABLE layers (
 );
 CREATE INDEX layers_parent ON layers (parent);
 CREATE TABLE writables (
-    id INTEGER PRIMARY KEY AUTOINCREMENT,
+    id INTEGER PRIMARY KEY,
     key TEXT NOT NULL UNIQUE,
     chain_id TEXT,
     created REAL NOT NULL
 );
 CREATE INDEX writables_layer ON writables (chain_id);
-CREATE TABLE abandoned (id INTEGER PRIMARY KEY);
+CREATE TABLE abandoned (id INTEGER PRIMARY KEY AUTOINCREMENT);
 
 CREATE TABLE images (
     name TEXT NOT NULL PRIMARY KEY,

@@ -1,12 +1,12 @@
 """Writable layers of containers: a directory each, on top of a committed layer that it holds.
 
-The row of a new one and its directories come in one transaction: what a kill leaves is a directory without a row, which the
-next one with this number takes away. The row of an old one goes first, with a row in `abandoned` in the same transaction; then
-its directory.
+The order for a new one: a number of its own, with a row in `abandoned`; its directory; the row in `writables` and the end of
+the one in `abandoned`, in one transaction. For an old one: the other way round.
 """
 
 from __future__ import annotations
 
+import sqlite3
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +21,13 @@ from ocirt_images.store.layout import Layout
 from ocirt_images.store.references import Freed, References
 
 _COLUMNS = "id, key, chain_id, created"
+# The next number that no writable layer has or had. A database that was rebuilt knows the numbers of those that it has only.
+_NUMBER = """
+    INSERT INTO abandoned (id) SELECT 1 + max(
+        (SELECT coalesce(max(seq), 0) FROM sqlite_sequence WHERE name = 'abandoned'),
+        (SELECT coalesce(max(id), 0) FROM writables)
+    )
+    """
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,22 +54,34 @@ class Writables:
         self._flights = flights
         self._references = references
 
-    def create(self, key: str, chain_id: Digest | None) -> WritableRecord:
+    def create(self, key: str, chain_id: Digest | None, *, durable: bool = True) -> WritableRecord:
         """A new one, empty, on this layer (None: on nothing). key: who it is for.
 
+        durable: it is on disk for good when this returns; a container that does not outlive the boot can do without.
         Raises Error("exists") if there is one for `key`, Error("not-found") if there is no such layer.
         """
-        with self._database.writing() as connection:
-            if connection.execute("SELECT 1 FROM writables WHERE key = ?", (key,)).fetchone():
-                raise Error("exists", "it has a writable layer already", subject=key)
-            if chain_id and not connection.execute("SELECT 1 FROM layers WHERE chain_id = ?", (chain_id,)).fetchone():
-                raise Error("not-found", "a layer that is not unpacked", subject=chain_id, hint="pull the image that has it")
-            created = time.time()
-            values = (key, chain_id, created)
-            number = connection.execute("INSERT INTO writables (key, chain_id, created) VALUES (?, ?, ?)", values).lastrowid
-            assert number is not None
-            self._make(number, note(key, chain_id, created))
-        return self._record((number, key, chain_id, created))
+        self._check(key, chain_id)
+        with self._database.writing(durable=False) as connection:
+            number = connection.execute(_NUMBER).lastrowid
+        assert number is not None
+        record = self._record((number, key, chain_id, time.time()))
+        flight = self._flights.take(self._layout.writable_lock(number))
+        try:
+            self._make(record, self._changes if durable else Changes(sync=False))
+            with self._database.writing(durable=durable) as connection:
+                values = (number, key, chain_id, record.created)
+                connection.execute(f"INSERT INTO writables ({_COLUMNS}) VALUES (?, ?, ?, ?)", values)
+                connection.execute("DELETE FROM abandoned WHERE id = ?", (number,))
+                if chain_id and not connection.execute("SELECT 1 FROM layers WHERE chain_id = ?", (chain_id,)).fetchone():
+                    raise _no_layer(chain_id)
+        except BaseException as err:
+            self._references.finish_writable(number)
+            if isinstance(err, sqlite3.IntegrityError):
+                raise _exists(key) from None
+            raise
+        finally:
+            flight.end()
+        return record
 
     def get(self, key: str) -> WritableRecord | None:
         """The one for `key`."""
@@ -93,14 +112,23 @@ class Writables:
             flight.end()
         return self._references.free([], [record.chain_id] if record.chain_id else [])
 
-    def _make(self, number: int, note: dict[str, object]) -> None:
-        directory = self._layout.writable(number)
-        notes.remove(directory, notes.WRITABLE, self._changes)
-        self._changes.mkdir(directory)
-        self._changes.mkdir(directory / "fs", mode=0o755)
-        self._changes.mkdir(directory / "work")
-        notes.write(directory / notes.WRITABLE, note, self._changes)
-        self._changes.fsync_directory(self._layout.writables)
+    def _check(self, key: str, chain_id: Digest | None) -> None:
+        """The answer for most mistakes, before anything is made."""
+        if self.get(key) is not None:
+            raise _exists(key)
+        with self._database.reading() as connection:
+            if chain_id and not connection.execute("SELECT 1 FROM layers WHERE chain_id = ?", (chain_id,)).fetchone():
+                raise _no_layer(chain_id)
+
+    def _make(self, record: WritableRecord, changes: Changes) -> None:
+        directory = record.path.parent
+        # A power cut may have taken the row that had this number, and left its directory.
+        notes.remove(directory, notes.WRITABLE, changes)
+        changes.mkdir(directory)
+        changes.mkdir(record.path, mode=0o755)
+        changes.mkdir(record.work)
+        notes.write(directory / notes.WRITABLE, note(record.key, record.chain_id, record.created), changes)
+        changes.fsync_directory(self._layout.writables)
 
     def _record(self, row: tuple[int, str, str | None, float]) -> WritableRecord:
         number, key, chain_id, created = row
@@ -118,3 +146,11 @@ class Writables:
 def note(key: str, chain_id: str | None, created: float) -> dict[str, object]:
     """What stands in a writable layer's note."""
     return {"key": key, "chainId": chain_id, "created": created}
+
+
+def _exists(key: str) -> Error:
+    return Error("exists", "it has a writable layer already", subject=key)
+
+
+def _no_layer(chain_id: Digest) -> Error:
+    return Error("not-found", "a layer that is not unpacked", subject=chain_id, hint="pull the image that has it")

@@ -68,7 +68,7 @@ class Check:
     """One run over a store.
 
     repair: whether damages are repaired; then nobody else uses the store. Else others do, and what looks wrong because somebody
-    works on it at this moment is none: see `confirmed` and `settled`.
+    works on it at this moment is none: see `confirmed`.
     gone: content that is not there or not right. unindexed: content without a row.
     """
 
@@ -112,11 +112,6 @@ class Check:
         """A transaction without foreign keys: in a damaged store they are broken already. A later check sees to them."""
         with self.store.database.writing(foreign_keys=False) as connection:
             yield connection
-
-    def settled(self) -> None:
-        """Waits for the transaction that somebody else is in."""
-        with self.store.database.writing(durable=False):
-            pass
 
     @contextmanager
     def owned(self, lock: Path) -> Iterator[Owner]:

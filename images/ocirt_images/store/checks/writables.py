@@ -22,7 +22,6 @@ def check(check: Check) -> None:
     """Rows, directories and notes of writable layers."""
     layout = check.store.layout
     names = sorted(os.listdir(layout.writables))
-    check.settled()  # a row and its directory come in one transaction
     rows, abandoned = check.tables("SELECT id, key, chain_id, created FROM writables ORDER BY id", "SELECT id FROM abandoned")
     keys = set()
     numbers = {identifier for (identifier,) in abandoned}

@@ -14,7 +14,7 @@ import zstandard
 from ocirt_images.archive.load import Loaded, Wish, load
 from ocirt_images.events import Event
 from ocirt_images.store import Store
-from tests.support.archives import Files, directory, tar
+from tests.support.layouts import Files, directory, tar
 
 Load = Callable[..., list[Loaded]]
 

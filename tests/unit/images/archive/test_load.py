@@ -17,7 +17,7 @@ from ocirt_images.errors import Error
 from ocirt_images.events import Done, Event, LayerDone, LayerKnown, Resolved
 from ocirt_images.platforms import Platform
 from ocirt_images.store import Store
-from tests.support.archives import DockerArchive, Files, Link, blob, described, image, index, layer, layout, named, tar
+from tests.support.layouts import DockerArchive, Files, Link, blob, described, image, index, layer, layout, named, tar
 from tests.unit.images.archive.conftest import Load, by_pipe
 
 AMD = Wish(platform=Platform.named("linux/amd64"))

@@ -17,7 +17,7 @@ from ocirt_images.errors import Error
 from ocirt_images.platforms import Platform
 from ocirt_images.reference import Reference
 from ocirt_images.store import Store
-from tests.support.archives import Files, blob, described, directory, image, index, layer, layout, named
+from tests.support.layouts import Files, blob, described, directory, image, index, layer, layout, named
 from tests.unit.images.archive.conftest import Load
 
 AMD, ARM = Platform.named("amd64"), Platform.named("arm64")

@@ -8,7 +8,7 @@ import pytest
 
 from ocirt.cli import options
 from ocirt.cli.main import command
-from tests.support.archives import Files, tar
+from tests.support.layouts import Files, tar
 
 
 class Cli:

@@ -11,7 +11,7 @@ import pytest
 
 from ocirt_images.digest import Digest
 from ocirt_images.store import Store
-from tests.support.archives import DockerArchive, Image, directory, image, layer, layout, named, tar
+from tests.support.layouts import DockerArchive, Image, directory, image, layer, layout, named, tar
 from tests.unit.images.cli.conftest import Cli
 
 ONE = image(layer("a", "one"), layer("b", "two"), Cmd=["sh"], Labels={"team": "a"})

@@ -11,8 +11,8 @@ from ocirt_images.digest import Digest
 from ocirt_images.errors import Error
 from ocirt_images.store import Store, fsck
 from ocirt_images.store.checks import KINDS
-from tests.unit.images.store.damages import DAMAGES, DATABASES, KEY, ONE, TWO, Planted
-from tests.unit.images.store.samples import Sample, descriptor, pull, tree
+from tests.support.store.damages import DAMAGES, DATABASES, KEY, ONE, TWO, Planted
+from tests.support.store.samples import Sample, descriptor, pull, tree
 
 
 @pytest.fixture

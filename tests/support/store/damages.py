@@ -12,7 +12,7 @@ from pathlib import Path
 from ocirt_images.digest import Digest
 from ocirt_images.store import Store, notes
 from ocirt_images.store.layout import Layout
-from tests.unit.images.store.samples import pull, sample
+from tests.support.store.samples import pull, sample
 
 ONE = sample("registry.example/one:1", ("a", "b", "c"))
 TWO = sample("registry.example/two:1", ("a", "d"))
