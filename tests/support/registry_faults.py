@@ -25,6 +25,15 @@ def hang_up(*, reset: bool = False) -> Fault:
     return fault
 
 
+def cut_head(at: int) -> Fault:
+    """The connection ends after `at` bytes of status and headers."""
+
+    def fault(reply: Reply, _: Seen) -> None:
+        reply.head_cut = at
+
+    return fault
+
+
 def status(code: int, name: str = "UNKNOWN", message: str = "", **headers: str) -> Fault:
     """Another answer. Underscores in the names of headers stand for dashes."""
 
@@ -86,11 +95,29 @@ def slow(step: int, pause: float) -> Fault:
     return fault
 
 
+def slow_head(pause: float) -> Fault:
+    """The same with status and headers, a byte at a time."""
+
+    def fault(reply: Reply, _: Seen) -> None:
+        reply.head_pause = pause
+
+    return fault
+
+
 def held(until: threading.Event) -> Fault:
     """The body waits for an event."""
 
     def fault(reply: Reply, _: Seen) -> None:
         reply.hold = until
+
+    return fault
+
+
+def unanswered(until: threading.Event) -> Fault:
+    """Nothing at all until an event."""
+
+    def fault(_reply: Reply, _: Seen) -> None:
+        until.wait(60)
 
     return fault
 

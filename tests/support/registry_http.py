@@ -48,7 +48,8 @@ class Reply:
     """An answer before it is sent; faults change it.
 
     span: the part of `body` that is sent; length: a Content-Length instead of the true one; cut: end the connection after so
-    many bytes of the body; reset: end it by RST; step, pause: send so many bytes at a time, with a pause; hold: wait for this
+    many bytes of the body; reset: end it by RST; step, pause: send so many bytes at a time, with a pause; head_pause: the
+    same for the head, byte by byte; head_cut: end the connection after so many bytes of it; hold: wait for this
     before the body; stuck: after so many bytes wait for an event, then end; silent: not even a status is sent
     """
 
@@ -63,6 +64,8 @@ class Reply:
     silent: bool = False
     step: int = _CHUNK
     pause: float = 0
+    head_pause: float = 0
+    head_cut: int | None = None
     hold: threading.Event | None = None
     stuck: tuple[int, threading.Event] | None = None
     more: list[tuple[str, str]] = field(default_factory=list)  # headers that come several times
@@ -185,10 +188,18 @@ class _Handler(BaseHTTPRequestHandler):
             lines.append("Transfer-Encoding: chunked")
         elif reply.status not in (204, 304):
             lines.append(f"Content-Length: {stop - start if reply.length is None else reply.length}")
-        self.wfile.write(("\r\n".join(lines) + "\r\n\r\n").encode("latin-1"))
+        data = ("\r\n".join(lines) + "\r\n\r\n").encode("latin-1")
+        step = 1 if reply.head_pause else len(data)
+        if reply.head_cut is not None:
+            self.wfile.write(data[: reply.head_cut])
+            self._end(reply)
+            return
+        for at in range(0, len(data), step):
+            self.wfile.write(data[at : at + step])
+            time.sleep(reply.head_pause)
         if reply.hold is not None:
             reply.hold.wait(60)
-        if not head:
+        if not head and reply.status not in (204, 304):
             self._send_body(reply)
         if reply.stuck is not None:
             reply.stuck[1].wait(60)

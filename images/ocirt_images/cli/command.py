@@ -60,11 +60,11 @@ class Command:
         """The texts of a flag that may be given many times."""
         return list(self._given.get(name))
 
-    def store(self) -> Store:
+    def store(self, *, sync: bool = True) -> Store:
         """The store, opened, as a context manager. It is made if it is not there."""
         from ocirt_images.store import Store  # noqa: PLC0415  (loads sqlite3, which login has no need of)
 
-        return Store.open(self.root)
+        return Store.open(self.root, sync=sync)
 
     def for_each(self, items: Iterable[_T], do: Callable[[_T], None]) -> None:
         """Do something with each, also if it fails with one before. Raises the last Error; others are said before it."""

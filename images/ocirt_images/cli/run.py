@@ -15,16 +15,17 @@ if TYPE_CHECKING:
 
 
 def is_here(given: Given) -> bool:
-    """Whether the store has the image. Raises Error for a name that says nothing, or too much."""
+    """Whether the store has the image, unpacked. Raises Error for a name that says nothing, or too much."""
+    from ocirt_images.pull.unpack import is_unpacked  # noqa: PLC0415  (loads the store)
+
     command = Command(given)
     with command.store() as store:
         try:
-            store.images.find(command.text("image"))
+            return is_unpacked(store, store.images.find(command.text("image")))
         except Error as err:
             if err.code != "not-found":
                 raise
             return False
-    return True
 
 
 def prepare(given: Given, args: list[str], container: str, state_root: str) -> Prepared:

@@ -10,28 +10,26 @@ lower layers, of which it commits the lowest first.
 
 from __future__ import annotations
 
-import os
 from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
 from ocirt_images import events, platforms
-from ocirt_images.apply.worker import Workers
 from ocirt_images.cancel import Cancel
 from ocirt_images.config import ImageConfig
 from ocirt_images.digest import Digest, chain_ids
 from ocirt_images.manifest import Manifest, read
-from ocirt_images.pull.commits import Commits
 from ocirt_images.pull.download import Downloads
-from ocirt_images.pull.layer import Fetch, Layer
-from ocirt_images.pull.manifests import Chosen, choose
+from ocirt_images.pull.manifests import choose
+from ocirt_images.pull.unpack import stack_of, unpack, unpack_all
 
 if TYPE_CHECKING:
+    from ocirt_images.apply.worker import Workers
     from ocirt_images.platforms import Platform
     from ocirt_images.reference import Reference
     from ocirt_images.registry.client import Registry
     from ocirt_images.store import ImageRecord, Store
 
-__all__ = ("CONNECTIONS", "pull")
+__all__ = ("CONNECTIONS", "pull", "unpack")
 
 CONNECTIONS = 3  # at once to one registry, as containerd and the CRI have it
 
@@ -68,15 +66,8 @@ def pull(
         lease.pin([resolved.descriptor.digest])
         chosen = choose(store, downloads, resolved, platform, lease)
         on_event(events.Resolved(str(reference), resolved.descriptor.digest, str(chosen.config.platform), resolved.host))
-        layers = _layers(chosen)
-        lease.pin([layer.blob.digest for layer in layers], [layer.chain_id for layer in layers])
-        for layer in layers:
-            on_event(events.LayerKnown(layer.blob.digest, layer.blob.size))
-        if layers:
-            if workers is None:
-                workers = stack.enter_context(Workers(min(len(layers), (os.cpu_count() or 1) + 1)))
-            fetch = Fetch(store, downloads, workers, lease, on_event, str(reference))
-            Commits(store, fetch, layers, connections + 1).run()
+        layers = stack_of(chosen.manifest, chosen.config)
+        unpack_all(store, downloads, layers, lease, on_event, str(reference), cancel, workers)
         record = store.images.put(
             str(reference),
             resolved.descriptor,
@@ -88,17 +79,6 @@ def pull(
         )
     on_event(events.Done(record.name, record.target.digest, record.config))
     return record
-
-
-def _layers(chosen: Chosen) -> list[Layer]:
-    """The layers of an image, from the lowest up. The same blob may stand there more than once."""
-    parents: list[Digest | None] = [None, *chain_ids(list(chosen.config.diff_ids))]
-    return [
-        Layer(number=number, blob=blob, diff_id=diff_id, chain_id=chain_id, parent=parent)
-        for number, (blob, diff_id, chain_id, parent) in enumerate(
-            zip(chosen.manifest.layers, chosen.config.diff_ids, chain_ids(list(chosen.config.diff_ids)), parents, strict=False)
-        )
-    ]
 
 
 def _held(store: Store, digest: Digest) -> bytes | None:

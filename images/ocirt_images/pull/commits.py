@@ -36,7 +36,7 @@ class Commits:
                     del waiting[: len(ready)]
                     self._commit(ready)
             except BaseException:
-                self.fetch.downloads.cancel.set()
+                self.fetch.cancel.set()
                 self._drop(waiting)
                 raise
 

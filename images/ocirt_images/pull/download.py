@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from ocirt_images.cancel import Cancel
     from ocirt_images.descriptor import Descriptor
     from ocirt_images.reference import Reference
-    from ocirt_images.registry import Registry
+    from ocirt_images.registry.client import Registry
     from ocirt_images.store import Ingest
 
 RANGE = 16 << 20  # bytes asked for at once; a blob that misses less than two of these comes in one piece

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
     from ocirt_images.apply.job import Applied
     from ocirt_images.apply.worker import Workers
+    from ocirt_images.cancel import Cancel
     from ocirt_images.descriptor import Descriptor
     from ocirt_images.digest import Digest
     from ocirt_images.pull.download import Downloads
@@ -48,14 +49,23 @@ class Fetch:
     """Brings layers, each in a thread that calls `run`."""
 
     def __init__(
-        self, store: Store, downloads: Downloads, workers: Workers, lease: Lease, on_event: events.OnEvent, subject: str
+        self,
+        store: Store,
+        downloads: Downloads | None,
+        workers: Workers,
+        lease: Lease,
+        on_event: events.OnEvent,
+        subject: str,
+        cancel: Cancel,
     ) -> None:
+        """downloads: None where all bytes have to be in the store already. subject: the image's name."""
         self.store = store
         self.downloads = downloads
         self.workers = workers
         self.lease = lease
         self.on_event = on_event
         self.subject = subject
+        self.cancel = cancel
 
     def name(self, layer: Layer) -> str:
         """How errors call a layer."""
@@ -155,6 +165,10 @@ class Fetch:
             self.on_event(events.LayerProgress(digest, ingest.received))
 
         moved()
+        if self.downloads is None:
+            raise Error(
+                "not-found", "its bytes are not in the store", subject=f"{self.subject}: layer {digest.short}", hint="pull it"
+            )
         hosts = self.downloads.fill(blob, ingest, moved, avoid)
         try:
             ingest.commit()
@@ -165,7 +179,7 @@ class Fetch:
 
     def _waiting(self, digest: Digest) -> Callable[[int], None]:
         def waiting(moved: int) -> None:
-            self.downloads.cancel.check()
+            self.cancel.check()
             self.on_event(events.LayerWaiting(digest, moved))
 
         return waiting

@@ -8,6 +8,7 @@ from __future__ import annotations
 import socket
 import ssl
 import threading
+import time
 import weakref
 from typing import TYPE_CHECKING
 
@@ -15,7 +16,7 @@ import urllib3
 from urllib3 import exceptions
 
 from ocirt_images.errors import Error
-from ocirt_images.registry import proxies
+from ocirt_images.registry import connections, proxies
 from ocirt_images.registry.messages import Answer, Headers, Request, place
 
 if TYPE_CHECKING:
@@ -53,10 +54,15 @@ class Stream:
             raise failure(err, self._url, self._stall) from err
 
     def read(self, limit: int) -> bytes:
-        """All of it. Raises Failure if that is more than `limit` bytes."""
+        """All of it. Raises Failure if that is more than `limit` bytes, or takes longer than a stall may."""
         found = bytearray()
+        end = time.monotonic() + self._stall
         while data := self.read1(64 << 10):
             found += data
+            if time.monotonic() > end:
+                self.close()
+                what = f"{place(self._url)} sent {len(found)} bytes in {self._stall:g} seconds"
+                raise Failure(Error("unavailable", what), again=True)
             if len(found) > limit:
                 self.close()
                 what = f"{place(self._url)} sends more than {limit} bytes where a small document was expected"
@@ -73,26 +79,6 @@ class Stream:
         self._response.close()
         self._response.release_conn()
 
-    def interrupt(self) -> None:
-        """From another thread: make a read that waits return."""
-        try:
-            self._response.shutdown()
-        except (ValueError, RuntimeError, OSError):
-            pass  # it is at its end, or closed
-
-
-class _Unchecked(urllib3.connection.HTTPSConnection):
-    """A connection to a host whose certificate is not to be checked; urllib3 need not warn of that at each request."""
-
-    def connect(self) -> None:
-        """As above; `is_verified` only decides about the warning."""
-        super().connect()
-        self.is_verified = True
-
-
-class _UncheckedPool(urllib3.HTTPSConnectionPool):
-    ConnectionCls = _Unchecked
-
 
 class Transport:
     """Pools of connections by proxy and TLS settings. Thread-safe."""
@@ -102,7 +88,7 @@ class Transport:
         self._environ = environ
         self._lock = threading.Lock()
         self._pools: dict[tuple[str, Tls | None], urllib3.PoolManager] = {}
-        self._streams: weakref.WeakSet[Stream] = weakref.WeakSet()
+        self._live: weakref.WeakSet[connections.Connection] = weakref.WeakSet()
 
     def send(
         self, request: Request, tls: Tls, *, dial: float | None = None, whole: int | None = None
@@ -139,19 +125,26 @@ class Transport:
         stream = Stream(response, request.url, self._limits.stall)
         answer = Answer(status=response.status, url=request.url, headers=Headers(response.headers.items()))
         if 200 <= answer.status < 300 and whole is None and request.method != "HEAD":
-            with self._lock:
-                self._streams.add(stream)
             return answer, stream
-        answer.body = stream.read(whole) if 200 <= answer.status < 300 and whole is not None else self._beginning(stream)
+        if whole is None or not 200 <= answer.status < 300:
+            answer.body = self._beginning(stream)
+            return answer, None
+        answer.body = stream.read(whole)
+        sized = answer.status == 204 or request.method == "HEAD" or answer.headers.all("content-length")
+        if not answer.body and not sized:
+            # Where a connection ends within the head, http.client sees the end of the head.
+            raise Failure(
+                Error("unavailable", f"the connection to {place(request.url)} broke before the answer's end"), again=True
+            )
         return answer, None
 
     def close(self) -> None:
-        """Close all connections; reads that wait end."""
+        """Close all connections; what waits for one, in other threads, ends."""
         with self._lock:
-            streams, pools = list(self._streams), list(self._pools.values())
+            pools = list(self._pools.values())
             self._pools.clear()
-        for stream in streams:
-            stream.interrupt()
+        for connection in list(self._live):
+            connection.interrupt()
         for pool in pools:
             pool.clear()
 
@@ -170,8 +163,7 @@ class Transport:
                     )
                 else:
                     found = urllib3.PoolManager(maxsize=_CONNECTIONS, ssl_context=context)
-                if tls is not None and not tls.verify:
-                    found.pool_classes_by_scheme = {**found.pool_classes_by_scheme, "https": _UncheckedPool}
+                found.pool_classes_by_scheme = connections.pools(self._live, verified=tls is None or tls.verify)
                 self._pools[proxy, tls] = found
             return found
 
@@ -216,7 +208,7 @@ def failure(err: Exception, url: str, stall: float, *, proxy: str = "") -> Failu
     if isinstance(err, exceptions.ConnectTimeoutError):
         return Failure(Error("unavailable", f"{name} did not take the connection in time"), again=True)
     if isinstance(err, exceptions.ReadTimeoutError):
-        return Failure(Error("unavailable", f"{name} sent no byte for {stall:g} seconds"), again=True)
+        return Failure(Error("unavailable", f"{name} kept us waiting for {stall:g} seconds"), again=True)
     if isinstance(err, (exceptions.SSLError, ssl.SSLError)):
         return _tls_failure(err, name)
     if isinstance(err, (exceptions.LocationValueError, ValueError)):
@@ -238,7 +230,7 @@ def _tls_failure(err: Exception, name: str) -> Failure:
         return Failure(Error("unavailable", f"{name} does not speak TLS", hint=hint), again=False)
     # An end in the middle of a handshake may be a server that restarts; a refused certificate of ours is for ever.
     again = isinstance(inner, (ssl.SSLEOFError, ssl.SSLZeroReturnError))
-    hint = "it may want a client certificate: `client` in hosts.toml" if "ALERT" in reason.upper() else ""
+    hint = "it may want a client certificate: `client` in hosts.toml" if again or "ALERT" in reason.upper() else ""
     return Failure(Error("unavailable", f"no TLS connection to {name}", cause=reason, hint=hint), again=again)
 
 

@@ -38,6 +38,7 @@ MENDED = [
     (faults.too_many("nonsense"), 2),
     (faults.hang_up(), 2),
     (faults.hang_up(reset=True), 2),
+    (faults.cut_head(40), 2),
     (faults.cut(0), 2),
     (faults.cut(100), 2),
     (faults.cut(100, reset=True), 2),

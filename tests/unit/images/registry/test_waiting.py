@@ -52,9 +52,9 @@ def test_a_stall_ends(
 ) -> None:
     client = make_client(limits=Limits(stall=0.2, attempts=2, backoff=0.001))
     registry.plant(faults.stuck(at, event), times=None)
-    refused("unavailable", "sent no byte for 0.2 seconds", lambda: drain(client.blob(ref(registry), layer(image))))
+    refused("unavailable", "kept us waiting for 0.2 seconds", lambda: drain(client.blob(ref(registry), layer(image))))
     registry.plant(faults.stuck(at, event), path="/manifests/", times=None)
-    refused("unavailable", "sent no byte for 0.2 seconds", lambda: client.resolve(ref(registry)))
+    refused("unavailable", "kept us waiting for 0.2 seconds", lambda: client.resolve(ref(registry)))
 
 
 def test_a_slow_loris_is_no_progress(registry: LocalRegistry, make_client: MakeClient, image: images.Image) -> None:
@@ -62,6 +62,20 @@ def test_a_slow_loris_is_no_progress(registry: LocalRegistry, make_client: MakeC
     client = make_client(limits=Limits(stall=0.3, slowest=10_000, attempts=2, backoff=0.001))
     registry.plant(faults.slow(1, 0.02), times=None)
     refused("unavailable", " bytes in 0 seconds", lambda: drain(client.blob(ref(registry), layer(image))))
+
+
+def test_a_slow_head_is_no_progress(registry: LocalRegistry, make_client: MakeClient) -> None:
+    client = make_client(limits=Limits(stall=0.3, attempts=2, backoff=0.001))
+    registry.plant(faults.slow_head(0.02), path="/manifests/", times=None)
+    refused("unavailable", "kept us waiting for 0.3 seconds", lambda: client.resolve(ref(registry)))
+    assert registry.asked("GET") == 2
+
+
+def test_a_slow_manifest_is_no_progress(registry: LocalRegistry, make_client: MakeClient) -> None:
+    client = make_client(limits=Limits(stall=0.3, attempts=2, backoff=0.001))
+    registry.plant(faults.slow(1, 0.02), path="/manifests/", times=None)
+    refused("unavailable", " bytes in 0.3 seconds", lambda: client.resolve(ref(registry)))
+    assert registry.asked("GET") == 2
 
 
 def test_a_slow_reader_is_no_stall(registry: LocalRegistry, make_client: MakeClient, image: images.Image) -> None:
@@ -84,6 +98,16 @@ def test_close_ends_what_waits(
     refused("cancelled", "closed by us", lambda: body.read(10))
     timer.join()
     refused("cancelled", "closed by us", lambda: client.resolve(ref(registry)))
+
+
+def test_close_ends_a_request(registry: LocalRegistry, make_client: MakeClient, event: threading.Event) -> None:
+    """One whose answer has not begun."""
+    client = make_client()
+    registry.plant(faults.unanswered(event), path="/manifests/")
+    timer = threading.Timer(0.05, client.close)
+    timer.start()
+    refused("cancelled", "closed by us", lambda: client.resolve(ref(registry)))
+    timer.join()
 
 
 def test_close_ends_a_pause(registry: LocalRegistry, make_client: MakeClient) -> None:
