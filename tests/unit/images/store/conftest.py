@@ -19,3 +19,10 @@ def root(tmp_path: Path) -> Path:
 def store(root: Path) -> Iterator[Store]:
     with Store.open(root, sync=False) as found:
         yield found
+
+
+@pytest.fixture(scope="module")
+def store_once(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Store]:
+    """One for all examples of a property."""
+    with Store.open(tmp_path_factory.mktemp("shared") / "store", sync=False) as found:
+        yield found
