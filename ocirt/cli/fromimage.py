@@ -39,7 +39,8 @@ def run(options: Options, args: list[str]) -> int:
     if not options.given("tty"):
         # As for `ocirt bundle`: what an image runs by itself is often a shell.
         options.set("tty", not command and not options.get("detach") and posix.isatty(0) and posix.isatty(1))
-    if not elsewhere.call("images", "run", "is_here", options) and (status := _pull(options, image)):
+    state = elsewhere.call("images", "run", "state", options)
+    if state != "unpacked" and (status := _bring(options, image, loaded=state == "loaded")):
         return status
     container_id = options.get("name") or made_up_id(_short(image))
     state_root = options.root  # before this process becomes another user
@@ -65,15 +66,23 @@ def _remove(options: Options, prepared: Any) -> None:
         log.write(options, "warning", f"{prepared.bundle} is left: {log.describe(err)}; ocirt prune removes it")
 
 
-def _pull(options: Options, image: str) -> int:
-    """Have a child pull it: that takes threads, and this process has to stay without. Its exit status."""
+def _bring(options: Options, image: str, *, loaded: bool) -> int:
+    """Have a child pull or unpack it: that takes threads, and this process has to stay without. Its exit status."""
     child = posix.fork()
     if not child:
         status = 1
         try:
             posix.dup2(2, 1)  # standard output is the container's alone
-            options.set_verb("pull", elsewhere.tables("images").VERBS["pull"][2], {})
-            status = elsewhere.run(options, [image])
+            if loaded:
+                elsewhere.call("images", "run", "unpack_here", options)
+                status = 0
+            else:
+                options.set_verb("pull", elsewhere.tables("images").VERBS["pull"][2], {})
+                status = elsewhere.run(options, [image])
+        except Exception as err:  # noqa: BLE001  (whatever it is, one line goes out)
+            from ocirt.cli import log  # noqa: PLC0415
+
+            log.failure(options, err)
         finally:
             posix._exit(status)
     return posix.waitstatus_to_exitcode(posix.waitpid(child, 0)[1])

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from ocirt_images.bundle.write import Image, write_copy, write_mounted
 from ocirt_images.cli.run import read_options
 from ocirt_images.errors import Error
+from ocirt_images.pull import unpack
 from ocirt_images.snapshots import Snapshots
 from ocirt_images.snapshots.namespace import enter_user, is_host_root, own_mappings
 
@@ -27,6 +28,8 @@ def run(command: Command, args: list[str]) -> int:
     if os.geteuid() != 0 and command.flag("mount"):
         what = "--mount: a mount of a user's is seen by nobody else"
         raise Error("unsupported", what, hint="leave it out: the bundle gets a copy")
+    with command.store() as store:  # before this process is another user: it takes threads
+        unpack(store, store.images.find(name))
     if os.geteuid() != 0:
         mappings = own_mappings()
         options = options.with_privileges(mappings, unprivileged=True)

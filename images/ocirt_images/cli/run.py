@@ -14,18 +14,32 @@ if TYPE_CHECKING:
     from ocirt_images.cli.command import Given
 
 
-def is_here(given: Given) -> bool:
-    """Whether the store has the image, unpacked. Raises Error for a name that says nothing, or too much."""
+def state(given: Given) -> str:
+    """`unpacked`, `loaded` if it is in the store and has to be unpacked, `` if it is not there.
+
+    Raises Error for a name that says nothing, or too much.
+    """
     from ocirt_images.pull.unpack import is_unpacked  # noqa: PLC0415  (loads the store)
 
     command = Command(given)
     with command.store() as store:
         try:
-            return is_unpacked(store, store.images.find(command.text("image")))
+            record = store.images.find(command.text("image"))
         except Error as err:
             if err.code != "not-found":
                 raise
-            return False
+            return ""
+        return "unpacked" if is_unpacked(store, record) else "loaded"
+
+
+def unpack_here(given: Given) -> None:
+    """Unpack an image that is in the store. Raises Error, OSError."""
+    from ocirt_images.cli import progress  # noqa: PLC0415
+    from ocirt_images.pull import unpack  # noqa: PLC0415
+
+    command = Command(given)
+    with command.store() as store, progress.choose(quiet=False, as_json=False) as shown:
+        unpack(store, store.images.find(command.text("image")), shown)
 
 
 def prepare(given: Given, args: list[str], container: str, state_root: str) -> Prepared:

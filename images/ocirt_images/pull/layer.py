@@ -136,6 +136,9 @@ class Fetch:
                 diff_id=layer.diff_id,
                 name=self.name(layer),
                 growing=growing,
+                # A user's files are all the user's own, and device nodes are not for users to make.
+                squash=os.geteuid() != 0,
+                devices=os.geteuid() == 0,
             )
             applied = self.workers.apply(job)
             try:

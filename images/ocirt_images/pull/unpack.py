@@ -23,6 +23,11 @@ if TYPE_CHECKING:
 AT_ONCE = 4  # layers that are fetched or wait for a worker
 
 
+def is_unpacked(store: Store, record: ImageRecord) -> bool:
+    """Whether all trees of an image are there. Raises as `unpack` does for what is no image."""
+    return _missing(store, record) is None
+
+
 def unpack(
     store: Store, record: ImageRecord, on_event: events.OnEvent = events.ignore, cancel: Cancel | None = None
 ) -> ImageRecord:
