@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import time
 from dataclasses import dataclass
+from time import monotonic
 from typing import TYPE_CHECKING
 
 from ocirt_images.errors import Error
@@ -87,13 +87,13 @@ class Body:
     def _next(self, amount: int) -> bytes:
         if self._stream is None:
             raise Failure(Error("cancelled", "read after it was closed"), again=False)
-        began = time.monotonic()
+        began = monotonic()
         data = self._stream.read1(amount)
         self._session.check()
         if not data:
             what = f"{self.host} sent {self._at} of {self.stop} bytes and then no more"
             raise Failure(Error("unavailable", what), again=True)
-        self._watch(time.monotonic() - began, len(data))
+        self._watch(monotonic() - began, len(data))
         return data
 
     def _watch(self, seconds: float, count: int) -> None:

@@ -96,7 +96,10 @@ class Session:
         attempts: instead of the limits' (1: what must not be sent twice); what: is asked for, for errors
         Raises Error("unauthorized", "not-found", "unavailable", "invalid", "cancelled"), without a subject.
         """
-        fields = {"User-Agent": "ocirt", "Accept-Encoding": "identity", **dict(host.headers), **(headers or {})}
+        # A URL of another host (an upload's Location may be one) is none of this host's business.
+        ours = origin(url) == origin(host.base)
+        own = dict(host.headers) if ours else {}
+        fields = {"User-Agent": "ocirt", "Accept-Encoding": "identity", **own, **(headers or {})}
         request = Request(method=method, url=url, headers=fields, body=body, size=size)
         tried = NOBODY
 
@@ -105,8 +108,6 @@ class Session:
             tried = self._credentials.find(host.account)
             return tried
 
-        # A URL of another host (an upload's Location may be one) is none of this host's business.
-        ours = origin(url) == origin(host.base)
         flow = self._authority.flow(request, scopes, find if ours else _nobody)
         outgoing = next(flow)
         while True:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -157,6 +158,16 @@ def test_back_to_the_registry_goes_no_credential_either(
     other.plant(faults.redirect(f"{registry.url}/v2/team/app/manifests/1.3"), path="/manifests/latest")
     refused("unauthorized", "HTTP 401", lambda: client.resolve(ref(registry)))
     assert registry.seen[-1].authorization == ""
+
+
+def test_a_url_that_a_registry_hands_out_gets_no_credential(make_registry: MakeRegistry, make_client: MakeClient) -> None:
+    """The Location of an upload, say, at another host that asks for a password."""
+    registry, evil = make_registry(), make_registry(auth=Basic({"bob": "se:cret"}))
+    client = make_client(credentials=own(registry, BOB))
+    (found,) = Hosts().lookup(ref(registry))
+    host = replace(found, headers=(("x-secret", "s"),))
+    refused("unauthorized", f"{evil.address} refuses", lambda: client.session.request(host, "PUT", f"{evil.url}/v2/x"))
+    assert {(one.authorization, one.headers["x-secret"]) for one in evil.seen} == {("", None)}
 
 
 def test_a_token_goes_to_no_other_registry(make_registry: MakeRegistry, make_client: MakeClient) -> None:
