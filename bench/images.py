@@ -1,7 +1,8 @@
 """Pull and unpack images of real files, beside containerd and skopeo + umoci: `python bench/images.py --help`.
 
-One registry on loopback serves all. In each round all take their turn, each into an empty store, and who begins changes. What is
-synchronised to the disk is not the same everywhere, so it is stated, and measured both ways:
+One registry on loopback serves all. In each round all take their turn, each into an empty store on a file system that was made
+for it (files that were just removed make an ext4 slow), and who begins changes. What is synchronised to the disk is not the same
+everywhere, so it is stated, and measured both ways:
 
 - as they come: ocirt has everything on disk when it returns (fsync of blobs, syncfs of layers, then the row); containerd has
   synchronised the blobs, not the layers; skopeo and umoci nothing
@@ -21,7 +22,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import median
@@ -34,6 +35,7 @@ from bench.run import machine  # noqa: E402
 
 TARGETS = {"8 gzip layers": 0.5, "1 gzip layer": 0.6, "8 zstd layers": 0.6}
 MEMORY = 200.0  # MiB
+ALONE = "OCIRT_BENCH_ALONE"  # set once the mounts are nobody else's
 
 
 def arguments() -> argparse.Namespace:
@@ -49,15 +51,53 @@ def arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
+class Disk:
+    """A file system that is made anew for each pull, in the mount namespace that this program has entered."""
+
+    def __init__(self, work: Path, name: str, size: int = 16 << 30) -> None:
+        self.file = work / f"{name}.disk"
+        self.place = work / name
+        self.size = size
+        self.place.mkdir()
+
+    def fresh(self) -> None:
+        """An empty file system, with nothing of it waiting to be written."""
+        self.gone()
+        with self.file.open("wb") as file:
+            file.truncate(self.size)
+        quiet = ["mkfs.ext4", "-q", "-E", "lazy_itable_init=1,lazy_journal_init=1,nodiscard", str(self.file)]
+        subprocess.run(quiet, check=True)
+        subprocess.run(["mount", "-o", "loop,noinit_itable", str(self.file), str(self.place)], check=True)
+        subprocess.run(["sync", "-f", str(self.file)], check=True)
+
+    def gone(self) -> None:
+        """Remove it."""
+        if self.place.is_mount():
+            subprocess.run(["umount", str(self.place)], check=True)
+        self.file.unlink(missing_ok=True)
+
+
 @dataclass
 class Side:
     """One of those that are measured."""
 
     name: str
-    pull: Callable[[str], list[list[str]]]  # the commands that pull an image from scratch
-    clear: Callable[[], None]  # empty the store
+    disk: Disk
+    pull: Callable[[str], list[list[str]]]  # the commands that pull an image
+    start: Callable[[], None] = lambda: None
+    stop: Callable[[], None] = lambda: None
     taken: dict[str, list[float]] = field(default_factory=dict)
-    processor: dict[str, list[float]] = field(default_factory=dict)
+
+    def fresh(self) -> None:
+        """Begin with an empty store."""
+        self.stop()
+        self.disk.fresh()
+        self.start()
+
+    def gone(self) -> None:
+        """Leave nothing."""
+        self.stop()
+        self.disk.gone()
 
 
 class Memory(threading.Thread):
@@ -109,18 +149,10 @@ def run(commands: list[list[str]], *, at_rest: Path | None = None) -> float:
     return time.perf_counter() - begin
 
 
-def settle(place: Path) -> None:
-    """Nothing that was written before shall be waited for by who comes next."""
-    subprocess.run(["sync", "-f", str(place)], check=True)
-
-
-@contextmanager
-def containerd(programs: Path, work: Path) -> Iterator[Side]:
-    """A containerd with a store of its own."""
-    root = work / "containerd"
-    root.mkdir()
-    socket = root / "containerd.sock"
-    config = root / "config.toml"
+def containerd(programs: Path, work: Path) -> Side:
+    """A containerd, whose store and state are on its disk."""
+    disk = Disk(work, "containerd")
+    socket, config = work / "containerd.sock", work / "containerd.toml"
     disabled = [
         "io.containerd.grpc.v1.cri",
         "io.containerd.cri.v1.images",
@@ -128,63 +160,56 @@ def containerd(programs: Path, work: Path) -> Iterator[Side]:
         "io.containerd.nri.v1.nri",
     ]
     config.write_text(
-        f'version = 2\nroot = "{root}/root"\nstate = "{root}/state"\ndisabled_plugins = {json.dumps(disabled)}\n'
+        f'version = 2\nroot = "{disk.place}/root"\nstate = "{disk.place}/state"\ndisabled_plugins = {json.dumps(disabled)}\n'
         f'[grpc]\naddress = "{socket}"\n[ttrpc]\naddress = "{socket}.ttrpc"\n'
     )
     ctr = [str(programs / "ctr"), "--address", str(socket)]
-    with (root / "log").open("wb") as log:
-        daemon = subprocess.Popen([str(programs / "containerd"), "--config", str(config)], stdout=log, stderr=log)
-    try:
+    daemons: list[subprocess.Popen[bytes]] = []
+
+    def start() -> None:
+        with (work / "containerd.log").open("wb") as log:
+            daemons.append(subprocess.Popen([str(programs / "containerd"), "--config", str(config)], stdout=log, stderr=log))
         for _ in range(200):
             if subprocess.run([*ctr, "version"], capture_output=True, check=False).returncode == 0:
-                break
+                return
             time.sleep(0.05)
-        else:
-            sys.exit(f"containerd does not answer: {(root / 'log').read_text()[-1000:]}")
+        sys.exit(f"containerd does not answer: {(work / 'containerd.log').read_text()[-1000:]}")
 
-        def clear() -> None:
-            listed = subprocess.run([*ctr, "images", "ls", "-q"], capture_output=True, text=True, check=True).stdout.split()
-            if listed:
-                subprocess.run([*ctr, "images", "rm", "--sync", *listed], stdout=subprocess.DEVNULL, check=True)
+    def stop() -> None:
+        while daemons:
+            daemons[-1].terminate()
+            daemons.pop().wait()
 
-        yield Side("containerd", lambda name: [[*ctr, "images", "pull", "--plain-http", "--local", name]], clear)
-        clear()
-    finally:
-        daemon.terminate()
-        daemon.wait()
+    return Side("containerd", disk, lambda name: [[*ctr, "images", "pull", "--plain-http", "--local", name]], start, stop)
 
 
 def ours(command: str, work: Path, *flags: str) -> Side:
     """The command of this project."""
-    store = work / ("ocirt" + "".join(flags))
-    argv = [command, "pull", "--image-root", str(store), "--quiet", *flags]
-    return Side(" ".join(("ocirt", *flags)), lambda name: [[*argv, name]], lambda: shutil.rmtree(store, ignore_errors=True))
+    disk = Disk(work, "ocirt" + "".join(flags))
+    argv = [command, "--image-root", str(disk.place / "images"), "pull", "--quiet", *flags]
+    return Side(" ".join(("ocirt", *flags)), disk, lambda name: [[*argv, name]])
 
 
 def skopeo(work: Path) -> Side:
     """skopeo copies, umoci unpacks."""
-    layout, bundle = work / "skopeo", work / "umoci"
-
-    def clear() -> None:
-        for place in (layout, bundle):
-            shutil.rmtree(place, ignore_errors=True)
+    disk = Disk(work, "skopeo")
+    layout, bundle = disk.place / "layout", disk.place / "bundle"
 
     def pull(name: str) -> list[list[str]]:
         copy = ["skopeo", "copy", "-q", "--src-tls-verify=false", f"docker://{name}", f"oci:{layout}:latest"]
         return [copy, ["umoci", "raw", "unpack", "--image", f"{layout}:latest", str(bundle)]]
 
-    return Side("skopeo + umoci", pull, clear)
+    return Side("skopeo + umoci", disk, pull)
 
 
-def compare(sides: list[Side], shape: str, name: str, options: argparse.Namespace, work: Path, *, at_rest: bool) -> None:
+def compare(sides: list[Side], shape: str, name: str, rounds: int, *, at_rest: bool) -> None:
     """All rounds of one shape; the times go to the sides."""
-    for number in range(options.rounds):
+    for number in range(rounds):
         turn = number % len(sides)
         for side in sides[turn:] + sides[:turn]:
-            side.clear()
-            settle(work)
-            side.taken.setdefault(shape, []).append(run(side.pull(name), at_rest=work if at_rest else None))
-            side.clear()
+            side.fresh()
+            side.taken.setdefault(shape, []).append(run(side.pull(name), at_rest=side.disk.place if at_rest else None))
+            side.gone()
 
 
 def table(title: str, sides: list[Side], shapes: list[str]) -> None:
@@ -203,7 +228,7 @@ def table(title: str, sides: list[Side], shapes: list[str]) -> None:
 
 def peak(side: Side, name: str) -> Memory:
     """A pull with its memory watched."""
-    side.clear()
+    side.fresh()
     [command] = side.pull(name)
     process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
     memory = Memory(process.pid)
@@ -218,7 +243,7 @@ def peak(side: Side, name: str) -> Memory:
 
 def together(side: Side, name: str, count: int = 4) -> float:
     """Seconds until `count` pulls of one image at once, into one empty store, have all ended."""
-    side.clear()
+    side.fresh()
     [command] = side.pull(name)
     begin = time.perf_counter()
     pulls = [subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL) for _ in range(count)]
@@ -233,6 +258,8 @@ def main() -> int:
     options = arguments()
     if os.geteuid():
         sys.exit("bench/images.py needs root")
+    if os.environ.get(ALONE) != "1":
+        os.execvpe("unshare", ["unshare", "--mount", sys.executable, *sys.argv], {**os.environ, ALONE: "1"})
     shapes = [shape for shape in SHAPES if not options.only or shape in options.only.split(";")]
     programs = options.containerd
     if programs is None:
@@ -240,16 +267,21 @@ def main() -> int:
 
         programs = containerd2()
     work = Path(tempfile.mkdtemp(prefix="ocirt-bench-", dir=options.work))
+    base, we, fast, other = (
+        containerd(programs, work),
+        ours(options.ocirt, work),
+        ours(options.ocirt, work, "--no-sync"),
+        skopeo(work),
+    )
     try:
-        with registry(work) as host, containerd(programs, work) as base:
+        with registry(work) as host:
             images = {shape: make(options.cache, shape, options.size << 20) for shape in shapes}
             names = {shape: f"{host}/bench/{shape.replace(' ', '-')}:latest" for shape in shapes}
             for shape, made in images.items():
                 push(made, names[shape])
                 sizes = f"{sum(made.layers) / 2**20:.0f} MiB to pull"
                 print(f"{shape}: {made.files} files, {made.size / 2**20:.0f} MiB of layers, {sizes}")
-            print(f"{machine()}; {options.rounds} rounds; seconds (least, median), ratio of medians to containerd's")
-            we, fast, other = ours(options.ocirt, work), ours(options.ocirt, work, "--no-sync"), skopeo(work)
+            print(f"{machine()}; {options.rounds} rounds; seconds (least, median), ratio of medians to containerd's", flush=True)
             for title, sides, at_rest in (
                 ("As they come", [base, we, fast, other], False),
                 ("At rest: with syncfs after each", [base, we], True),
@@ -257,11 +289,9 @@ def main() -> int:
                 for side in sides:
                     side.taken.clear()
                 for shape in shapes:
-                    compare(sides, shape, names[shape], options, work, at_rest=at_rest)
+                    compare(sides, shape, names[shape], options.rounds, at_rest=at_rest)
                 table(title, sides, shapes)
             name = names[shapes[0]]
-            for side in (base, we):
-                side.clear()
             print(f"\n4 pulls of {shapes[0]} at once: containerd {together(base, name):.2f} s, ocirt {together(we, name):.2f} s")
             for shape in shapes:
                 memory = peak(we, names[shape])
@@ -269,15 +299,14 @@ def main() -> int:
                     f"memory, {shape}: {memory.peak:.0f} MiB in {memory.processes} processes at most (target < {MEMORY:.0f} MiB)"
                 )
             for side in (base, we):
-                side.clear()
+                side.fresh()
                 run(side.pull(name))
-            for side in (base, we):
-                times = sorted(run(side.pull(name)) for _ in range(10))
+                times = sorted(run(side.pull(name)) for _ in range(11))
                 print(f"all present: {side.name} {median(times) * 1000:.0f} ms")
-            for side in (base, we, fast, other):
-                side.clear()
     finally:
-        shutil.rmtree(work, ignore_errors=True)
+        for side in (base, we, fast, other):
+            side.gone()
+        shutil.rmtree(work)
     return 0
 
 
