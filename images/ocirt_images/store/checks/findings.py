@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from enum import Enum
 from pathlib import Path
 from sqlite3 import Connection
 from typing import TYPE_CHECKING, Any
 
 from ocirt_images.digest import Digest
+from ocirt_images.store.flights import locked
 
 if TYPE_CHECKING:
     from ocirt_images.store.store import Store
@@ -114,20 +113,22 @@ class Check:
             yield connection
 
     @contextmanager
-    def owned(self, lock: Path) -> Iterator[Owner]:
-        """Keeps others away from what a lock file stands for. A lock file that is there stays."""
+    def owned(self, lock: Path) -> Iterator[bool]:
+        """Keeps others away from what a lock file stands for; False: somebody is at work on it. A lock file that is there
+        stays.
+        """
         try:
             descriptor = os.open(lock, os.O_RDWR | os.O_CLOEXEC)
         except FileNotFoundError:
             flight = self.store.flights.try_take(lock)
             try:
-                yield Owner.BUSY if flight is None else Owner.NONE
+                yield flight is not None
             finally:
                 if flight is not None:
                     flight.end()
             return
         try:
-            yield _left(descriptor, lock)
+            yield locked(descriptor, lock)
         finally:
             os.close(descriptor)
 
@@ -135,22 +136,5 @@ class Check:
         """Whether something is wrong, looked at while nobody works on what this lock file stands for."""
         if self.repair:
             return bool(wrong())
-        with self.owned(lock) as owner:
-            return owner is not Owner.BUSY and bool(wrong())
-
-
-class Owner(Enum):
-    """Who works on something: nobody, somebody, or somebody who was killed."""
-
-    NONE = "none"
-    BUSY = "busy"
-    DEAD = "dead"
-
-
-def _left(descriptor: int, lock: Path) -> Owner:
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        there = os.stat(lock, follow_symlinks=False)
-    except (BlockingIOError, FileNotFoundError):
-        return Owner.BUSY  # or was so until just now
-    return Owner.DEAD if os.path.samestat(os.fstat(descriptor), there) else Owner.BUSY
+        with self.owned(lock) as owned:
+            return owned and bool(wrong())
