@@ -18,7 +18,11 @@ class Needs:
     links: list[tuple[bytes, bytes]] = field(default_factory=list)
     """(name, target) of hard links to what this layer does not have."""
     opaque: list[bytes] = field(default_factory=list)
-    """Directories that hide what the lower layers have in them. The mark is an attribute that a worker may not set."""
+    """Directories that hide what the lower layers have in them. The mark of root's mounts is an
+    attribute that a worker may not set."""
+
+    whiteouts: list[bytes] = field(default_factory=list)
+    """What hides something of the lower layers, if it does: overlayfs lists one that hides nothing."""
 
     def json(self) -> Json:
         """As JSON; bytes that are no UTF-8 are kept as surrogates."""
@@ -26,6 +30,7 @@ class Needs:
             "parents": [os.fsdecode(path) for path in self.parents],
             "links": [[os.fsdecode(name), os.fsdecode(target)] for name, target in self.links],
             "opaque": [os.fsdecode(path) for path in self.opaque],
+            "whiteouts": [os.fsdecode(path) for path in self.whiteouts],
         }
 
     @classmethod
@@ -35,4 +40,5 @@ class Needs:
             parents=[os.fsencode(path) for path in value["parents"]],
             links=[(os.fsencode(name), os.fsencode(target)) for name, target in value["links"]],
             opaque=[os.fsencode(path) for path in value["opaque"]],
+            whiteouts=[os.fsencode(path) for path in value["whiteouts"]],
         )
