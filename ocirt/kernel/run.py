@@ -51,7 +51,8 @@ class Run:
     """One plan on its way: its slots, and what the sides have in common.
 
     fds: descriptors by slot. pid: init, in the runtime's pid namespace. sync: this side's end of the socket between parent and
-    child, `peer` the other end's. prepare, commit: called by the steps of `state`. hook_state: makes what hooks read on stdin.
+    child, `peer` the other end's. prepare, commit, launch: called by the steps of `state` and `criu`. hook_state: makes what
+    hooks read on stdin.
     on_listener: takes the listener of init's filter from the socket, and returns what init says next.
     The other attributes belong to the steps module that sets them.
     """
@@ -86,6 +87,7 @@ class Run:
         self.before_exec: list[Callable[[], None]] = []
         self.prepare: Callable[[], None] = _nothing
         self.commit: Callable[[], None] = _nothing
+        self.launch: Callable[[], None] = _nothing
         self.on_console: Callable[[str, int], None] = _nobody
         self.on_listener: Callable[[int], bytes] | None = None
         self.hook_state: Callable[[str, int], bytes] = _no_state
