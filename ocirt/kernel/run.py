@@ -84,6 +84,7 @@ class Run:
         self.listener: Any = None  # the number through which init says which descriptor its filter's listener is
         self.strings: tuple[list[bytes], list[bytes]] = ([], [])  # arguments and environment of the program
         self.tail: list[tuple[int, str, tuple[Any, ...]]] = []  # queued: step, system call, its six words
+        self.offering: list[tuple[int, str, tuple[Any, ...]]] = []  # of the waiter's calls, those that offer the listener
         self.before_exec: list[Callable[[], None]] = []
         self.prepare: Callable[[], None] = _nothing
         self.commit: Callable[[], None] = _nothing
