@@ -87,19 +87,24 @@ class Creation:
         if not terminal:
             self.request.console = ""
 
-    def prepare(self, trace: str = "") -> Run:
-        """Plan the container and take its name. Raises Error, OSError."""
+    def plan(self, trace: str = "") -> Run:
+        """Plan the container, and say what its record will be; nothing is made yet. Raises Error, OSError."""
         request = self.request
         request.state_root = self.root
         request.directory = state.directory(self.root, request.container_id)
         cgroups = cgroup_paths(self.spec, self.host, request)
         plan = self._plan(cgroups)
-        if trace:
-            from ocirt.kernel.trace import Trace  # noqa: PLC0415  (only when asked for)
+        self.record = self._record(cgroups)
+        if not trace:
+            return Run(plan)
+        from ocirt.kernel.trace import Trace  # noqa: PLC0415  (only when asked for)
 
-            run = Run(plan, Trace(trace, plan))
-        else:
-            run = Run(plan)
+        return Run(plan, Trace(trace, plan))
+
+    def prepare(self, trace: str = "") -> Run:
+        """Plan the container and take its name. Raises Error, OSError."""
+        request = self.request
+        run = self.plan(trace)
         state.reserve(self.root, request.container_id)
         try:
             if request.notify:
@@ -108,7 +113,6 @@ class Creation:
                 make_directory(request.directory)
                 if not request.waits:  # else `start` is who listens
                     self.notify = Notify(request.directory)
-            self.record = self._record(cgroups)
             if self.host.resctrl is not None:
                 from ocirt.cgroups import resctrl  # noqa: PLC0415
 
@@ -117,7 +121,7 @@ class Creation:
             if request.waits:
                 self.record["late"] = {
                     str(index): [operation, [word for word in arguments if isinstance(word, str)], pointer]
-                    for index, (side, operation, arguments, pointer, _) in enumerate(plan)
+                    for index, (side, operation, arguments, pointer, _) in enumerate(run.plan)
                     if side == START
                 }
             # On disk before anything is done: whoever finds it can undo what a dead creator has begun.

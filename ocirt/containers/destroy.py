@@ -41,7 +41,8 @@ def destroy(record: Record, directory: str, *, quiet: bool = False) -> list[str]
         if cgroup and cgroup["paths"]:
             from ocirt.cgroups import control  # noqa: PLC0415  (only with cgroups)
 
-            if record["namespaces"].get("pid") != "":
+            # A new pid namespace has ended with init. What CRIU has left half restored may have none yet.
+            if record["namespaces"].get("pid") != "" or record["status"] == "creating":
                 control.kill(cgroup, _SIGKILL)
             if cgroup.get("unit") and record["boot_id"] == state.boot_id():
                 from ocirt.cgroups import units  # noqa: PLC0415  (only with systemd)

@@ -68,6 +68,7 @@ _WORDS = {
     "device.make": "make device",
     "device.bind": "bind device",
     "cgroup.make": "make cgroup",
+    "criu.start": "start criu",
     "netdevice.check": "network device",
     "netdevice.move": "move network device",
     "namespace.open_offsets": "set clocks",

@@ -51,7 +51,7 @@ def plan_create(spec: dict[str, Any], host: Host, request: Request, paths: dict[
     # The parent may do it later than init comes to its hooks, without root may not do it, and in a user namespace not come back.
     by_init = not host.root or host.user_namespace or bool(hooks.get("createContainer"))
     waiter = request.waits and bool(host.waiter) and not hooks.get("startContainer")
-    waiter = waiter and process.can_wait_outside(run, filtered=bool(seccomp), listener=bool(agent))
+    waiter = waiter and process.can_wait_outside(run, filtered=bool(seccomp))
     if not request.pivot and (linux.get("rootfsPropagation") or "").endswith("private"):
         raise Error("invalid", "a private root needs pivot_root", subject="/linux/rootfsPropagation", hint="leave --no-pivot out")
 

@@ -409,9 +409,13 @@ def test_a_listener_is_handed_over(waits: bool) -> None:
     assert the(plan, "listener.check")[2] == ("/bundles/b/agent.sock",)
     in_order(plan, "program.prepare", "listener.offer", "program.keep_descriptors", "program.limit", "program.filter")
     assert bool(find(plan, "listener.listen", "/run/state/c1")) is waits
-    assert not find(plan, "waiter.load")
+    # By who waits for `start`, and after that.
+    assert bool(find(plan, "waiter.hand_over")) is waits
+    assert the(plan, "listener.offer")[2] == (waits,)
+    assert the(create(asked=request(waits=waits), seccomp=NOTIFYING), "listener.offer")[2] == (False,)
     inside = execution(seccomp=NOTIFYING)
     in_order(inside, "listener.check", "process.clone", "listener.offer", "program.filter")
+    assert the(inside, "listener.offer")[2] == (False,)
 
 
 def test_a_listener_that_nobody_notifies_is_not_needed() -> None:
