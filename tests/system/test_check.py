@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import json
 import os
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
@@ -23,11 +24,11 @@ pytestmark = pytest.mark.ocirt_only("runc has no `check`")
 Findings = list[dict[str, str]]
 
 
-def checked(runtime: Runtime, bundle: Bundle) -> Findings:
+def checked(runtime: Runtime, bundle: Bundle, globals_: Sequence[str] = ()) -> Findings:
     """What `check` says of a bundle, which has to leave the state root alone."""
     runtime.prepare(bundle, runtime.new_id())
     there = runtime.root.exists()
-    result = runtime.call("check", "--json", bundle.path)
+    result = runtime.call("check", "--json", bundle.path, globals_=globals_)
     findings: Findings = result.json()
     assert result.err == ""
     assert result.rc == (1 if errors(findings) else 0)
