@@ -242,6 +242,7 @@ def test_errors_are_what_run_refuses(
         assert finding[1]
         assert finding[2]
     if refused is not None:
+        assert refused.hint or refused.subject in ("", "config.json"), refused
         where = "" if refused.subject == "config.json" else refused.subject
         assert any(finding[0] == where and finding[1].startswith(refused.message) for finding in errors), (refused, errors)
 
