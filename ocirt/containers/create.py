@@ -8,14 +8,13 @@ from time import time_ns
 from ocirt import paths, state
 from ocirt.cgroups import control
 from ocirt.containers.destroy import destroy, hook_state
-from ocirt.containers.host import look, security_modules
+from ocirt.containers.host import look, look_for, look_for_cgroups
 from ocirt.errors import Error
 from ocirt.kernel.process import close_on_exec_from
 from ocirt.kernel.run import ChildGoneError, Run, StepError
 from ocirt.plan import START, Request
 from ocirt.plan.create import HOOKS, cgroup_paths, plan_create
 from ocirt.plan.process import agent as agent_of
-from ocirt.plan.process import is_labelled
 from ocirt.spec.load import read_spec
 
 TYPE_CHECKING = False
@@ -49,22 +48,11 @@ class Creation:
         self.root = root
         self.request = request
         self.host = look()
-        unprivileged = not self.host.root
-        request.lenient_cgroups = unprivileged or self.host.user_namespace if rootless is None else rootless
-        if request.cgroups == "systemd":
-            from ocirt.cgroups import units  # noqa: PLC0415  (only then)
-
-            user = units.is_for_users() if rootless is None else rootless
-            self.host.systemd = units.look(self.host.layout.mode, user=user)
+        look_for_cgroups(self.host, request, rootless)
         self._config = config
         self._findings: list[Finding] = []
-        self.spec = read_spec(request.bundle, config, rootless=unprivileged, warnings=self._findings, document=document)
-        if "intelRdt" in self.spec["linux"]:
-            from ocirt.cgroups import resctrl  # noqa: PLC0415  (only for who asks)
-
-            self.host.resctrl = resctrl.find()
-        if is_labelled(self.spec["process"]) or self.spec["linux"].get("mountLabel"):
-            self.host.modules = security_modules()
+        self.spec = read_spec(request.bundle, config, rootless=not self.host.root, warnings=self._findings, document=document)
+        look_for(self.host, self.spec)
         self.record: Record = {}
         self.run: Run | None = None
         self.notify: Notify | None = None
