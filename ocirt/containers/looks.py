@@ -32,7 +32,7 @@ _NOFILE = 7
 _NS_FILES = {"network": "net", "mount": "mnt"}
 # Those of one interface are there only where the interface is.
 _INTERFACES = ("conf", "neigh")
-_ONLY_LOOK = ("tree.check_root", "cgroup.check", "namespace.open")
+_ONLY_LOOK = ("anchor.check", "cgroup.check", "namespace.open", "tree.check_root")
 # What would be right, where the step's failure does not say it.
 _HINTS = {
     "cgroup.make": "a cgroup below which this user may make others, see cgroups(7), or a path that is not read-only",

@@ -96,6 +96,11 @@ def _said(fs_fd: int) -> bytes | None:
         return None
 
 
+def detach(fd: int) -> None:
+    """Detach what is mounted uppermost where the mount of `fd` is, with all below it; who uses it still may (MNT_DETACH)."""
+    syscall("umount2", b"/proc/self/fd/%d" % fd, k.MNT_DETACH)
+
+
 def pivot_root_here() -> None:
     """Make the working directory, a mount, the root; the old root is then mounted on top of it and gets detached.
 
