@@ -101,6 +101,10 @@ class Creation:
                 make_directory(request.directory)
                 if not request.waits:  # else `start` is who listens
                     self.notify = Notify(request.directory)
+            if "mount" not in self.record["namespaces"]:
+                from ocirt.containers import anchor  # noqa: PLC0415  (only then)
+
+                self.record["anchor"] = anchor.section(self.record["rootfs"])
             if self.host.resctrl is not None:
                 from ocirt.cgroups import resctrl  # noqa: PLC0415
 

@@ -27,7 +27,7 @@ def hook_state(record: Record) -> Callable[[str, int], bytes]:
 
 
 def destroy(record: Record, directory: str, *, quiet: bool = False) -> list[str]:
-    """Remove the cgroups, the resctrl groups and the directory of a container whose init is gone, then run its poststop hooks.
+    """Remove all that is left of a container whose init is gone, its directory last, then run its poststop hooks.
 
     Returns what those complain of.
     Raises Error or OSError for what is left, with the directory still there so that it can be tried again; `quiet`: never.
@@ -53,6 +53,10 @@ def destroy(record: Record, directory: str, *, quiet: bool = False) -> list[str]
             from ocirt.cgroups import resctrl  # noqa: PLC0415  (only if it has a group)
 
             resctrl.remove(kept, failed=record["status"] == "creating")
+        if record.get("anchor"):
+            from ocirt.containers import anchor  # noqa: PLC0415  (only without a mount namespace)
+
+            anchor.remove(record, directory)
         state.remove(directory)
     except (Error, OSError):
         if not quiet:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from ocirt.errors import Error
 from ocirt.kernel import constants as k
 from ocirt.plan import INIT, PARENT, cgroup, namespaces, rootfs, step
 
@@ -25,6 +26,9 @@ def plan_restore(spec: dict[str, Any], host: Host, request: Request, paths: dict
     """
     linux = spec["linux"]
     spaces = namespaces.Namespaces(linux, host)
+    if not spaces.has_mount:
+        message = "a container without a mount namespace cannot be restored: its mounts are the host's"
+        raise Error("unsupported", message, subject="/linux/namespaces", hint='add {"type": "mount"}')
     tree = rootfs.Tree(spec, spaces, host, request)
     groups: Any = cgroup
     if request.cgroups == "systemd":

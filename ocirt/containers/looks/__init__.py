@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from ocirt.spec.shape import Finding
 
 _ONLY_LOOK = (
+    "anchor.check",
     "cgroup.check",
     "idmap.make_namespace",
     "listener.check",
