@@ -206,6 +206,17 @@ def null_read_only() -> None:
     real = replace(mount, "mount_setattr", mount_setattr)
 
 
+def null_apart() -> None:
+    """What hides a file is a peer of what the host has mounted there."""
+
+    def mount_setattr(fd: int, attr_set: int = 0, attr_clear: int = 0, propagation: int = 0, **options: "Any") -> None:
+        if fd >= 0 and posix.fstat(fd).st_rdev == posix.makedev(1, 3):
+            propagation = 0
+        real(fd, attr_set, attr_clear, propagation, **options)
+
+    real = replace(mount, "mount_setattr", mount_setattr)
+
+
 def null_reopened() -> None:
     """A stream that is the host's /dev/null stays that."""
     replace(stdio, "reopen_null", nothing)

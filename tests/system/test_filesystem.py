@@ -221,6 +221,21 @@ def test_root_propagation(runtime: Runtime, bundle: MakeBundle, shared: Path, va
     assert tags.startswith(tag) if tag else "shared" not in tags
 
 
+@pytest.mark.parametrize("value", ["", "private", "rprivate", "shared", "rshared", "slave", "rslave", "unbindable"])
+def test_a_host_whose_mounts_are_shared(runtime: Runtime, bundle: MakeBundle, tmp_path: Path, value: str) -> None:
+    """As systemd makes them: what goes with the old root stays mounted on the host."""
+    container = runtime.new_id()
+    made = bundle(rootfsPropagation=value)
+    runtime.prepare(made, container)
+    script = 'mount --make-rshared / && cat /proc/self/mountinfo > "$0/before"; "$@"; cat /proc/self/mountinfo > "$0/after"'
+    host = ["unshare", "--mount", "--propagation", "private", "sh", "-c", script]
+    subprocess.run(
+        [*host, tmp_path, *runtime.argv("run", "--bundle", made.path, container)], check=True, stdin=subprocess.DEVNULL
+    )
+    assert (tmp_path / "before").read_text().count(" shared:") > 3
+    assert (tmp_path / "after").read_text() == (tmp_path / "before").read_text()
+
+
 def test_masked_and_readonly_paths(runtime: Runtime, bundle: MakeBundle) -> None:
     """A masked file is empty, a masked directory too, a read-only path refuses writes; what does not exist is no error."""
     made = bundle(maskedPaths=["/secret/file", "/secret/dir", "/nope"], readonlyPaths=["/fixed", "/proc/sys", "/nope/either"])

@@ -92,7 +92,7 @@ def damage() -> st.SearchStrategy[Any]:
     )
 
 
-RECORD = json.loads((STORED / "c1/state.json").read_text())
+RECORD = json.loads((STORED / "c1/state.json").read_text()) | {"anchor": {"path": "/nonexistent/x", "namespace": ""}}
 PLACES = [pointer for pointer in pointers(RECORD) if pointer]
 VERBS = (
     ["state", "c1"],

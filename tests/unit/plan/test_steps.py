@@ -16,6 +16,7 @@ import ocirt.kernel.steps
 from ocirt.errors import Error
 from ocirt.kernel.run import function
 from ocirt.plan import Host, Request
+from ocirt.plan.restore import plan_restore
 from ocirt.spec.check import check
 from tests.support.bundle import MASKED, NAMESPACES, default_config, default_mounts, edited
 from tests.unit.plan import checks
@@ -85,6 +86,7 @@ def test_no_operation_is_unused() -> None:
     used |= {operation for plan in EXECUTED.values() for *_, operation, _ in calls(plan)}
     remount = edited(default_config(), add_mounts=[{"destination": "/dev/shm", "options": ["remount", "ro"]}])
     used |= {each[1] for each in made(remount)}
+    used |= {each[1] for each in plan_restore(default_config(), host(), request(), {})}
     there = set()
     for module in pkgutil.iter_modules(ocirt.kernel.steps.__path__):
         found = __import__(f"ocirt.kernel.steps.{module.name}", fromlist=["x"])
@@ -149,10 +151,10 @@ def configurations(draw: st.DrawFn) -> tuple[Spec, Host, Request]:
     root = draw(st.booleans())
     spec = default_config()
     process, linux = spec["process"], spec["linux"]
-    entries: list[Spec] = [{"type": "mount"}]
+    user = draw(st.sampled_from(["new", "path"] if not root else ["", "", "new", "path"]))
+    entries: list[Spec] = [{"type": "mount"}] if user or draw(st.booleans()) else []
     for kind in draw(subsets(list(KINDS))):
         entries.append({"type": kind, "path": f"/proc/7/ns/{kind}"} if draw(st.booleans()) else {"type": kind})
-    user = draw(st.sampled_from(["new", "path"] if not root else ["", "", "new", "path"]))
     if user == "new":
         linux["uidMappings"], linux["gidMappings"] = [dict(MAPPING)], [dict(MAPPING)]
     if user:
@@ -236,6 +238,7 @@ def test_nobody_waits_for_ever_in_any_configuration(drawn: tuple[Spec, Host, Req
     seccomp=st.sampled_from([None, SECCOMP]),
     paths=st.sampled_from([{}, {"": "/c"}, {"": "/c", "pids": "/p"}, {"pids": "/p"}]),
     private=st.booleans(),
+    mount=st.booleans(),
 )
 def test_any_execution(
     kinds: list[str],
@@ -246,12 +249,13 @@ def test_any_execution(
     seccomp: Spec | None,
     paths: dict[str, str],
     private: bool,
+    mount: bool,
 ) -> None:
     assume(root or user)
     plan = execution(
         host(root=root),
         request(console=console, pipes=not console),
-        kinds=("mount", *kinds, *(["user"] if user else [])),
+        kinds=(*(["mount"] if mount or user else []), *kinds, *(["user"] if user else [])),
         paths=paths,
         seccomp=seccomp,
         rlimits=rlimits,
