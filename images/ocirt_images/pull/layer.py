@@ -101,9 +101,11 @@ class Fetch:
             elif ingest is not None:
                 self._bring(layer, ingest, avoid)
             self.cancel.check()
-        except BaseException:
+        except BaseException as err:
             if found.staged is not None:
                 found.staged.discard()
+            if isinstance(err, Error) and err.code == "cancelled":
+                self.cancel.check()  # in the words of who gave up
             raise
         finally:
             if ingest is not None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -16,6 +17,9 @@ from ocirt_images.digest import Digest
 
 if TYPE_CHECKING:
     from ocirt_images.store.store import Store
+
+_YOUNG = 1.0  # seconds until a lock that nobody holds was left by somebody
+_PAUSE = 0.05
 
 # Every kind of damage, and what repair does about it.
 KINDS = {
@@ -116,6 +120,7 @@ class Check:
     @contextmanager
     def owned(self, lock: Path) -> Iterator[Owner]:
         """Keeps others away from what a lock file stands for. A lock file that is there stays."""
+        self._settle(lock)
         try:
             descriptor = os.open(lock, os.O_RDWR | os.O_CLOEXEC)
         except FileNotFoundError:
@@ -130,6 +135,21 @@ class Check:
             yield _left(descriptor, lock)
         finally:
             os.close(descriptor)
+
+    @staticmethod
+    def _settle(lock: Path) -> None:
+        """Give a living owner the time to lock what he has just made: a lock that is young and free may be about to be held."""
+        while True:
+            try:
+                descriptor = os.open(lock, os.O_RDWR | os.O_CLOEXEC)
+            except FileNotFoundError:
+                return
+            try:
+                if _left(descriptor, lock) is not Owner.DEAD or time.time() - os.fstat(descriptor).st_ctime > _YOUNG:
+                    return
+            finally:
+                os.close(descriptor)
+            time.sleep(_PAUSE)
 
     def confirmed(self, lock: Path, wrong: Callable[[], object]) -> bool:
         """Whether something is wrong, looked at while nobody works on what this lock file stands for."""
