@@ -128,7 +128,15 @@ class Plain:
     needs: Needs = field(default_factory=Needs)
 
 
-def apply(archive: bytes, target: Path, *, limits: Limits | None = None, squash: bool = True, step: int = 1 << 20) -> Plain:
+def apply(
+    archive: bytes,
+    target: Path,
+    *,
+    limits: Limits | None = None,
+    squash: bool = True,
+    xattrs: str = "trusted",
+    step: int = 1 << 20,
+) -> Plain:
     """Apply an archive in this process, fed in steps. Raises what the reader and the applier raise."""
     import os  # noqa: PLC0415  (its umask is the whole process's)
 
@@ -136,7 +144,7 @@ def apply(archive: bytes, target: Path, *, limits: Limits | None = None, squash:
     fd = os.open(target, os.O_RDONLY | os.O_DIRECTORY)
     try:
         limits = limits or Limits()
-        applier = Applier(fd, limits=limits, owners=Owners(squash=squash), devices=os.geteuid() == 0)
+        applier = Applier(fd, limits=limits, owners=Owners(squash=squash), devices=os.geteuid() == 0, xattrs=xattrs)
         try:
             reader = Reader(limits)
             for at in range(0, len(archive), step):

@@ -19,7 +19,7 @@ from ocirt_images.apply.entry import BLOCK, CHARACTER, DIRECTORY, FIFO, FILE, LI
 from ocirt_images.apply.limits import Limits
 from ocirt_images.apply.names import Malformed, clean, shown
 from ocirt_images.apply.needs import Needs
-from ocirt_images.apply.owners import Owners, set_xattrs
+from ocirt_images.apply.owners import Owners, opaque_name, set_xattrs
 from ocirt_images.apply.tree import Directory, Tree, is_whiteout
 
 _WHITEOUT = b".wh."
@@ -37,11 +37,12 @@ class NoDevices(Exception):
 class Applier:
     """Takes what a tar reader yields. The umask must be 0, and the directory `root` empty.
 
+    With `xattrs="user"` opaque directories are marked at once; what `trusted` attributes need this process may not have.
     `devices=False` leaves device nodes out, which an ordinary user cannot make; `skipped` counts them.
     Raises Malformed, LimitExceeded, NoDevices, OSError.
     """
 
-    def __init__(self, root: int, *, limits: Limits, owners: Owners, devices: bool = True) -> None:
+    def __init__(self, root: int, *, limits: Limits, owners: Owners, devices: bool = True, xattrs: str = "trusted") -> None:
         self.inodes = 0
         self.size = 0
         """Bytes on disk, as far as they can be known before the file system has decided: whole pages of data."""
@@ -51,9 +52,10 @@ class Applier:
         self._limits = limits
         self._owners = owners
         self._devices = devices
+        self._mark = opaque_name("user") if xattrs == "user" else None
         self._tree = Tree(root, limits)
         self._links: dict[bytes, bytes] = {}
-        self._whiteouts: set[bytes] = set()  # directories that have some
+        self._whiteouts: set[bytes] = set()
         self._entries = 0
         self._fd = -1
         self._file: Entry | None = None
@@ -82,13 +84,13 @@ class Applier:
     def finish(self) -> Needs:
         """Set the directories' attributes, and say what is left to settle."""
         self.name = b""
-        needs = Needs(links=sorted(self._links.items()), whiteouts=sorted(self._whiteouts & self._tree.directories.keys()))
+        needs = Needs(links=sorted(self._links.items()), whiteouts=sorted(self._whiteouts))
         # Children first: once a directory has its own mode, an ordinary user may have no way into it.
         for path in sorted(self._tree.directories, reverse=True):
             directory = self._tree.directories[path]
-            if directory.opaque:
+            if directory.opaque and self._mark is None:
                 needs.opaque.append(path)
-            if directory.entry is None and not directory.opaque:
+            if directory.entry is None and path not in self._tree.hidden:
                 needs.parents.append(path)
             self._finish_directory(directory)
         needs.parents.reverse()
@@ -183,7 +185,7 @@ class Applier:
             except FileExistsError:
                 return
             self.inodes += 1
-            self._whiteouts.add(directory.path)
+            self._whiteouts.add(path)
 
     # Files
 
@@ -320,6 +322,8 @@ class Applier:
 
     def _finish_directory(self, directory: Directory) -> None:
         fd = self._tree.descriptor(directory)
+        if directory.opaque and self._mark is not None:
+            os.setxattr(fd, self._mark, b"y")
         entry = directory.entry
         if entry is None:
             os.fchmod(fd, 0o755)

@@ -22,7 +22,8 @@ class Job:
     by default by the one or the other.
 
     `uids` and `gids` map owners, see `owners.Mapping`; `squash` gives those without a mapping to whoever applies, for a user
-    without other ids. `devices=False` leaves device nodes out.
+    without other ids. `devices=False` leaves device nodes out. `xattrs` is where overlayfs's marks go: "trusted" for mounts by
+    root, "user" for those by a user.
     """
 
     source: Path
@@ -37,6 +38,7 @@ class Job:
     gids: Mapping = ()
     squash: bool = False
     devices: bool = True
+    xattrs: str = "trusted"
 
     @property
     def subject(self) -> str:
@@ -55,6 +57,7 @@ class Job:
             "gids": [list(one) for one in self.gids],
             "squash": self.squash,
             "devices": self.devices,
+            "xattrs": self.xattrs,
         }
 
 

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 
 from ocirt_images.apply import libc
 from ocirt_images.apply.names import Malformed, shown
+from ocirt_images.apply.owners import opaque_name
 from ocirt_images.apply.tree import is_whiteout
 
 _MOST_LINKS = 40
@@ -98,6 +99,8 @@ class Merged:
 
     def below(self, path: bytes) -> Found | None:
         """What the layers below the uppermost show at a path, whose parents are directories of the uppermost."""
+        if not path:
+            return Found(b"", 1, os.fstat(self._roots[1]), (1,)) if len(self._roots) > 1 else None
         parent, _, name = path.rpartition(b"/")
         directory = self.walk(parent, follow=False)
         if directory is None or len(directory.layers) < 2 or directory.layer:
@@ -105,7 +108,7 @@ class Merged:
         layers = directory.layers[1:]
         with self.opened(layers[0], parent) as fd:
             lower = Found(parent, layers[0], os.fstat(fd), layers)
-        return self.child(lower, name) if path else lower
+        return self.child(lower, name)
 
     def readlink(self, found: Found) -> bytes:
         """The target of a symlink."""
@@ -129,11 +132,6 @@ class Merged:
             with self.opened(layer, path) as fd:
                 if _is_opaque(fd, self._opaque):
                     return
-
-
-def opaque_name(xattrs: str) -> str:
-    """The attribute that makes a directory opaque, for mounts by root ("trusted") and by users ("user")."""
-    return f"{xattrs}.overlay.opaque"
 
 
 def _is_opaque(fd: int, name: str) -> bool:

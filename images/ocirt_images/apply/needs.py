@@ -18,10 +18,11 @@ class Needs:
     links: list[tuple[bytes, bytes]] = field(default_factory=list)
     """(name, target) of hard links to what this layer does not have."""
     opaque: list[bytes] = field(default_factory=list)
-    """Directories that hide what the lower layers have in them. The mark is an attribute that a worker may not set."""
+    """Directories that hide what the lower layers have in them. The mark of root's mounts is an
+    attribute that a worker may not set."""
 
     whiteouts: list[bytes] = field(default_factory=list)
-    """Directories with whiteouts in them. overlayfs lists these if no other layer has the directory, unless it is marked."""
+    """What hides something of the lower layers, if it does: overlayfs lists one that hides nothing."""
 
     def json(self) -> Json:
         """As JSON; bytes that are no UTF-8 are kept as surrogates."""

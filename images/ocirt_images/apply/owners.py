@@ -63,6 +63,11 @@ def kept(name: bytes) -> bool:
 _KEPT = frozenset((b"security.capability", b"system.posix_acl_access", b"system.posix_acl_default"))
 
 
+def opaque_name(xattrs: str) -> str:
+    """The attribute that makes a directory opaque, for mounts by root ("trusted") and by users ("user")."""
+    return f"{xattrs}.overlay.opaque"
+
+
 def set_xattrs(fd: int, xattrs: dict[bytes, bytes]) -> None:
     """Restore extended attributes of a file or directory. Raises OSError."""
     for name, value in xattrs.items():

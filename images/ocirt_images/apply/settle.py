@@ -15,10 +15,10 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from ocirt_images.apply import libc
-from ocirt_images.apply.merged import Found, Merged, opaque_name
+from ocirt_images.apply.merged import Found, Merged
 from ocirt_images.apply.names import Malformed, shown
 from ocirt_images.apply.needs import Needs
-from ocirt_images.apply.owners import kept
+from ocirt_images.apply.owners import kept, opaque_name
 from ocirt_images.apply.tree import is_whiteout
 from ocirt_images.errors import Error
 
@@ -30,9 +30,10 @@ def settle(needs: Needs, target: Path, lowers: Sequence[Path], *, xattrs: str = 
     """Make an applied layer complete. `lowers` are the committed layers below it, from the nearest down.
 
     Directories that are to hide what is below are marked, by `trusted.overlay.opaque` or as a user's by `user.overlay.opaque`
-    (`xattrs`). Implied directories take the attributes that the lower layers give them; where those have a symlink to a
-    directory, what is in the implied one moves to where it leads. Files of lower layers that are hard-linked are copied up.
-    Attributes and times of directories stay as they were. Raises Error("invalid") that names the layer `name`; OSError.
+    (`xattrs`); whiteouts of what is not there go. Implied directories take the attributes that the lower layers give them; where
+    those have a symlink to a directory, what is in the implied one moves to where it leads. Files of lower layers that are
+    hard-linked are copied up. Times of directories stay as they were. Raises Error("invalid") that names the layer `name`, and
+    OSError.
     """
     roots: list[int] = []
     try:
@@ -57,10 +58,6 @@ class _Settler:
     def settle(self, needs: Needs) -> None:
         for path in needs.opaque:
             self._mark_opaque(path)
-        for path in needs.whiteouts:
-            with self._directory(path) as fd:
-                # "Copied up from nobody knows where": what overlayfs takes for a sign that there may be whiteouts to leave out.
-                os.setxattr(fd, f"{self._xattrs}.overlay.origin", b"")
         self._merged = Merged(self._roots, self._xattrs)
         moved: dict[bytes, bytes] = {}
         for implied in needs.parents:
@@ -71,6 +68,19 @@ class _Settler:
                     moved[path] = destination
         for name, target in needs.links:
             self._settle_link(name, target)
+        for path in needs.whiteouts:
+            self._settle_whiteout(_moved(path, moved))
+
+    def _settle_whiteout(self, path: bytes) -> None:
+        """Take away a whiteout that hides nothing."""
+        if self._merged.below(path) is None:
+            parent, _, name = path.rpartition(b"/")
+            try:
+                with self._kept(parent) as fd:
+                    if is_whiteout(os.lstat(name, dir_fd=fd)):
+                        os.unlink(name, dir_fd=fd)
+            except FileNotFoundError:
+                pass  # replaced, with all that was around it
 
     # Implied directories
 
@@ -192,10 +202,15 @@ class _Settler:
 
     @contextmanager
     def _kept(self, path: bytes) -> Iterator[int]:
-        """A directory whose times stay as they are while its contents change."""
+        """A directory to change the contents of; its mode and times are the same afterwards."""
         with self._directory(path) as fd:
             status = os.fstat(fd)
+            closed = os.geteuid() and status.st_mode & 0o700 != 0o700
+            if closed:
+                os.fchmod(fd, status.st_mode & 0o7777 | 0o700)
             yield fd
+            if closed:
+                os.fchmod(fd, status.st_mode & 0o7777)
             os.utime(fd, ns=(status.st_atime_ns, status.st_mtime_ns))
 
 

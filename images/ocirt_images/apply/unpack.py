@@ -62,7 +62,7 @@ def unpack(order: Json, files: Files) -> Applied:
     hasher = (diff_id or Digest.of(b"")).hasher()
     applier: Applier | None = None
     try:
-        applier = Applier(files.target, limits=limits, owners=owners, devices=order["devices"])
+        applier = Applier(files.target, limits=limits, owners=owners, devices=order["devices"], xattrs=order["xattrs"])
         reader = Reader(limits)
         length = 0
         for piece in pieces(inflater(source, compression, limits), hasher):

@@ -7,7 +7,6 @@ from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
 from ocirt_images import events
-from ocirt_images.apply.worker import Workers
 from ocirt_images.cancel import Cancel
 from ocirt_images.config import ImageConfig
 from ocirt_images.digest import Digest, chain_ids
@@ -17,6 +16,7 @@ from ocirt_images.pull.commits import Commits
 from ocirt_images.pull.layer import Fetch, Layer
 
 if TYPE_CHECKING:
+    from ocirt_images.apply.worker import Workers
     from ocirt_images.pull.download import Downloads
     from ocirt_images.store import ImageRecord, Lease, Store
 
@@ -99,6 +99,8 @@ def unpack_all(
         return
     with ExitStack() as stack:
         if workers is None:
+            from ocirt_images.apply.worker import Workers  # noqa: PLC0415  (with what reads layers: not for an image that is here)
+
             workers = stack.enter_context(Workers(min(len(layers), (os.cpu_count() or 1) + 1)))
             stack.callback(cancel.waker(workers.close))
         fetch = Fetch(store, downloads, workers, lease, on_event, subject, cancel)

@@ -76,7 +76,7 @@ class Flights:
         while True:
             descriptor = self._changes.create(path)
             try:
-                while not _locked(descriptor):
+                while not _flock(descriptor):
                     if waiting is None:
                         os.close(descriptor)
                         return None
@@ -149,7 +149,12 @@ def progress(path: Path) -> int:
         return 0
 
 
-def _locked(descriptor: int) -> bool:
+def locked(descriptor: int, path: Path) -> bool:
+    """Takes the lock of an open lock file, unless somebody has it or has just unlinked it."""
+    return _flock(descriptor) and _same(descriptor, path)
+
+
+def _flock(descriptor: int) -> bool:
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import sqlite3
 import time
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,7 +17,7 @@ from ocirt_images.errors import Error
 from ocirt_images.store import notes
 from ocirt_images.store.changes import Changes
 from ocirt_images.store.database import Database
-from ocirt_images.store.flights import Flights
+from ocirt_images.store.flights import Flight, Flights
 from ocirt_images.store.layout import Layout
 from ocirt_images.store.references import Freed, References
 
@@ -61,11 +62,8 @@ class Writables:
         Raises Error("exists") if there is one for `key`, Error("not-found") if there is no such layer.
         """
         self._check(key, chain_id)
-        with self._database.writing(durable=False) as connection:
-            number = connection.execute(_NUMBER).lastrowid
-        assert number is not None
+        number, flight = self._begin()
         record = self._record((number, key, chain_id, time.time()))
-        flight = self._flights.take(self._layout.writable_lock(number))
         try:
             self._make(record, self._changes if durable else Changes(sync=False))
             with self._database.writing(durable=durable) as connection:
@@ -119,6 +117,18 @@ class Writables:
         with self._database.reading() as connection:
             if chain_id and not connection.execute("SELECT 1 FROM layers WHERE chain_id = ?", (chain_id,)).fetchone():
                 raise _no_layer(chain_id)
+
+    def _begin(self) -> tuple[int, Flight]:
+        """A number of its own, and the flight that goes with it."""
+        with ExitStack() as undo:
+            with self._database.writing(durable=False) as connection:
+                number = connection.execute(_NUMBER).lastrowid
+                assert number is not None
+                # Taken before others see the row: they take a row without an owner for one that a dead process left.
+                flight = self._flights.take(self._layout.writable_lock(number))
+                undo.callback(flight.end)
+            undo.pop_all()
+            return number, flight
 
     def _make(self, record: WritableRecord, changes: Changes) -> None:
         directory = record.path.parent

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from ocirt_images.digest import ALGORITHMS, Digest
 from ocirt_images.errors import Error
-from ocirt_images.store.checks.findings import Check, Owner
+from ocirt_images.store.checks.findings import Check
 from ocirt_images.store.content import insert
 from ocirt_images.store.links import links_of_file
 from ocirt_images.store.references import drop_content
@@ -22,7 +22,7 @@ def check(check: Check) -> None:
     """Files, rows and references of content."""
     files = _files(check)
     sizes = _rows(check)
-    total = sum(path.lstat().st_size for path in files.values() if path.exists())
+    total = sum(_length(path) for path in files.values())
     done = 0
     for digest in sorted(sizes.keys() | files.keys()):
         path = check.store.layout.blob(digest)
@@ -34,6 +34,13 @@ def check(check: Check) -> None:
         else:
             _lone(check, digest, found)
     _links(check)
+
+
+def _length(path: Path) -> int:
+    try:
+        return path.lstat().st_size
+    except FileNotFoundError:
+        return 0  # removed meanwhile
 
 
 def _files(check: Check) -> dict[Digest, Path]:
@@ -90,9 +97,9 @@ def _indexed(check: Check, digest: Digest, size: object, length: int, found: Dig
         return
     if not check.repair:
         # Others may have removed it since, or fetched it anew.
-        with check.owned(check.store.layout.content_lock(digest)) as owner:
+        with check.owned(check.store.layout.content_lock(digest)) as owned:
             row = check.rows("SELECT size FROM content WHERE digest = ?", digest)
-            if owner is Owner.BUSY or not row:
+            if not owned or not row:
                 return
             ((size,),) = row
             length, found = _hash(check.store.layout.blob(digest), digest)

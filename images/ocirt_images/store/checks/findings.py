@@ -2,24 +2,19 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from enum import Enum
 from pathlib import Path
 from sqlite3 import Connection
 from typing import TYPE_CHECKING, Any
 
 from ocirt_images.digest import Digest
+from ocirt_images.store.flights import locked
 
 if TYPE_CHECKING:
     from ocirt_images.store.store import Store
-
-_YOUNG = 1.0  # seconds until a lock that nobody holds was left by somebody
-_PAUSE = 0.05
 
 # Every kind of damage, and what repair does about it.
 KINDS = {
@@ -118,59 +113,28 @@ class Check:
             yield connection
 
     @contextmanager
-    def owned(self, lock: Path) -> Iterator[Owner]:
-        """Keeps others away from what a lock file stands for. A lock file that is there stays."""
-        self._settle(lock)
+    def owned(self, lock: Path) -> Iterator[bool]:
+        """Keeps others away from what a lock file stands for; False: somebody is at work on it. A lock file that is there
+        stays.
+        """
         try:
             descriptor = os.open(lock, os.O_RDWR | os.O_CLOEXEC)
         except FileNotFoundError:
             flight = self.store.flights.try_take(lock)
             try:
-                yield Owner.BUSY if flight is None else Owner.NONE
+                yield flight is not None
             finally:
                 if flight is not None:
                     flight.end()
             return
         try:
-            yield _left(descriptor, lock)
+            yield locked(descriptor, lock)
         finally:
             os.close(descriptor)
-
-    @staticmethod
-    def _settle(lock: Path) -> None:
-        """Give a living owner the time to lock what he has just made: a lock that is young and free may be about to be held."""
-        while True:
-            try:
-                descriptor = os.open(lock, os.O_RDWR | os.O_CLOEXEC)
-            except FileNotFoundError:
-                return
-            try:
-                if _left(descriptor, lock) is not Owner.DEAD or time.time() - os.fstat(descriptor).st_ctime > _YOUNG:
-                    return
-            finally:
-                os.close(descriptor)
-            time.sleep(_PAUSE)
 
     def confirmed(self, lock: Path, wrong: Callable[[], object]) -> bool:
         """Whether something is wrong, looked at while nobody works on what this lock file stands for."""
         if self.repair:
             return bool(wrong())
-        with self.owned(lock) as owner:
-            return owner is not Owner.BUSY and bool(wrong())
-
-
-class Owner(Enum):
-    """Who works on something: nobody, somebody, or somebody who was killed."""
-
-    NONE = "none"
-    BUSY = "busy"
-    DEAD = "dead"
-
-
-def _left(descriptor: int, lock: Path) -> Owner:
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        there = os.stat(lock, follow_symlinks=False)
-    except (BlockingIOError, FileNotFoundError):
-        return Owner.BUSY  # or was so until just now
-    return Owner.DEAD if os.path.samestat(os.fstat(descriptor), there) else Owner.BUSY
+        with self.owned(lock) as owned:
+            return owned and bool(wrong())

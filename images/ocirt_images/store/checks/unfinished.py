@@ -1,18 +1,18 @@
 """What killed processes left, and what lies where such things are: ingest/, staging/, `removals`, `leftovers`,
 `abandoned`.
 
-An interrupted download is no damage: the next one goes on with it. Everything else here has a living owner, or is stale.
+An interrupted download is no damage: the next one goes on with it. A lock file that nobody holds is none either: the next opening
+takes it away. Everything else here has a living owner, or is stale.
 """
 
 from __future__ import annotations
 
 import os
 from functools import partial
-from pathlib import Path
 
 from ocirt_images.digest import Digest
 from ocirt_images.errors import Error
-from ocirt_images.store.checks.findings import Check, Owner
+from ocirt_images.store.checks.findings import Check
 from ocirt_images.store.layout import LOCK, locked_writable, number, parse
 from ocirt_images.store.trees import remove_tree
 
@@ -54,10 +54,10 @@ def _contents(check: Check) -> None:
     layout = check.store.layout
     named = {digest for name in os.listdir(layout.ingests) if (digest := parse(name)) is not None}
     for digest in sorted(named | set(check.store.recovery.contents())):
-        with check.owned(layout.content_lock(digest)) as owner:
+        with check.owned(layout.content_lock(digest)) as owned:
             removal = check.rows("SELECT 1 FROM removals WHERE digest = ?", digest)
-            stale = owner is Owner.DEAD or _stale(check, digest)
-        if owner is Owner.BUSY:
+            stale = _stale(check, digest)
+        if not owned:
             continue
         if removal:
             check.found("removal-unfinished", digest, "its row is gone, its file may be there", partial(_settle, check, digest))
@@ -85,9 +85,9 @@ def _settle(check: Check, digest: Digest) -> None:
 def _layers(check: Check) -> None:
     layout, references = check.store.layout, check.store.references
     for chain_id, numbers in check.store.recovery.leftovers().items():
-        with check.owned(layout.layer_lock(chain_id)) as owner:
+        with check.owned(layout.layer_lock(chain_id)) as owned:
             left = [one for one in numbers if check.rows("SELECT 1 FROM leftovers WHERE id = ?", one)]
-        if owner is Owner.BUSY:
+        if not owned:
             continue
         for identifier in left:
             finish = partial(references.finish_layer, identifier)
@@ -95,8 +95,6 @@ def _layers(check: Check) -> None:
                 check.found("removal-unfinished", layout.layer(identifier), "it is no layer, or no more", finish)
             else:
                 check.found("staging-stale", layout.staged(identifier), "its maker is gone", finish)
-        if owner is Owner.DEAD:
-            _unlock(check, layout.layer_lock(chain_id))
     for identifier in check.store.recovery.lone_staging():
         path = layout.staged(identifier)
         check.found("staging-stale", path, "no row speaks of it", partial(references.finish_layer, identifier))
@@ -105,16 +103,10 @@ def _layers(check: Check) -> None:
 def _writables(check: Check) -> None:
     layout, references = check.store.layout, check.store.references
     for identifier in check.store.recovery.writables():
-        with check.owned(layout.writable_lock(identifier)) as owner:
+        with check.owned(layout.writable_lock(identifier)) as owned:
             left = check.rows("SELECT 1 FROM abandoned WHERE id = ?", identifier)
-        if owner is Owner.BUSY:
+        if not owned:
             continue
         if left:
             path = layout.writable(identifier)
             check.found("removal-unfinished", path, "its row is gone", partial(references.finish_writable, identifier))
-        if owner is Owner.DEAD:
-            _unlock(check, layout.writable_lock(identifier))
-
-
-def _unlock(check: Check, lock: Path) -> None:
-    check.found("staging-stale", lock, "its owner is gone", lambda: check.store.flights.take(lock).end())

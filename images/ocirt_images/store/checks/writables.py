@@ -57,10 +57,13 @@ def _valid(key: object, chain_id: object) -> bool:
 
 def _directory(check: Check, identifier: int, key: str, wanted: dict[str, object]) -> None:
     path = check.store.layout.writable(identifier)
-    if not (path / "fs").is_dir() or not (path / "work").is_dir():
+    if not (path / "fs").is_dir():
         if check.rows("SELECT 1 FROM writables WHERE id = ?", identifier):
             check.found("writable-missing", path, f"that of {key} is not there", partial(_drop, check, identifier))
-    elif notes.read(path / notes.WRITABLE) != wanted and check.rows("SELECT 1 FROM writables WHERE id = ?", identifier):
+        return
+    if not (path / "work").is_dir() and check.rows("SELECT 1 FROM writables WHERE id = ?", identifier):
+        check.found("directory-missing", path / "work", "it is not there", partial(check.store.changes.mkdir, path / "work"))
+    if notes.read(path / notes.WRITABLE) != wanted and check.rows("SELECT 1 FROM writables WHERE id = ?", identifier):
         repair = partial(notes.write, path / notes.WRITABLE, wanted, check.store.changes)
         check.found("writable-note-wrong", path / notes.WRITABLE, f"it does not say what the row of {key} says", repair)
 
@@ -72,7 +75,7 @@ def _drop(check: Check, identifier: int) -> None:
 
 def _written(path: Path) -> bool:
     """Whether there is anything in it."""
-    return (path / "fs").is_dir() and (path / "work").is_dir() and any((path / "fs").iterdir())
+    return (path / "fs").is_dir() and any((path / "fs").iterdir())
 
 
 def _adopt(check: Check, path: Path, value: dict[str, Any]) -> None:
