@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import threading
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from ocirt_images.errors import Error
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
 
 class Cancel:
@@ -27,6 +28,16 @@ class Cancel:
             wakers, self._wakers = list(self._wakers.values()), {}
         for wake in wakers:
             wake()
+
+    @contextmanager
+    def within(self) -> Iterator[Cancel]:
+        """A token that is set together with this one, or alone: for a part of the whole that may fail without ending the rest."""
+        inner = Cancel()
+        forget = self.waker(inner.set)
+        try:
+            yield inner
+        finally:
+            forget()
 
     @property
     def is_set(self) -> bool:

@@ -2,7 +2,7 @@
 
 They go to a callback, from whatever thread it happened in. A layer is named by the digest of its (compressed) content. For each
 image: `Resolved`, a `LayerKnown` for each layer in the manifest's order, then what happens to them in any order, each ending in
-`LayerDone`; at last `Done`.
+`LayerDone`; at last `Done`. Of an image that is there already, as a whole, there are the first and the last.
 """
 
 from __future__ import annotations

@@ -56,6 +56,8 @@ def serve(fd: int) -> None:
             if not data:
                 for pid, _ in children.values():
                     os.kill(pid, signal.SIGKILL)
+                for pid, _ in children.values():
+                    os.waitpid(pid, 0)  # who waits for our end may then remove what they wrote
                 os._exit(0)
             pid, job = _start(fds, control, children, confined)
             child = os.pidfd_open(pid)

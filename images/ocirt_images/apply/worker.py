@@ -52,9 +52,15 @@ class Workers:
     def apply(self, job: Job) -> Future[Applied]:
         """Apply a layer. The result, or an Error that names the layer; after an error `target` holds anything.
 
-        A future that has not begun can be cancelled; one that has ends by `job.growing.abandon()` or `close`.
+        A future that has not begun can be cancelled; one that has ends by `job.growing.abandon()` or `close`. Raises
+        Error("cancelled") after `close`.
         """
-        return self._threads.submit(self._run, job)
+        try:
+            return self._threads.submit(self._run, job)
+        except RuntimeError:
+            if not self._closed:
+                raise
+            raise Error("cancelled", "the workers are closed", subject=job.subject) from None
 
     def close(self) -> None:
         """Kill what works; jobs that wait are cancelled."""

@@ -53,7 +53,21 @@ def pull(
     What came stays for the next attempt, whatever happens. Raises Error, OSError.
     """
     platform = platform or platforms.host()
-    cancel = cancel or Cancel()
+    with (cancel or Cancel()).within() as ends, registry.until(ends) as registry:
+        return _pull(store, registry, reference, platform, on_event, workers, connections, ends, pulled_by)
+
+
+def _pull(
+    store: Store,
+    registry: Registry,
+    reference: Reference,
+    platform: Platform,
+    on_event: events.OnEvent,
+    workers: Workers | None,
+    connections: int,
+    cancel: Cancel,
+    pulled_by: str,
+) -> ImageRecord:
     resolved = registry.resolve(reference, lambda digest: _held(store, digest))
     record = store.images.get(str(reference))
     if record is not None and record.target.digest == resolved.descriptor.digest and _whole(store, record, platform):
@@ -68,6 +82,7 @@ def pull(
         on_event(events.Resolved(str(reference), resolved.descriptor.digest, str(chosen.config.platform), resolved.host))
         layers = stack_of(chosen.manifest, chosen.config)
         unpack_all(store, downloads, layers, lease, on_event, str(reference), cancel, workers)
+        cancel.check()
         record = store.images.put(
             str(reference),
             resolved.descriptor,

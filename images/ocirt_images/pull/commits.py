@@ -42,10 +42,13 @@ class Commits:
 
     def _ready(self, waiting: list[Future[Unpacked]]) -> list[Unpacked]:
         """The lowest layers that are not committed, as many as have been fetched: at least one. A failure above ends it, too."""
-        while not waiting[0].done():
-            done, _ = wait([one for one in waiting if not one.done()], return_when=FIRST_COMPLETED)
-            for one in done:
-                one.exception() and one.result()
+        while True:
+            ended = [one for one in waiting if one.done()]
+            for one in ended:
+                one.result()
+            if waiting[0] in ended:
+                break
+            wait([one for one in waiting if one not in ended], return_when=FIRST_COMPLETED)
         ready = []
         for one in waiting:
             if not one.done():

@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import threading
 from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
+
+from ocirt_images.errors import Error
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection
+    from collections.abc import Callable, Collection, Iterable
 
     from ocirt_images.cancel import Cancel
     from ocirt_images.descriptor import Descriptor
     from ocirt_images.reference import Reference
+    from ocirt_images.registry.body import Body
     from ocirt_images.registry.client import Registry
     from ocirt_images.store import Ingest
 
+T = TypeVar("T")
 RANGE = 16 << 20  # bytes asked for at once; a blob that misses less than two of these comes in one piece
 _CHUNK = 1 << 20
 
@@ -23,6 +27,7 @@ class Downloads:
     """The connections of one pull, shared by its blobs: who asks first is served first. A context manager."""
 
     def __init__(self, registry: Registry, reference: Reference, connections: int, cancel: Cancel) -> None:
+        """registry: one that ends with `cancel`."""
         self.registry = registry
         self.reference = reference
         self.cancel = cancel
@@ -34,12 +39,51 @@ class Downloads:
     def __exit__(self, *_: object) -> None:
         self.pool.shutdown(cancel_futures=True)
 
-    def fill(self, blob: Descriptor, ingest: Ingest, moved: Callable[[], None], avoid: Collection[str] = ()) -> set[str]:
-        """Fetch what `ingest` is missing. Returns the names of the hosts that sent it.
+    def bring(self, blob: Descriptor, ingest: Ingest, moved: Callable[[], None], avoid: Collection[str] = ()) -> None:
+        """Fetch what `ingest` is missing, and commit it.
 
-        moved: called by any thread when more has come; avoid: hosts not to ask. Raises what the registry client raises.
+        moved: called by any thread when more has come; avoid: names of hosts not to ask.
+        Raises HostsFailedError, what the registry client raises, and what `Ingest` raises.
         """
-        return _Blob(self, blob, ingest, moved, avoid).fill()
+        arriving = _Blob(self, blob, ingest, moved, avoid)
+        arriving.fill()
+        try:
+            ingest.commit()
+        except Error as err:
+            if err.code != "corrupt":
+                raise
+            raise HostsFailedError(err, arriving.hosts, resumed=ingest.resumed > 0) from None
+
+    def persist(self, attempt: Callable[[Collection[str]], T], retrying: Callable[[Error], None] = lambda _: None) -> T:
+        """What `attempt` returns, which is called anew without the host that failed, as long as there are others.
+
+        It is given the names of the hosts not to ask. retrying: is told why it is called once more. Raises what `attempt` raises.
+        """
+        avoid: dict[str, None] = {}
+        while True:
+            try:
+                return attempt(avoid)
+            except HostsFailedError as failed:
+                if not failed.resumed:
+                    # One at a time: of several that sent parts, only one need have been wrong.
+                    blamed = next((one for one in failed.hosts if one not in avoid), None)
+                    if blamed is None or not self.registry.others(self.reference, {*avoid, blamed}):
+                        raise failed.error from None
+                    avoid[blamed] = None
+                self.cancel.check()
+                retrying(failed.error)
+
+
+class HostsFailedError(Exception):
+    """What hosts sent is of no use, or they stopped sending it. error: to be raised if nobody else can be asked."""
+
+    def __init__(self, error: Error, hosts: Iterable[str], *, resumed: bool = False) -> None:
+        """resumed: it may not be theirs: an earlier attempt left a part of it, which is gone now."""
+        super().__init__(str(error))
+        self.hosts = list(hosts)
+        self.resumed = resumed
+        cause = error.cause or f"sent by {', '.join(self.hosts)}" if self.hosts and error.code == "corrupt" else error.cause
+        self.error = Error(error.code, error.message, subject=error.subject, cause=cause, hint=error.hint)
 
 
 class _NoRangesError(Exception):
@@ -47,7 +91,7 @@ class _NoRangesError(Exception):
 
 
 class _Blob:
-    """One blob on its way."""
+    """One blob on its way. hosts: the names of those that sent something of it, in order."""
 
     def __init__(
         self, downloads: Downloads, blob: Descriptor, ingest: Ingest, moved: Callable[[], None], avoid: Collection[str]
@@ -57,10 +101,10 @@ class _Blob:
         self.ingest = ingest
         self.moved = moved
         self.avoid = avoid
-        self.hosts: set[str] = set()
+        self.hosts: dict[str, None] = {}
         self.failed = threading.Event()
 
-    def fill(self) -> set[str]:
+    def fill(self) -> None:
         gaps = self.ingest.missing
         if sum(stop - start for start, stop in gaps) > 2 * RANGE:
             gaps = [(at, min(at + RANGE, stop)) for start, stop in gaps for at in range(start, stop, RANGE)]
@@ -68,48 +112,45 @@ class _Blob:
             self._all([self.downloads.pool.submit(self._range, *gap) for gap in gaps])
         except _NoRangesError:
             self.failed.clear()
-            self._all([self.downloads.pool.submit(self._whole)])
-        return self.hosts
+            self._all([self.downloads.pool.submit(self._range, 0, self.blob.size)])
 
     def _all(self, parts: list[Future[None]]) -> None:
         """Wait for all parts. What one of them raises ends the others."""
-        wait(parts, return_when=FIRST_EXCEPTION)
-        done = [part for part in parts if part.done() and not part.cancelled()]
-        if any(part.exception() for part in done):
+        try:
+            done = wait(parts, return_when=FIRST_EXCEPTION).done
+            for part in done:
+                part.result()
+        except BaseException:
             self.failed.set()
             for part in parts:
                 part.cancel()
             wait(parts)
-        for part in done:
-            part.result()
+            raise
 
     def _range(self, start: int, stop: int) -> None:
-        """Bytes `start` to `stop`."""
+        """Write bytes `start` to `stop` as they come; those that are there stay."""
         if self.failed.is_set():
             return
-        self._stream(start, stop, 0)
-
-    def _whole(self) -> None:
-        """From the beginning, over what is there already."""
-        self._stream(0, self.blob.size, self.ingest.offset)
-
-    def _stream(self, start: int, stop: int, skip: int) -> None:
-        """Write bytes `start` to `stop` as they come; those before `skip` are there."""
         loads = self.downloads
         with loads.registry.blob(loads.reference, self.blob, start, stop, avoid=self.avoid) as body:
             if body.start != start:
                 raise _NoRangesError
-            forget = loads.cancel.waker(body.close)
-            try:
-                at = start
-                while data := body.read(_CHUNK):
-                    loads.cancel.check()
-                    if self.failed.is_set():
-                        return
-                    self.hosts.add(body.host)
-                    if at + len(data) > skip:
-                        self.ingest.write_at(at, data)
-                        self.moved()
-                    at += len(data)
-            finally:
-                forget()
+            at = start
+            while data := _read(body):
+                loads.cancel.check()
+                if self.failed.is_set():
+                    return
+                self.hosts.setdefault(body.host)
+                self.ingest.write_at(at, data)
+                self.moved()
+                at += len(data)
+
+
+def _read(body: Body) -> bytes:
+    """The next bytes. Raises HostsFailedError for a failure of the host that was sending, which only another host can mend."""
+    try:
+        return body.read(_CHUNK)
+    except Error as err:
+        if err.code in ("unavailable", "corrupt"):
+            raise HostsFailedError(err, [body.host]) from None
+        raise

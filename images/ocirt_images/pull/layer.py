@@ -13,7 +13,7 @@ from ocirt_images.apply.source import Growing
 from ocirt_images.errors import Error
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Collection
 
     from ocirt_images.apply.job import Applied
     from ocirt_images.apply.worker import Workers
@@ -74,54 +74,61 @@ class Fetch:
     def run(self, layer: Layer) -> Unpacked:
         """The layer's bytes in the store, its tree filled but not committed: that is the caller's to do, in order.
 
-        A host that sends wrong bytes is not asked again, while there is another one. Raises Error, OSError, with nothing staged.
+        A host that sends wrong bytes, or stops in the middle, is not asked again while there is another one. Raises Error,
+        OSError, with nothing staged.
         """
-        avoid: set[str] = set()
-        while True:
-            try:
-                return self._attempt(layer, avoid)
-            except _WrongBytesError as wrong:
-                if not wrong.resumed:  # else an earlier attempt may have left what was wrong
-                    if wrong.hosts <= avoid:
-                        raise wrong.error from None
-                    avoid |= wrong.hosts
-                self.on_event(events.Retrying(layer.blob.digest, str(wrong.error), 0))
-            except Error as err:
-                # Nobody else is left to ask: what was wrong with the bytes says more than that.
-                if not avoid or err.code != "unavailable":
-                    raise
-                raise Error(
-                    "corrupt", f"{', '.join(sorted(avoid))} sent other bytes than asked for", subject=self.subject
-                ) from err
 
-    def _attempt(self, layer: Layer, avoid: set[str]) -> Unpacked:
-        digest = layer.blob.digest
-        ingest = self.store.content.ingest(layer.blob, self.lease, waiting=self._waiting(digest))
-        staged = None
+        def retrying(err: Error) -> None:
+            self.on_event(events.Retrying(layer.blob.digest, str(err), 0))
+
+        if self.downloads is None:
+            return self._attempt(layer, ())
+        return self.downloads.persist(lambda avoid: self._attempt(layer, avoid), retrying)
+
+    def _attempt(self, layer: Layer, avoid: Collection[str]) -> Unpacked:
+        ingest = self.store.content.ingest(layer.blob, self.lease, waiting=self._waiting(layer.blob.digest))
+        found = Unpacked(layer, moved=ingest is not None)
         try:
-            if self.store.layers.get(layer.chain_id) is None:
-                staged = self.store.layers.stage(
-                    layer.chain_id,
-                    parent=layer.parent,
-                    diff_id=layer.diff_id,
-                    lease=self.lease,
-                    waiting=self._waiting(digest),
-                )
-            found = Unpacked(layer, staged, moved=ingest is not None)
-            if staged is not None:
-                found.applied = self._unpack(layer, staged, ingest, avoid)
+            if ingest is not None and not self._stage(found, patient=False):
+                # Somebody makes this tree of other bytes. He will wait for his lower layers, and they may for these bytes: they
+                # must not wait for him.
+                self._bring(layer, ingest, avoid)
+                ingest = None
+            if ingest is None:
+                self._stage(found, patient=True)
+            if found.staged is not None:
+                found.applied = self._unpack(layer, found.staged, ingest, avoid)
             elif ingest is not None:
-                self._download(layer.blob, ingest, avoid)
-        except BaseException:
-            if staged is not None:
-                staged.discard()
+                self._bring(layer, ingest, avoid)
+            self.cancel.check()
+        except BaseException as err:
+            if found.staged is not None:
+                found.staged.discard()
+            if isinstance(err, Error) and err.code == "cancelled":
+                self.cancel.check()  # in the words of who gave up
             raise
         finally:
             if ingest is not None:
                 ingest.__exit__(None, None, None)  # keeps what came, if it was not committed
         return found
 
-    def _unpack(self, layer: Layer, staged: Staged, ingest: Ingest | None, avoid: set[str]) -> Applied:
+    def _stage(self, found: Unpacked, *, patient: bool) -> bool:
+        """Ask for the layer's tree. False: somebody else makes it, for whom was not to be waited."""
+        layer = found.layer
+        waiting = self._waiting(layer.blob.digest)
+        try:
+            found.staged = self.store.layers.stage(
+                layer.chain_id,
+                parent=layer.parent,
+                diff_id=layer.diff_id,
+                lease=self.lease,
+                waiting=waiting if patient else _refuse,
+            )
+        except _ElsewhereError:
+            return False
+        return True
+
+    def _unpack(self, layer: Layer, staged: Staged, ingest: Ingest | None, avoid: Collection[str]) -> Applied:
         """Have a worker fill the layer's tree; with `ingest`, fetch the bytes while it unpacks those that are there."""
         growing = None if ingest is None else Growing(ingest.size)
         source = (
@@ -145,7 +152,7 @@ class Fetch:
                 if ingest is not None and growing is not None:
                     ingest.grown = growing.advance
                     growing.advance(ingest.offset)
-                    self._download(layer.blob, ingest, avoid)
+                    self._bring(layer, ingest, avoid)
                 self.on_event(events.LayerUnpacking(layer.blob.digest))
                 return applied.result()
             except BaseException:
@@ -160,25 +167,17 @@ class Fetch:
                 ingest.grown = None
                 growing.close()
 
-    def _download(self, blob: Descriptor, ingest: Ingest, avoid: set[str]) -> None:
-        """All that is missing of a blob, and its commit."""
-        digest = blob.digest
+    def _bring(self, layer: Layer, ingest: Ingest, avoid: Collection[str]) -> None:
+        """All that is missing of a layer's bytes, and their commit."""
+        digest = layer.blob.digest
 
         def moved() -> None:
             self.on_event(events.LayerProgress(digest, ingest.received))
 
-        moved()
         if self.downloads is None:
-            raise Error(
-                "not-found", "its bytes are not in the store", subject=f"{self.subject}: layer {digest.short}", hint="pull it"
-            )
-        hosts = self.downloads.fill(blob, ingest, moved, avoid)
-        try:
-            ingest.commit()
-        except Error as err:
-            if err.code != "corrupt":
-                raise
-            raise _WrongBytesError(err, hosts, resumed=ingest.resumed > 0) from None
+            raise Error("not-found", "its bytes are not in the store", subject=self.name(layer), hint="pull it")
+        moved()
+        self.downloads.bring(layer.blob, ingest, moved, avoid)
 
     def _waiting(self, digest: Digest) -> Callable[[int], None]:
         def waiting(moved: int) -> None:
@@ -188,11 +187,10 @@ class Fetch:
         return waiting
 
 
-class _WrongBytesError(Exception):
-    """A blob's bytes are not what its digest says."""
+class _ElsewhereError(Exception):
+    """Somebody else makes the layer."""
 
-    def __init__(self, error: Error, hosts: set[str], *, resumed: bool) -> None:
-        super().__init__(str(error))
-        self.error = error
-        self.hosts = hosts
-        self.resumed = resumed
+
+def _refuse(_: int) -> None:
+    """In place of waiting."""
+    raise _ElsewhereError

@@ -11,6 +11,8 @@ from ocirt_images.config import ImageConfig
 from ocirt_images.errors import Error
 
 if TYPE_CHECKING:
+    from collections.abc import Collection
+
     from ocirt_images.descriptor import Descriptor
     from ocirt_images.digest import Digest
     from ocirt_images.manifest import Index, Manifest
@@ -34,17 +36,21 @@ class Chosen:
 def choose(store: Store, downloads: Downloads, resolved: Resolved, platform: Platform, lease: Lease) -> Chosen:
     """Walk from what a name stands for to the manifest for a platform, and to its configuration.
 
-    Raises Error("unsupported") for an artifact, for a layer of unknown type, and with the platforms that there are if none fits.
+    Raises Error("unsupported") for an artifact, for a layer of unknown type, for an image of another architecture, and with the
+    platforms that there are if none fits.
     """
     subject = str(downloads.reference)
     descriptor, data = resolved.descriptor, resolved.data
     for _ in range(_DEPTH):
-        store.content.put(data, descriptor.digest, lease)
         found = manifests.read(data, descriptor.media_type, subject)
         if isinstance(found, manifests.Manifest):
             found.check_runnable(subject)
+        store.content.put(data, descriptor.digest, lease)
+        if isinstance(found, manifests.Manifest):
             config = _config(store, downloads, found, lease)
             config.check_platform(platform, subject)
+            if descriptor is resolved.descriptor:
+                _check_architecture(config, platform, subject)
             config.check_layers(found, subject)
             return Chosen(descriptor.digest, found, config)
         descriptor = _entry(found, platform, subject)
@@ -70,15 +76,26 @@ def _entry(index: Index, platform: Platform, subject: str) -> Descriptor:
     raise Error("unsupported", f"no image for {platform}", subject=subject, hint=there)
 
 
+def _check_architecture(config: ImageConfig, platform: Platform, subject: str) -> None:
+    """For an image that is in no index, where nobody chose it for its platform."""
+    own = config.platform
+    if own.architecture and platforms.rank(own, platform) is None:
+        hint = f"--platform {own} pulls it all the same"
+        raise Error("unsupported", f"an image for {own}, not for {platform}", subject=subject, hint=hint)
+
+
 def _config(store: Store, downloads: Downloads, manifest: Manifest, lease: Lease) -> ImageConfig:
     """The configuration, fetched if it is not there."""
     blob = manifest.config
     subject = f"{downloads.reference}: configuration {blob.digest.short}"
     if blob.size > manifests.LIMIT:
         raise Error("invalid", f"{blob.size} bytes", subject=subject, hint=f"{manifests.LIMIT} at most are read")
-    ingest = store.content.ingest(blob, lease, waiting=lambda _: downloads.cancel.check())
-    if ingest is not None:
-        with ingest:
-            downloads.fill(blob, ingest, lambda: None)
-            ingest.commit()
+
+    def attempt(avoid: Collection[str]) -> None:
+        ingest = store.content.ingest(blob, lease, waiting=lambda _: downloads.cancel.check())
+        if ingest is not None:
+            with ingest:
+                downloads.bring(blob, ingest, lambda: None, avoid)
+
+    downloads.persist(attempt)
     return ImageConfig.read(store.content.read(blob.digest), subject)

@@ -39,8 +39,9 @@ def unpack(
     layers = _missing(store, record)
     if layers is None:
         return record
-    with store.leases.lease(f"unpack {record.name}") as lease:
-        unpack_all(store, None, layers, lease, on_event, record.name, cancel or Cancel())
+    with (cancel or Cancel()).within() as ends, store.leases.lease(f"unpack {record.name}") as lease:
+        unpack_all(store, None, layers, lease, on_event, record.name, ends)
+        ends.check()
         return store.images.put(
             record.name,
             record.target,
@@ -87,7 +88,10 @@ def unpack_all(
     cancel: Cancel,
     workers: Workers | None = None,
 ) -> None:
-    """Bring the bytes of all layers into the store, if `downloads` is there to fetch them, and commit their trees."""
+    """Bring the bytes of all layers into the store, if `downloads` is there to fetch them, and commit their trees.
+
+    cancel: is set by a failure, too. workers: default: some of its own, which end with `cancel`; others finish what they began.
+    """
     lease.pin([layer.blob.digest for layer in layers], [layer.chain_id for layer in layers])
     for layer in layers:
         on_event(events.LayerKnown(layer.blob.digest, layer.blob.size))
@@ -98,5 +102,6 @@ def unpack_all(
             from ocirt_images.apply.worker import Workers  # noqa: PLC0415  (with what reads layers: not for an image that is here)
 
             workers = stack.enter_context(Workers(min(len(layers), (os.cpu_count() or 1) + 1)))
+            stack.callback(cancel.waker(workers.close))
         fetch = Fetch(store, downloads, workers, lease, on_event, subject, cancel)
         Commits(store, fetch, layers, AT_ONCE).run()

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import difflib
 import time
+from contextlib import contextmanager
+from copy import copy
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, TypeVar
 
@@ -25,8 +27,9 @@ from ocirt_images.registry.session import Session, refusal
 from ocirt_images.registry.tls import Tls
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Mapping
+    from collections.abc import Callable, Collection, Iterator, Mapping
 
+    from ocirt_images.cancel import Cancel
     from ocirt_images.reference import Reference
     from ocirt_images.registry.credentials import Credentials
     from ocirt_images.registry.hosts import Host, Hosts
@@ -75,6 +78,18 @@ class Registry:
     def close(self) -> None:
         """End what waits (in other threads: with Error("cancelled")), close all connections."""
         self.session.close()
+
+    @contextmanager
+    def until(self, cancel: Cancel) -> Iterator[Registry]:
+        """The same, with the same connections and tokens; what waits in it ends with Error("cancelled") when `cancel` is set."""
+        with self.session.until(cancel) as session:
+            part = copy(self)
+            part.session = session
+            yield part
+
+    def others(self, reference: Reference, avoid: Collection[str]) -> bool:
+        """Whether a host may be asked for a blob whose name is not in `avoid`."""
+        return bool(self._candidates(reference, PULL, avoid))
 
     def resolve(self, reference: Reference, known: Callable[[Digest], bytes | None] | None = None) -> Resolved:
         """The manifest or index that a tag or digest stands for.

@@ -8,6 +8,8 @@ from __future__ import annotations
 import os
 import random
 import threading
+from contextlib import contextmanager
+from copy import copy
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, BinaryIO
 
@@ -19,8 +21,9 @@ from ocirt_images.registry.messages import REDIRECTS, Answer, Headers, Request, 
 from ocirt_images.registry.transport import Failure, Stream, Transport
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterator, Mapping
 
+    from ocirt_images.cancel import Cancel
     from ocirt_images.registry.credentials import Credentials
     from ocirt_images.registry.hosts import Host
     from ocirt_images.registry.tls import Tls
@@ -73,7 +76,9 @@ class Session:
         self._transport = Transport(self.limits, os.environ if environ is None else environ)
         self._authority = Authority()
         self._closed = threading.Event()
-        self._sleep = sleep or self._closed.wait
+        self._cancel: Cancel | None = None
+        self._parts: set[Session] = set()
+        self._sleep = sleep
 
     def request(
         self,
@@ -137,14 +142,37 @@ class Session:
         """Wait before the next attempt; `attempt` counts from 1. Raises Error("cancelled")."""
         self._wait(self.limits.backoff * 2 ** (attempt - 1) * random.uniform(0.5, 1.5))
 
+    @contextmanager
+    def until(self, cancel: Cancel) -> Iterator[Session]:
+        """The same, which ends when `cancel` is set: what waits then, in other threads, raises Error("cancelled")."""
+        part = copy(self)
+        part._closed, part._parts, part._cancel = threading.Event(), set(), cancel
+        self._parts.add(part)
+        if self._closed.is_set():
+            part._closed.set()
+        forget = cancel.waker(part._end)
+        try:
+            yield part
+        finally:
+            forget()
+            self._parts.discard(part)
+
+    def _end(self) -> None:
+        self._closed.set()
+        for part in list(self._parts):
+            part._end()
+        self._transport.interrupt(self._closed)
+
     def check(self) -> None:
         """Raises Error("cancelled") after `close`."""
+        if self._cancel is not None:
+            self._cancel.check()
         if self._closed.is_set():
             raise Error("cancelled", "the connection to the registry was closed by us")
 
     def close(self) -> None:
         """End what waits, close all connections."""
-        self._closed.set()
+        self._end()
         self._transport.close()
 
     def _retried(self, request: Request, tls: Tls, dial: float | None, whole: int | None, attempts: int) -> Reply:
@@ -174,7 +202,7 @@ class Session:
         """One attempt, with the redirects that it meets. Raises Failure."""
         first = origin(request.url)
         for _ in range(self.limits.redirects + 1):
-            answer, stream = self._transport.send(request, tls, dial=dial, whole=whole)
+            answer, stream = self._transport.send(request, tls, dial=dial, whole=whole, ended=self._closed)
             location = answer.headers.get("location")
             if answer.status not in REDIRECTS or not location:
                 return Reply(answer, stream)
@@ -190,7 +218,7 @@ class Session:
         raise Failure(Error("unavailable", what), again=False)
 
     def _wait(self, seconds: float) -> None:
-        self._sleep(seconds)
+        (self._sleep or self._closed.wait)(seconds)
         self.check()
 
 

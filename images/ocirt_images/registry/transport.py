@@ -9,7 +9,6 @@ import socket
 import ssl
 import threading
 import time
-import weakref
 from typing import TYPE_CHECKING
 
 import urllib3
@@ -88,13 +87,20 @@ class Transport:
         self._environ = environ
         self._lock = threading.Lock()
         self._pools: dict[tuple[str, Tls | None], urllib3.PoolManager] = {}
-        self._live: weakref.WeakSet[connections.Connection] = weakref.WeakSet()
+        self._live = connections.Live()
 
     def send(
-        self, request: Request, tls: Tls, *, dial: float | None = None, whole: int | None = None
+        self,
+        request: Request,
+        tls: Tls,
+        *,
+        dial: float | None = None,
+        whole: int | None = None,
+        ended: threading.Event | None = None,
     ) -> tuple[Answer, Stream | None]:
         """Send a request; the answer, and its body if that is still to be read.
 
+        ended: when it is set, and `interrupt` is called for it, all that was asked for it ends
         whole: read the body of a success as well, of up to so many bytes; that of any other answer always is
         Raises Failure; Error("invalid", "unsupported") for a URL, proxy or certificate that cannot be used.
         """
@@ -106,17 +112,18 @@ class Transport:
         if request.size is not None:
             headers["Content-Length"] = str(request.size)
         try:
-            response = manager.urlopen(
-                request.method,
-                request.url,
-                headers=headers,
-                body=body,
-                redirect=False,
-                retries=False,
-                preload_content=False,
-                decode_content=False,
-                timeout=timeout,
-            )
+            with connections.used_until(ended):
+                response = manager.urlopen(
+                    request.method,
+                    request.url,
+                    headers=headers,
+                    body=body,
+                    redirect=False,
+                    retries=False,
+                    preload_content=False,
+                    decode_content=False,
+                    timeout=timeout,
+                )
         except (exceptions.HTTPError, OSError, ValueError) as err:
             raise failure(err, request.url, self._limits.stall, proxy=proxy) from err
         finally:
@@ -143,10 +150,13 @@ class Transport:
         with self._lock:
             pools = list(self._pools.values())
             self._pools.clear()
-        for connection in list(self._live):
-            connection.interrupt()
+        self._live.interrupt()
         for pool in pools:
             pool.clear()
+
+    def interrupt(self, ended: threading.Event) -> None:
+        """End what waits, in other threads, for answers that were asked for until `ended` is set, which it is."""
+        self._live.interrupt(ended)
 
     def _manager(self, proxy: str, tls: Tls | None) -> urllib3.PoolManager:
         with self._lock:

@@ -105,13 +105,19 @@ class Ingest:
     def write_at(self, offset: int, data: Buffer) -> None:
         """Writes at an offset. Threads may call it at the same time, each for another range.
 
-        Raises Error("corrupt") for bytes beyond the end that there should be, Error("exhausted") without space.
+        What is there already stays as it is: it may have been hashed, and read. Raises Error("corrupt") for bytes beyond
+        the end that there should be, Error("exhausted") without space.
         """
-        length = memoryview(data).nbytes
-        if offset + length > self.size:
+        view = memoryview(data).cast("B")
+        if offset + len(view) > self.size:
             raise Error("corrupt", f"more than the {self.size} bytes that it should have", subject=self.digest)
-        if not length:
-            return
+        with self._lock:
+            wanted = self._received.missing(offset, offset + len(view))
+        for start, end in wanted:
+            self._write(start, view[start - offset : end - offset])
+
+    def _write(self, offset: int, data: memoryview) -> None:
+        length = len(data)
         self._changes.write_at(self._descriptor, data, offset, self.path)
         with self._lock:
             before = self._received.prefix

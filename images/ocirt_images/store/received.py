@@ -64,6 +64,10 @@ class Received:
         edges = [0, *(edge for start, end, _ in self._ranges for edge in (start, end)), self._size]
         return [(start, end) for start, end in zip(edges[::2], edges[1::2], strict=True) if start < end]
 
+    def missing(self, start: int, end: int) -> list[tuple[int, int]]:
+        """What is not there of the bytes from `start` to `end`: start and end of each gap."""
+        return [(max(start, first), min(end, last)) for first, last in self.gaps if first < end and start < last]
+
     def add(self, start: int, end: int) -> None:
         """These bytes are there now."""
         if start < end:
