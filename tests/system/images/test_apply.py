@@ -152,6 +152,7 @@ def test_beside_gnu_tar(tmp_path: Path, found: list[Written]) -> None:
 
 # Attacks
 
+
 def huge(kind: bytes) -> bytes:
     """An extended header that says it has 8 GiB."""
     return header(b"x", kind, size=octal(8**11 - 1, 12)) + bytes(512)
