@@ -96,7 +96,7 @@ def test_known_mistakes(schema: Schema, changes: dict[str, Any]) -> None:
     agree(schema, changed(changes))
 
 
-@settings(max_examples=1500, deadline=None)
+@settings(max_examples=1500)
 @given(
     st.sampled_from(PLACES),
     st.one_of(JSON, NUMBERS, st.sampled_from(WORDS), st.just(GONE)),

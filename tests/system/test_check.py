@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.support.bundle import Bundle
@@ -274,7 +274,6 @@ def test_mutated_bundles(runtime: Runtime, bundle: MakeBundle) -> None:
         max_examples=int(os.environ.get("OCIRT_TEST_MUTATIONS", "90")),
         derandomize="OCIRT_TEST_MUTATIONS" not in os.environ,
         database=None,
-        suppress_health_check=list(HealthCheck),
     )
     @given(places, st.booleans(), st.data())
     def mutate(place: tuple[str | None, str], only_added: bool, data: st.DataObject) -> None:

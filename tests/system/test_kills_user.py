@@ -16,8 +16,8 @@ import pytest
 from tests.support.attacks import without
 from tests.support.bundle import Bundle
 from tests.support.isolation import mount, umount
-from tests.support.kills import PATIENCE, Call, Point, Watch, chosen, killed_at, of_process, of_runtime, trace, who
-from tests.support.runtime import Runtime
+from tests.support.kills import Call, Point, Watch, chosen, killed_at, of_process, of_runtime, trace, who
+from tests.support.runtime import PATIENCE, Runtime
 from tests.support.terminal import ConsoleSocket
 from tests.system.conftest import MakeBundle
 from tests.system.test_namespaces import with_user_namespace

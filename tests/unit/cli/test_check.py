@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ocirt.cgroups import resctrl, units
@@ -195,7 +195,7 @@ def use(machine: tuple[str, int, tuple[str, ...], tuple[str, ...]], monkeypatch:
     monkeypatch.setattr(resctrl, "find", lambda: resctrl.Resctrl("/nothing", frozenset(resources)) if resources else None)
 
 
-@settings(max_examples=600, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=600)
 @given(
     st.sampled_from(PLACES),
     st.one_of(JSON, st.just(GONE)),

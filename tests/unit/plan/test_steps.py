@@ -208,7 +208,7 @@ def configurations(draw: st.DrawFn) -> tuple[Spec, Host, Request]:
     return spec, on, asked
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(configurations())
 def test_any_configuration(drawn: tuple[Spec, Host, Request]) -> None:
     spec, on, asked = drawn
@@ -220,7 +220,7 @@ def test_any_configuration(drawn: tuple[Spec, Host, Request]) -> None:
     assert plan == made(spec, on, asked), "a plan is a function of what it is given"
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(configurations())
 def test_nobody_waits_for_ever_in_any_configuration(drawn: tuple[Spec, Host, Request]) -> None:
     spec, on, asked = drawn
@@ -228,7 +228,7 @@ def test_nobody_waits_for_ever_in_any_configuration(drawn: tuple[Spec, Host, Req
     assert World(made(spec, on, asked)).problems == set()
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(
     kinds=subsets(list(KINDS)),
     user=st.booleans(),
@@ -267,7 +267,7 @@ def test_any_execution(
         assert World(plan).problems == set()
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=400)
 @given(st.sampled_from(PLACES), st.one_of(JSON, st.just(GONE)), st.booleans(), st.sampled_from(["v1", "v2", "none"]))
 def test_what_is_valid_can_be_planned(place: tuple[Any, str], value: Any, root: bool, mode: str) -> None:
     """One value of a caller's spec is changed: unless the checker refuses it, there is a plan, or an Error with a subject."""
