@@ -349,7 +349,6 @@ def clone() -> Iterator[Path]:
     """The built clone where every user can reach it."""
     directory = Path(tempfile.mkdtemp(prefix="ocirt-test-clone-"))
     copy_clone(directory)
-    shutil.copytree(ROOT / "images" / "ocirt_images", directory / "images" / "ocirt_images")
     yield directory
     shutil.rmtree(directory)
 
