@@ -27,6 +27,7 @@ from tests.system.test_netdevices import joining, link, links_in, namespace
 from tests.system.test_resources import network_controllers, usable
 from tests.system.test_rootless import ONE as ONE_USER
 from tests.system.test_rootless import clone, delegated, owned, rootless
+from tests.system.test_scheduling import CPUS, need_cpuset, needs_two_cpus
 from tests.system.test_systemd import SLICE, new, shared, systemd
 from tests.system.test_systemd import bundle as shared_bundle
 
@@ -372,7 +373,9 @@ def test_network_devices(runtime: Runtime, bundle: MakeBundle, link: str, namesp
     made = bundle(**linux(netDevices={link: {"name": "lo"}}))
     refused_by_both(runtime, made, f"/linux/netDevices/{link}", "file exists")
     refused_by_both(runtime, joining(made, namespace), f"/linux/netDevices/{link}", "file exists")
-    made.edit(**linux(netDevices={link: {"name": "lo%d"}}))
+    refused_by_both(runtime, joining(made, "/nothing"), "/linux/namespaces/4/path", "no such file")
+    refused_by_both(runtime, joining(made, "/proc/self/ns/pid"), "/linux/namespaces/4/path", "another kind")
+    made = joining(made.edit(**linux(netDevices={link: {"name": "lo%d"}})), namespace)
     taken_by_both(runtime, made)
     assert "lo0" in links_in(namespace)
 
@@ -425,6 +428,20 @@ def test_real_time(runtime: Runtime, bundle: MakeBundle) -> None:
     taken_by_both(runtime, made, ["--cgroup-manager", "disabled"])
     if Path("/sys/fs/cgroup/cpu/cpu.rt_runtime_us").exists():
         refused_by_both(runtime, made, "/process/scheduler", "set scheduler")
+
+
+@needs_two_cpus
+def test_deadlines_on_a_part_of_the_cpus(runtime: Runtime, bundle: MakeBundle) -> None:
+    """A warning: the kernel grants none, but where the part is a partition of cpusets."""
+    need_cpuset()
+    made = bundle(**scheduler("SCHED_DEADLINE", runtime=42000, deadline=10**6, period=10**6))
+    made.edit(resources={"cpu": {"cpus": str(CPUS[0]), "mems": "0"}})
+    [finding] = checked(runtime, made)
+    assert (finding["pointer"], finding["severity"]) == ("/process/scheduler", "warning")
+    code, message = created(runtime, made)
+    assert code == 1
+    assert "/process/scheduler: set scheduler" in message
+    taken_by_both(runtime, made.edit(resources={"cpu": {"cpus": f"0-{CPUS[-1]}", "mems": "0"}}))
 
 
 def test_cpus_of_exec_that_are_not_there(runtime: Runtime, bundle: MakeBundle) -> None:

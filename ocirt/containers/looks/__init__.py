@@ -29,7 +29,6 @@ _ONLY_LOOK = (
     "idmap.make_namespace",
     "listener.check",
     "namespace.open",
-    "netdevice.check",
     "tree.check_root",
 )
 # Called with the looks, the number of the step, and its arguments.
@@ -45,7 +44,8 @@ _LOOKS: dict[str, Callable[..., None]] = {
     "mount.clone": tree.source,
     "mount.new": tree.file_system,
     "namespace.set_offsets": namespaces.offsets,
-    "netdevice.move": namespaces.device,
+    "netdevice.check": namespaces.device,
+    "netdevice.move": namespaces.device_on_its_way,
     "process.raise_limit": process.limit,
     "process.set_capabilities": process.capabilities,
     "process.set_oom_score": process.oom_score,
@@ -118,9 +118,10 @@ class Looks:
         """The finding that `run` would raise `err`, at `pointer` if its subject is no JSON pointer."""
         self.findings.append(error_finding(err, pointer))
 
-    def do(self, index: int) -> bool:
-        """Do step `index`, which changes nothing; whether it succeeded."""
+    def do(self, index: int) -> None:
+        """Do step `index`, which changes nothing. A slot that it fails to fill stays empty."""
         _, operation, arguments, pointer, _ = self.plan[index]
+        before = set(self.run.fds)
         try:
             function(operation)(self.run, *arguments)
         except OSError as err:
@@ -129,8 +130,9 @@ class Looks:
         except Error as err:
             self.refuse(err, pointer)
         else:
-            return True
-        return False
+            return
+        for slot in self.run.fds.keys() - before:  # what it has opened is not what is wanted
+            posix.close(self.run.fds.pop(slot))
 
     def find(self, operation: str) -> int:
         """The number of the first step with this operation, -1 if the plan has none."""

@@ -67,16 +67,25 @@ def _like_the_container_s(looks: Looks, index: int, uids: Any, gids: Any) -> Non
 
 
 def offsets(looks: Looks, index: int, text: str) -> None:
-    """Set the clocks of a time namespace that nobody will be in."""
+    """Set the clocks of a time namespace that nobody will be in. That there can be none is said of the namespace."""
     del text
+    if not paths.exists("/proc/self/ns/time"):
+        return
     steps = [looks.plan[each] for each in (looks.find("namespace.open_offsets"), looks.find("namespace.unshare"), index)]
     said = trial.attempt(steps)
     if said is not None and steps[said.index][1] != "namespace.unshare":
         looks.fail(index, said.errno, said.call, said.detail)
 
 
-def device(looks: Looks, index: int, name: str, inside: str) -> None:
-    """A network device on its way: the one that no namespace lets go, and whose name is taken in a new one."""
+def device(looks: Looks, index: int, name: str, inside: str, slot: str) -> None:
+    """A network device, and its name in the namespace that is joined. Without that namespace it has been said."""
+    del name, inside
+    if not slot or slot in looks.run.fds:
+        looks.do(index)
+
+
+def device_on_its_way(looks: Looks, index: int, name: str, inside: str) -> None:
+    """The one that no namespace lets go, and whose name is taken in a new one."""
     joined = any(entry["type"] == "network" and entry.get("path") for entry in looks.spec["linux"].get("namespaces", ()))
     if (inside or name) == _LOOPBACK and not joined:
         looks.fail(index, EEXIST, "netlink")

@@ -7,6 +7,7 @@ from errno import EINVAL, EPERM
 from ocirt import paths
 from ocirt.containers.looks import trial
 from ocirt.errors import Error
+from ocirt.spec.scheduling import members
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -18,9 +19,10 @@ if TYPE_CHECKING:
 _SYS_RESOURCE = 1 << 24
 _NOFILE = 7
 _REAL_TIME = (1, 2)  # SCHED_FIFO, SCHED_RR
+_DEADLINE = 6
 _RT_RUNTIME = "/cpu.rt_runtime_us"
 _HAS_MEMORY = "/sys/devices/system/node/has_memory"
-_CPUS = "/sys/devices/system/cpu/possible"
+_CPUS = "/sys/devices/system/cpu/"
 
 
 def attempt(looks: Looks, index: int, *arguments: Any) -> None:
@@ -80,14 +82,26 @@ def scheduler(looks: Looks, index: int, policy: int, *rest: int) -> None:
     """Have a child ask for the policy; the cgroup of the container may have less to give than ours, or more."""
     del rest
     real_time = policy in _REAL_TIME
-    share = (((looks.spec["linux"].get("resources") or {}).get("cpu")) or {}).get("realtimeRuntime")
+    cpu = (looks.spec["linux"].get("resources") or {}).get("cpu") or {}
+    share = cpu.get("realtimeRuntime")
     if real_time and not share and _gives_no_share(looks):
         looks.fail(index, EPERM, "sched_setattr")
+        return
+    if policy == _DEADLINE and _are_a_part(cpu.get("cpus") or ""):
+        looks.fail(index, EPERM, "sched_setattr", severity="warning")  # unless the cgroup is in a partition of its own
         return
     said = trial.attempt([looks.plan[index]])
     # With a share of its own the container may do what we may not.
     unsure = said is not None and said.errno == EPERM and real_time and bool(share)
     _tell(looks, index, said, "warning" if unsure else "error")
+
+
+def _are_a_part(cpus: str) -> bool:
+    """Whether these are not all CPUs that run; a list with strides, which only the kernel knows to read, is taken for all."""
+    try:
+        return bool(cpus and members(_text(_CPUS + "online")) & ~members(cpus))
+    except ValueError:
+        return False
 
 
 def _gives_no_share(looks: Looks) -> bool:
@@ -110,9 +124,7 @@ def memory_policy(looks: Looks, index: int, mode: int, nodes: bytes) -> None:
 
 def affinity(looks: Looks) -> None:
     """`execCPUAffinity`. A warning only: `run` has nothing to do with it."""
-    from ocirt.spec.scheduling import members  # noqa: PLC0415
-
-    there = _text(_CPUS)
+    there = _text(_CPUS + "possible")
     for name, wanted in (looks.spec["process"].get("execCPUAffinity") or {}).items():
         if name in ("initial", "final") and there and wanted and not members(wanted) & members(there):
             pointer = f"/process/execCPUAffinity/{name}"

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from ocirt.containers.looks import cgroups, trial
+from ocirt.containers.looks import cgroups, process, trial
 from ocirt.plan import INIT, PARENT, step
 
 
@@ -58,3 +58,10 @@ def test_a_trial_changes_nobody_else() -> None:
     assert trial.attempt([step(INIT, "process.open_target", 1 << 22, 0, errors={ESRCH: None})]) is None
     assert trial.attempt([step(INIT, "process.open_target", 1 << 22, 0, errors={EPERM: None})]) is not None
     assert Path("/proc/self/oom_score_adj").read_text() == before
+
+
+@pytest.mark.parametrize(
+    ("cpus", "part"), [("", False), ("0-8191", False), ("8191", True), ("0-8191:1/2", False), (" 0-8191, 9", False)]
+)
+def test_a_part_of_the_cpus(cpus: str, part: bool) -> None:
+    assert process._are_a_part(cpus) is part
