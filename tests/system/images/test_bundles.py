@@ -19,7 +19,7 @@ from ocirt_images.errors import Error
 from ocirt_images.snapshots import ANNOTATION, Snapshots, detach
 from ocirt_images.store import Store
 from ocirt_images.store.checks import fsck
-from tests.support.build import ROOT, copy_clone
+from tests.support.build import copy_clone
 from tests.support.layers import busybox_image, fill, listing, stored
 from tests.support.runtime import Result, Runtime, wait_for
 
