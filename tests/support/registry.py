@@ -59,6 +59,7 @@ class LocalRegistry:
         tls: ssl.SSLContext | None = None,
         root: str = "/v2",
         host: str = "127.0.0.1",
+        port: int = 0,
     ) -> None:
         self.directory = directory
         self.auth = auth
@@ -78,7 +79,7 @@ class LocalRegistry:
         self.chunk_minimum = 0
         self.lock = threading.RLock()
         self._plants: list[_Plant] = []
-        self._server = Server((host, 0), self.answer, self.trouble, tls)
+        self._server = Server((host, port), self.answer, self.trouble, tls)
         self.scheme = "https" if tls else "http"
         self.port: int = self._server.server_address[1]
         self.address = f"{host}:{self.port}"
