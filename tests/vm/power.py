@@ -11,7 +11,6 @@ nothing, the image runs, with each of its bytes. The pull that was cut goes on. 
 from __future__ import annotations
 
 import argparse
-import os
 import subprocess
 import sys
 import tempfile
@@ -22,19 +21,25 @@ SIZE = 1 << 30  # bytes of the disk, most of which are never written
 # How a machine's life is called in power_guest.py, and the word at which its power fails ("": it ends by itself).
 LIVES = {
     "a pull is done": (("pull one", "PULLED"), ("check one", "")),
-    "a pull is under way": (("pull one", "PULLED"), ("pull two", "HALF"), ("check one", ""), ("again two", "PULLED"), ("check two", "")),
+    "a pull is under way": (
+        ("pull one", "PULLED"),
+        ("pull two", "HALF"),
+        ("open one", ""),
+        ("again two", "PULLED"),
+        ("check two", ""),
+    ),
     "a pull that does not sync is done": (("loose one", "PULLED"), ("lost one", "")),
-}  # fmt: skip
+}
 
 
 def boot(disk: Path, what: str, word: str, seconds: int) -> int:
     """One life of the machine. Its exit code; 137 if the power failed."""
-    command = [sys.executable, HERE / "run.py", "--seconds", str(seconds), "--disk", disk]
+    command = [sys.executable, str(HERE / "run.py"), "--seconds", str(seconds), "--disk", str(disk)]
     if word:
         command += ["--cut-at", word]
     # The guest has the interpreter and the libraries of the tests.
-    python = HERE.parents[1] / "build/venv/bin/python"
-    return subprocess.run([*command, f"{python} -m tests.vm.power_guest {what}"], cwd=HERE.parents[1], check=False).returncode
+    command.append(f"PYTHONPATH=images build/venv/bin/python -m tests.vm.power_guest {what}")
+    return subprocess.run(command, cwd=HERE.parents[1], check=False).returncode
 
 
 def main() -> int:
@@ -42,7 +47,6 @@ def main() -> int:
     parser = argparse.ArgumentParser(description="Cut the power of a machine that pulls images.")
     parser.add_argument("--seconds", type=int, default=900, help="how long one life may take")
     seconds = parser.parse_args().seconds
-    os.environ["PYTHONDONTWRITEBYTECODE"] = "1"
     for name, lives in LIVES.items():
         with tempfile.TemporaryDirectory(prefix="ocirt-power-", dir="/var/tmp") as work:
             disk = Path(work) / "disk"

@@ -4,6 +4,7 @@
     loose IMAGE   the same with --no-sync
     again IMAGE   the same, when an earlier life began it: something has to be there
     check IMAGE   nothing is wrong with the store, and the image runs, with all of its bytes
+    open IMAGE    the same, but first the store is opened, which takes away what a pull left that was cut
     lost IMAGE    something is wrong, or the image is not there
 
 A registry of ours runs in this very process. It has the same port in each life, which is a part of the image's name.
@@ -31,6 +32,7 @@ ROOT = Path(__file__).resolve().parents[2]
 STORE = Path("/mnt/images")
 NAME = Path("/mnt/address")  # the registry's first life says where it was
 LAYERS = 4
+HALF = 2  # layers, of five
 SIZE = 3_000_000  # bytes of a layer
 SEEDS = {"one": 1, "two": 2}
 
@@ -46,7 +48,7 @@ def image(seed: int) -> images.Image:
 
 def sums(seed: int) -> str:
     """What sha256sum says of the files of an image's random layers."""
-    found = {}
+    found: dict[str, str] = {}
     for number in range(LAYERS):
         layer = images.random_layer(seed * 100 + number, SIZE, files=40)
         found |= {name: hashlib.sha256(data).hexdigest() for name, data in images.contents(layer.tar).items()}
@@ -55,22 +57,29 @@ def sums(seed: int) -> str:
 
 def ocirt(*args: str | Path) -> subprocess.CompletedProcess[str]:
     """The command, on the store."""
-    command = [ROOT / "build/ocirt", "--image-root", STORE, *args]
+    command: list[str | Path] = [ROOT / "build/ocirt", "--image-root", STORE, *args]
     return subprocess.run(command, capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL)
 
 
-def pull(registry: LocalRegistry, name: str, *flags: str, half: bool = False) -> None:
+def pull(registry: LocalRegistry, name: str, *flags: str, half: bool = False, again: bool = False) -> None:
     """Pull and say so; never returns, unless it fails."""
-    command = [ROOT / "build/ocirt", "--image-root", STORE, "pull", "--json", *flags, f"{registry.address}/app:{name}"]
+    whole = f"{registry.address}/app:{name}"
+    command = [str(ROOT / "build/ocirt"), "--image-root", str(STORE), "pull", "--json", *flags, whole]
+    done: list[str] = []  # how each layer was
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         for line in process.stdout:
-            if half and json.loads(line)["event"] == "LayerDone":
-                break
-    if half or process.returncode == 0:
-        print("HALF" if half else "PULLED", flush=True)
-        signal.pause()
-    sys.exit(f"pull ends with {process.returncode}")
+            event = json.loads(line)
+            done += [event["how"]] if event["event"] == "LayerDone" else []
+            if half and len(done) == HALF:
+                print("HALF", flush=True)
+                signal.pause()
+    if process.returncode:
+        sys.exit(f"pull ends with {process.returncode}")
+    if again and done.count("exists") < HALF:
+        sys.exit(f"layers that were done are not there: {done}")
+    print("PULLED", flush=True)
+    signal.pause()
 
 
 def check(registry: LocalRegistry, name: str) -> str:
@@ -78,7 +87,7 @@ def check(registry: LocalRegistry, name: str) -> str:
     found = ocirt("fsck")
     if found.returncode or found.stdout:
         return f"fsck: {found.stdout}{found.stderr}"
-    script = "sha256sum $(find / -xdev -name 'file-*' | sort)"
+    script = "busybox sha256sum $(find / -xdev -name 'file-*' | sort)"
     done = ocirt("run", "--image", f"{registry.address}/app:{name}", "--name", "check", "--", "sh", "-c", script)
     if done.returncode:
         return f"run: {done.stdout}{done.stderr}"
@@ -97,13 +106,14 @@ def main() -> int:
         if not port:
             NAME.write_text(str(registry.port))
             os.sync()
-        if verb not in ("check", "lost"):
+        if verb in ("pull", "loose", "again"):
             registry.add("app", image(SEEDS[name]), name)
         verbs: dict[str, Callable[[], str | None]] = {
             "pull": lambda: pull(registry, name, half=name == "two"),
             "loose": lambda: pull(registry, name, "--no-sync"),
-            "again": lambda: pull(registry, name),
+            "again": lambda: pull(registry, name, again=True),
             "check": lambda: check(registry, name),
+            "open": lambda: ocirt("images").stderr or check(registry, name),
             "lost": lambda: (
                 "" if check(registry, name) else "nothing is lost: the power was not cut, or nothing needs to be synced"
             ),

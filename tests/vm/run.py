@@ -4,8 +4,9 @@
 
 The machine's root is this machine's own, read-only below a tmpfs, so the command finds everything at its path and changes
 nothing. Its directory, output and exit code are this command's; 124: it ran too long, 125: the virtual machine gave no exit
-code. --disk: /dev/vda is this file and stays as it is left; --cut-at: the power fails when the command writes this word (137). The kernel is Debian's for clouds, fetched once into build/vm. QEMU emulates the processor (TCG): slow, but it works inside
-of other machines. Needs root, qemu-system-x86 (with virtiofsd), busybox-static and kmod.
+code. With --disk /dev/vda is this file and stays as it is left, else it is blank; with --cut-at the power fails as soon as the
+command writes this word (137). The kernel is Debian's for clouds, fetched once into build/vm. QEMU emulates the processor (TCG):
+slow, but it works inside of other machines. Needs root, qemu-system-x86 (with virtiofsd), busybox-static and kmod.
 """
 
 from __future__ import annotations
