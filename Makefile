@@ -129,7 +129,7 @@ test-v2: build images $(VENV)/ready
 # And in a virtual machine with cgroup2 alone and all its controllers, with a kernel that is older. Slow: the processor is emulated.
 # There is no network to install from, and the launcher's tests have no need of another kernel.
 VM_TESTS ?= tests/system --ignore tests/system/test_installs.py --ignore tests/system/test_launcher.py --ignore tests/system/test_bench.py
-VM_PYTEST = OCIRT_TEST_GRACE=10 $(VENV)/bin/pytest -v -p no:cacheprovider $(VM_TESTS)
+VM_PYTEST = OCIRT_TEST_GRACE=10 OCIRT_TEST_MOMENTS=5 $(VENV)/bin/pytest -v -p no:cacheprovider $(VM_TESTS)
 test-vm: needs-vm build images $(VENV)/ready
 	$(PYTHON) tests/vm/run.py --seconds 7200 '$(VM_PYTEST)'
 
