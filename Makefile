@@ -84,7 +84,7 @@ needs-test: needs
 
 needs-vm: needs-test
 	$(call install, program qemu-system-x86 qemu-system-x86_64; program busybox-static busybox; program kmod depmod; \
-		program e2fsprogs mkfs.ext4;)
+		program e2fsprogs mkfs.ext4; program apparmor apparmor_parser;)
 
 needs-conformance: needs-test
 	$(call install, program podman podman; program conmon conmon; program catatonit catatonit; program runc runc; \

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from conformance.drivers import program
+from tests.system.conftest import entered
 
 BUILD = Path(__file__).resolve().parents[1] / "build" / "conformance"
 
@@ -35,9 +36,7 @@ def build(name: str, modules: Mapping[str, str], packages: Sequence[str], *, go:
     try:
         (place / "go.mod").write_text(text)
         argv = [client, "build", "-mod=mod", "-o", f"{place / 'bin'}/", *packages]
-        done = subprocess.run(
-            argv, cwd=place, env={**os.environ, "CGO_ENABLED": "0"}, capture_output=True, text=True, check=False
-        )
+        done = _call(argv, place)
         if done.returncode and ("403" in done.stderr or "dial tcp" in done.stderr):
             pytest.skip(f"the Go modules of {name} cannot be had here: {done.stderr.strip()[-300:]}")
         if done.returncode and re.search(r"requires go|toolchain not available", done.stderr, re.IGNORECASE):
@@ -47,6 +46,14 @@ def build(name: str, modules: Mapping[str, str], packages: Sequence[str], *, go:
     finally:
         shutil.rmtree(place)
     return found
+
+
+def _call(argv: Sequence[str], place: Path) -> subprocess.CompletedProcess[str]:
+    """Call the client in `place`, on the machine's own network: what it has not kept it has to fetch."""
+    with entered().on_host_network():
+        return subprocess.run(
+            argv, cwd=place, env={**os.environ, "CGO_ENABLED": "0"}, capture_output=True, text=True, check=False
+        )
 
 
 def source(name: str, path: str, version: str) -> Path:
@@ -59,7 +66,7 @@ def source(name: str, path: str, version: str) -> Path:
     try:
         (place / "go.mod").write_text(f"module {name}\n\ngo 1.19\n\nrequire {path} {version}\n")
         argv = [client, "mod", "download", "-json", f"{path}@{version}"]
-        done = subprocess.run(argv, cwd=place, capture_output=True, text=True, check=False)
+        done = _call(argv, place)
         if done.returncode:
             pytest.skip(f"the Go module {path} cannot be had here: {(done.stderr or done.stdout).strip()[-300:]}")
         argv = [client, "list", "-mod=mod", "-m", "-f", "{{.Dir}}", path]

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import posix
 
+ANCHOR = "ocirt:"  # what the names of anchors begin with, see ocirt.kernel.steps.anchor
+
 
 def encode(path: str) -> bytes:
     """The bytes that the kernel takes for `path`; a lone surrogate stands for a byte that was not UTF-8 (PEP 383)."""
@@ -52,6 +54,14 @@ def parent(path: str) -> str:
 def name(path: str) -> str:
     """The last component of a cleaned path."""
     return path.rpartition("/")[2]
+
+
+def anchor(directory: str) -> str:
+    """What the mount is called that holds the mounts of a container without a mount namespace; `directory`: its state's.
+
+    The kernel takes 255 bytes.
+    """
+    return ANCHOR + encode(directory)[-240:].decode("utf-8", "surrogateescape")
 
 
 def exists(path: str) -> bool:

@@ -47,6 +47,7 @@ _MOST_PID = 1 << 31  # pid_t
 _NAMES = {...: str}
 _SHAPE: dict[str, Any] = {
     "creator": {"pid": int, "start_time": int},
+    "anchor": {None: ("path", "namespace"), "path": str, "namespace": str},
     "annotations": _NAMES,
     "cgroup": {"mode": str, "paths": _NAMES, "created": [str]},
     "namespaces": _NAMES,
@@ -221,6 +222,8 @@ def salvage(root: str, container_id: str) -> Record:
         "bundle": "",
         "rootfs": "",
         "created": "",
+        # Wherever it is, it is found by its name, which is that of the directory.
+        "anchor": {"path": "", "namespace": ""},
         "annotations": {},
         "cgroup": {"mode": "none", "paths": {}, "created": []},
         "namespaces": {},

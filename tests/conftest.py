@@ -6,7 +6,7 @@ import os
 import sys
 from pathlib import Path
 
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 
 ROOT = Path(__file__).resolve().parents[1]
 if str(ROOT) not in sys.path:
@@ -16,6 +16,13 @@ if str(ROOT) not in sys.path:
 for _name in ("LISTEN_FDS", "LISTEN_PID", "LISTEN_FDNAMES", "NOTIFY_SOCKET", "PYTHONPATH", "PYTHONSTARTUP"):
     os.environ.pop(_name, None)
 
-# A machine at work is no reason for a property to fail. OCIRT_TEST_FUZZ=N: N times as many examples.
-settings.register_profile("ocirt", deadline=None, max_examples=100 * int(os.environ.get("OCIRT_TEST_FUZZ", "1")))
+# What holds for every property, so that none says it itself. A machine at work is no reason to fail: no example has a time limit,
+# nor has the making of examples. A fixture of a test is made once for all examples, as these tests want it.
+# OCIRT_TEST_FUZZ=N: N times as many examples.
+settings.register_profile(
+    "ocirt",
+    deadline=None,
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture],
+    max_examples=100 * int(os.environ.get("OCIRT_TEST_FUZZ", "1")),
+)
 settings.load_profile("ocirt")

@@ -176,7 +176,7 @@ def _resources() -> dict[str, Row]:
         "memory": ("limit", "reservation", "swap", "swappiness", "disableOOMKiller"),
         "cpu": ("cpus", "mems", "period", "quota", "burst", "realtimePeriod", "realtimeRuntime", "shares", "idle"),
         "pids": ("limit",),
-        "blockIO": ("weight", "leafWeight", "weightDevice", *THROTTLES),
+        "blockIO": ("weight", "leafWeight", *THROTTLES),
     }
     for section, parts in own.items():
         for part in parts:
@@ -188,9 +188,9 @@ def _resources() -> dict[str, Row]:
     for name in THROTTLES:
         for part in ("major", "minor", "rate"):
             rows[f"{BLOCK}/{name}/*/{part}"] = (step(f"{BLOCK}/{name}/*/{part}"), limited(f"{BLOCK}/{name}"))
-    for part in ("major", "minor", "weight"):
-        entry = f"{BLOCK}/weightDevice/*/{part}"
-        rows[entry] = (step(entry), limited(BLOCK + "/weightDevice"))
+    for part in ("", "/*/major", "/*/minor", "/*/weight"):
+        entry = f"{BLOCK}/weightDevice{part}"
+        rows[entry] = (step(entry), EFFECT + "test_weight_of_a_device")
     entry = f"{BLOCK}/weightDevice/*/leafWeight"
     rows[entry] = (step(entry), "not: blkio.leaf_weight_device went with CFQ in Linux 5.0")
     for part in ("", "/*/pageSize", "/*/limit"):
@@ -272,7 +272,7 @@ def table() -> dict[str, Row]:
         "/root": (step("/root"), effect("/root/path")),
         "/linux": (step("/linux"), effect("/linux/maskedPaths")),
         "/linux/devices": (step("/linux/devices"), FILESYSTEM + "test_more_devices"),
-        "/linux/namespaces": (step("/linux/namespaces"), NAMESPACES + "test_new_namespaces"),
+        "/linux/namespaces": (step("/linux/namespaces"), "tests/system/test_anchor.py::test_no_namespace_at_all"),
         "/linux/namespaces/*/type": (step("/linux/namespaces/*/type"), NAMESPACES + "test_new_namespaces"),
         "/linux/namespaces/*/path": (step("/linux/namespaces/*/path"), EFFECT + "test_namespace_by_path"),
         "/linux/cgroupsPath": (step("/linux/cgroupsPath"), "tests/system/test_cgroups.py::test_cgroups_path"),

@@ -47,7 +47,7 @@ class Cancel:
     def check(self) -> None:
         """Raises Error("cancelled") once it is set."""
         if self._set.is_set():
-            raise Error("cancelled", "given up", hint="what has been fetched is kept: the next try goes on from there")
+            raise Error("cancelled", "given up", hint="what is done is kept: the next try goes on from there")
 
     def waker(self, wake: Callable[[], None]) -> Callable[[], None]:
         """Have `wake` called when the token is set, at once if it is. Returns what takes it back."""

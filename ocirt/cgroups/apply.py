@@ -80,4 +80,8 @@ def explained(paths: dict[str, str], entry: Entry, error: OSError) -> Error:
         return Error(
             "kernel", f"unable to set memory limit to {value} (current usage: {usage}, peak usage: {peak})", subject=pointer
         )
-    return Error("kernel", f"failed to write {value!r} to {error.filename}", subject=pointer, cause=cause)
+    hint = ""
+    if error.errno == ENOENT:
+        sizes = "; sizes of huge pages: see /sys/kernel/mm/hugepages" if controller == "hugetlb" else ""
+        hint = "this kernel has no such file" + sizes
+    return Error("kernel", f"failed to write {value!r} to {error.filename}", subject=pointer, cause=cause, hint=hint)

@@ -10,6 +10,7 @@ import posix
 from _struct import pack, pack_into, unpack_from
 from errno import EACCES, EAGAIN, ENOENT, EPERM
 
+from ocirt.kernel import process
 from ocirt.kernel.ffi import Byte, CallError, address_of, syscall
 
 # include/uapi/linux/bpf.h
@@ -23,6 +24,8 @@ _ATTACH_CGROUP_DEVICE = 6
 _ALLOW_MULTI = 2
 # The most programs that a cgroup can have (BPF_CGROUP_MAX_PROGS).
 _MOST_PROGRAMS = 64
+_RLIMIT_MEMLOCK = 8  # include/uapi/asm-generic/resource.h
+_UNLIMITED = (1 << 64) - 1
 _LICENSE = b"Apache-2.0\0"
 
 
@@ -50,14 +53,12 @@ def load_and_attach(program: bytes, cgroup_fd: int, *, replace: bool = False) ->
 
 def raise_memlock_limit() -> None:
     """Let the program's memory be locked, where kernels (before 5.11) count it. Best effort: it takes CAP_SYS_RESOURCE."""
-    import resource  # noqa: PLC0415  (only with a device program)
-
-    unlimited = resource.RLIM_INFINITY
-    if resource.getrlimit(resource.RLIMIT_MEMLOCK)[0] == unlimited:
+    # Not by the module `resource`: to load its library takes longer than all that is done here.
+    if process.get_rlimit(0, _RLIMIT_MEMLOCK)[0] == _UNLIMITED:
         return
     try:
-        resource.setrlimit(resource.RLIMIT_MEMLOCK, (unlimited, unlimited))
-    except (OSError, ValueError):
+        process.set_rlimit(0, _RLIMIT_MEMLOCK, _UNLIMITED, _UNLIMITED)
+    except CallError:
         pass
 
 

@@ -21,6 +21,10 @@ if TYPE_CHECKING:
 
 POINTER = "/linux/resources"
 
+_FILES = "a file of cgroup version 2 that sets a limit, such as memory.high"
+_TOO_LITTLE_SWAP = "memory+swap limit should be >= memory limit"
+_SHARES = "2 to 262144; 1024 is the usual share"
+
 # The last field of an entry: what to do when the file does not exist.
 REQUIRED = 0  # fail
 OPTIONAL = 1  # go on
@@ -47,7 +51,8 @@ def writes(resources: dict[str, Any] | None, mode: str, pointer: str = POINTER) 
             found += _unified(unified, pointer + "/unified")
         return found
     if unified:
-        raise Error("invalid", "cannot use unified on cgroup v1", subject=pointer + "/unified")
+        hint = "leave it out; this host takes memory, cpu, pids and the like"
+        raise Error("invalid", "cannot use unified on cgroup v1", subject=pointer + "/unified", hint=hint)
     found = _cpuset(resources, pointer)
     found += _memory_v1(resources.get("memory") or {}, pointer + "/memory")
     found += _cpu_v1(resources.get("cpu") or {}, pointer + "/cpu")
@@ -84,9 +89,10 @@ def swap_limit(swap: int, memory: int, pointer: str = POINTER + "/memory/swap") 
     if swap == -1 or memory == -1:
         return swap
     if memory == 0:
-        raise Error("invalid", "unable to set swap limit without memory limit", subject=pointer)
+        hint = 'a "limit" beside it: swap counts memory and swap together'
+        raise Error("invalid", "unable to set swap limit without memory limit", subject=pointer, hint=hint)
     if swap < memory:
-        raise Error("invalid", "memory+swap limit should be >= memory limit", subject=pointer)
+        raise Error("invalid", _TOO_LITTLE_SWAP, subject=pointer, hint=f"at least {memory}, the limit of memory alone")
     return swap - memory
 
 
@@ -114,7 +120,8 @@ def _memory_v1(memory: dict[str, Any], pointer: str) -> list[Entry]:
         found.append(("memory", "memory.limit_in_bytes", str(limit), pointer + "/limit", REQUIRED))
     if swap:
         if limit > 0 and 0 < swap < limit:
-            raise Error("invalid", "memory+swap limit should be >= memory limit", subject=pointer + "/swap")
+            hint = f"at least {limit}, the limit of memory alone"
+            raise Error("invalid", _TOO_LITTLE_SWAP, subject=pointer + "/swap", hint=hint)
         found.append(("memory", "memory.memsw.limit_in_bytes", str(swap), pointer + "/swap", REQUIRED))
     elif limit == -1:
         found.append(("memory", "memory.memsw.limit_in_bytes", "-1", pointer + "/limit", OPTIONAL))
@@ -131,6 +138,7 @@ def _memory_v1(memory: dict[str, Any], pointer: str) -> list[Entry]:
                 "invalid",
                 f"invalid memory swappiness value: {swappiness} (valid range is 0-100)",
                 subject=pointer + "/swappiness",
+                hint="0 to 100, or leave it out",
             )
         found.append(("memory", "memory.swappiness", str(swappiness), pointer + "/swappiness", REQUIRED))
     return found
@@ -162,9 +170,9 @@ def _cpu_v1(cpu: dict[str, Any], pointer: str) -> list[Entry]:
     if shares:
         # The kernel would clamp in silence.
         if shares > 262144:
-            raise Error("invalid", "the maximum allowed cpu-shares is 262144", subject=pointer + "/shares")
+            raise Error("invalid", "the maximum allowed cpu-shares is 262144", subject=pointer + "/shares", hint=_SHARES)
         if shares < 2:
-            raise Error("invalid", "the minimum allowed cpu-shares is 2", subject=pointer + "/shares")
+            raise Error("invalid", "the minimum allowed cpu-shares is 2", subject=pointer + "/shares", hint=_SHARES)
         found.append(("cpu", "cpu.shares", str(shares), pointer + "/shares", REQUIRED))
     if cpu.get("period"):
         found.append(("cpu", "cpu.cfs_period_us", str(cpu["period"]), pointer + "/period", REQUIRED))
@@ -303,12 +311,13 @@ def _unified(unified: dict[str, str], pointer: str) -> list[Entry]:
     for file, value in unified.items():
         place = pointer + "/" + file.replace("~", "~0").replace("/", "~1")
         if "/" in file:
-            raise Error("invalid", f'unified resource "{file}" must be a file name (no slashes)', subject=place)
+            raise Error("invalid", f'unified resource "{file}" must be a file name (no slashes)', subject=place, hint=_FILES)
         controller, dot, parameter = file.partition(".")
         if not (controller and dot and parameter):
-            raise Error("invalid", f'unified resource "{file}" must be in the form CONTROLLER.PARAMETER', subject=place)
+            message = f'unified resource "{file}" must be in the form CONTROLLER.PARAMETER'
+            raise Error("invalid", message, subject=place, hint=_FILES)
         if file in _NOT_SETTINGS:
-            raise Error("invalid", f'unified resource "{file}" is no setting', subject=place)
+            raise Error("invalid", f'unified resource "{file}" is no setting', subject=place, hint=_FILES)
         owner = "" if controller == "cgroup" else controller
         # Files with a line per device take one line per write.
         lines = [line for line in value.split("\n") if line] or [""]

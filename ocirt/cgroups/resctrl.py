@@ -11,12 +11,12 @@ container), and `schemata` (those of config.json, by property).
 from __future__ import annotations
 
 import posix
-from errno import EEXIST
+from errno import EACCES, EEXIST
 
 from ocirt.cgroups.files import gone, read, write
 from ocirt.errors import Error
 from ocirt.kernel.process import fstatfs_type
-from ocirt.paths import encode, exists, read_text
+from ocirt.paths import encode, exists, parent, read_text
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -96,8 +96,7 @@ def make(root: str, group: str, monitor: str, text: str, *, shared: bool) -> Non
     A group with a name that somebody chose must be there if it gets no schemata, and must have these if it is there.
     """
     if shared and not text and not exists(group):
-        message = "clos dir not accessible (must be pre-created when schemata, l3CacheSchema and memBwSchema are empty)"
-        raise Error("not-found", message, subject=POINTER + "/closID", cause=group, hint="make the group, or give its schemata")
+        raise _missing(group)
     made = _make_directory(root, group)
     if text:
         if shared and not made:
@@ -106,6 +105,26 @@ def make(root: str, group: str, monitor: str, text: str, *, shared: bool) -> Non
             _set(root, group, text)
     if monitor:
         _make_directory(root, monitor)
+
+
+def check(root: str, group: str, monitor: str, text: str, *, shared: bool) -> None:
+    """See what `make` would refuse, without making anything. Raises Error. What only the kernel knows of is not found.
+
+    Those are schemata that this processor cannot have, and how many groups there can be.
+    """
+    there = exists(group)
+    if shared and not text and not there:
+        raise _missing(group)
+    if shared and text and there:
+        _compare(root, group, text)
+    lacking = [path for path in (group, monitor) if path and not exists(path)]
+    if lacking and not posix.access(root if lacking[0] == group else parent(monitor), posix.W_OK, effective_ids=True):
+        raise _explained(root, "make group", lacking[0], PermissionError(EACCES, ""))
+
+
+def _missing(group: str) -> Error:
+    message = "clos dir not accessible (must be pre-created when schemata, l3CacheSchema and memBwSchema are empty)"
+    return Error("not-found", message, subject=POINTER + "/closID", cause=group, hint="make the group, or give its schemata")
 
 
 def _make_directory(root: str, path: str) -> bool:

@@ -190,7 +190,8 @@ def resources(section: dict[str, Any], mode: str, version: int) -> tuple[list[Pr
         try:
             properties = _unified(file, value.strip(), section["unified"], version)
         except ValueError:
-            raise Error("invalid", f'unified resource "{file}" value invalid: "{value}"', subject=pointer) from None
+            message = f'unified resource "{file}" value invalid: "{value}"'
+            raise Error("invalid", message, subject=pointer, hint="what that file takes, see cgroup-v2.rst") from None
         (later if file.startswith("cpu.") else now).extend(properties)
     return now, later
 
@@ -254,10 +255,10 @@ def _bits(text: str, pointer: str) -> bytes:
         if not (first.isascii() and first.isdecimal() and last.isascii() and last.isdecimal()) or len(first + last) > 10:
             raise Error("invalid", f"{text!r} is no list of numbers", subject=pointer, hint="for example 0-2,7")
         if int(first) > int(last):
-            raise Error("invalid", f"invalid range: {part.strip()}", subject=pointer)
+            raise Error("invalid", f"invalid range: {part.strip()}", subject=pointer, hint="for example 0-2,7")
         mask |= (1 << int(last) + 1) - (1 << int(first))
     if not mask:
-        raise Error("invalid", "empty value", subject=pointer)
+        raise Error("invalid", "empty value", subject=pointer, hint="for example 0-2,7")
     return mask.to_bytes((mask.bit_length() + 7) // 8, "little")
 
 

@@ -26,6 +26,7 @@ OLDEST = 244  # the first to know AllowedCPUs, and all else that is asked for
 _NAME = "org.freedesktop.systemd1"
 _PATH = "/org/freedesktop/systemd1"
 _MANAGER = _NAME + ".Manager"
+_PROPERTIES = "org.freedesktop.DBus.Properties"
 _PRIVATE = "/run/systemd/private"
 _JOB_REMOVED = f"type='signal',sender='{_NAME}',interface='{_MANAGER}',member='JobRemoved'"
 
@@ -68,7 +69,7 @@ def look(mode: str, *, user: bool) -> Manager:
         found = []
         for name in ("Version", "ControlGroup"):
             arguments = (_MANAGER, name)
-            (answer,) = connection.call(_NAME, _PATH, "org.freedesktop.DBus.Properties", "Get", "ss", arguments)
+            (answer,) = connection.call(_NAME, _PATH, _PROPERTIES, "Get", "ss", arguments)
             found.append(str(answer[1]))
         return Manager(version_of(found[0]), found[1].rstrip("/"), user=user)
 
@@ -117,6 +118,29 @@ def start(unit: str, pid: int, properties: Iterable[Property], *, user: bool) ->
         return True
 
     return _with(begin, f"unable to start unit {unit}", user=user)
+
+
+def taken(unit: str) -> Error:
+    """What to say of a name that is not free."""
+    hint = "another container has it, or one that was not deleted"
+    return Error("state", f"unit {unit} exists already", subject=systemd.POINTER, hint=hint)
+
+
+def exists(unit: str, *, user: bool) -> bool:
+    """Whether `start` would find a unit of that name; one that has failed is none."""
+
+    def ask(connection: Connection) -> bool:
+        try:
+            path = _call(connection, "GetUnit", "s", unit)
+        except RemoteError as error:
+            if error.name != _NAME + ".NoSuchUnit":
+                raise
+            return False
+        arguments = (_NAME + ".Unit", "ActiveState")
+        (answer,) = connection.call(_NAME, path, _PROPERTIES, "Get", "ss", arguments)
+        return answer[1] not in ("failed", "inactive")
+
+    return _with(ask, f"unable to look for unit {unit}", user=user)
 
 
 def stop(unit: str, *, user: bool) -> None:

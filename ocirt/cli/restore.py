@@ -18,8 +18,6 @@ if TYPE_CHECKING:
 
 def run(options: Options, args: list[str]) -> int:
     """Restore container args[0]. The exit status is its process's, 128 + N for signal N. Raises Error, OSError."""
-    if options.systemd_cgroup:
-        raise Error("unsupported", "--systemd-cgroup: not supported yet", hint="leave it out: cgroupfs")
     detach, socket = options.get("detach"), options.get("console-socket")
     bundle, container_id = target(options, args)
     flags = common(options, SWITCHES)

@@ -52,6 +52,8 @@ def _check(record: Record) -> None:
     now = state.status(record)
     if now not in ("running", "paused"):
         raise Error("state", f"Container cannot be checkpointed in {now} state")
+    if "mount" not in record["namespaces"]:
+        raise Error("unsupported", "a container without a mount namespace cannot be checkpointed: its mounts are the host's")
 
 
 def _dump(record: Record, flags: dict[str, Any]) -> None:

@@ -8,14 +8,13 @@ from time import time_ns
 from ocirt import paths, state
 from ocirt.cgroups import control
 from ocirt.containers.destroy import destroy, hook_state
-from ocirt.containers.host import look, security_modules
+from ocirt.containers.host import look, look_for, look_for_cgroups
 from ocirt.errors import Error
 from ocirt.kernel.process import close_on_exec_from
 from ocirt.kernel.run import ChildGoneError, Run, StepError
 from ocirt.plan import START, Request
 from ocirt.plan.create import HOOKS, cgroup_paths, plan_create
 from ocirt.plan.process import agent as agent_of
-from ocirt.plan.process import is_labelled
 from ocirt.spec.load import read_spec
 
 TYPE_CHECKING = False
@@ -49,22 +48,11 @@ class Creation:
         self.root = root
         self.request = request
         self.host = look()
-        unprivileged = not self.host.root
-        request.lenient_cgroups = unprivileged or self.host.user_namespace if rootless is None else rootless
-        if request.cgroups == "systemd":
-            from ocirt.cgroups import units  # noqa: PLC0415  (only then)
-
-            user = units.is_for_users() if rootless is None else rootless
-            self.host.systemd = units.look(self.host.layout.mode, user=user)
+        look_for_cgroups(self.host, request, rootless)
         self._config = config
         self._findings: list[Finding] = []
-        self.spec = read_spec(request.bundle, config, rootless=unprivileged, warnings=self._findings, document=document)
-        if "intelRdt" in self.spec["linux"]:
-            from ocirt.cgroups import resctrl  # noqa: PLC0415  (only for who asks)
-
-            self.host.resctrl = resctrl.find()
-        if is_labelled(self.spec["process"]) or self.spec["linux"].get("mountLabel"):
-            self.host.modules = security_modules()
+        self.spec = read_spec(request.bundle, config, rootless=not self.host.root, warnings=self._findings, document=document)
+        look_for(self.host, self.spec)
         self.record: Record = {}
         self.run: Run | None = None
         self.notify: Notify | None = None
@@ -87,19 +75,24 @@ class Creation:
         if not terminal:
             self.request.console = ""
 
-    def prepare(self, trace: str = "") -> Run:
-        """Plan the container and take its name. Raises Error, OSError."""
+    def plan(self, trace: str = "") -> Run:
+        """Plan the container, and say what its record will be; nothing is made yet. Raises Error, OSError."""
         request = self.request
         request.state_root = self.root
         request.directory = state.directory(self.root, request.container_id)
         cgroups = cgroup_paths(self.spec, self.host, request)
         plan = self._plan(cgroups)
-        if trace:
-            from ocirt.kernel.trace import Trace  # noqa: PLC0415  (only when asked for)
+        self.record = self._record(cgroups)
+        if not trace:
+            return Run(plan)
+        from ocirt.kernel.trace import Trace  # noqa: PLC0415  (only when asked for)
 
-            run = Run(plan, Trace(trace, plan))
-        else:
-            run = Run(plan)
+        return Run(plan, Trace(trace, plan))
+
+    def prepare(self, trace: str = "") -> Run:
+        """Plan the container and take its name. Raises Error, OSError."""
+        request = self.request
+        run = self.plan(trace)
         state.reserve(self.root, request.container_id)
         try:
             if request.notify:
@@ -108,7 +101,10 @@ class Creation:
                 make_directory(request.directory)
                 if not request.waits:  # else `start` is who listens
                     self.notify = Notify(request.directory)
-            self.record = self._record(cgroups)
+            if "mount" not in self.record["namespaces"]:
+                from ocirt.containers import anchor  # noqa: PLC0415  (only then)
+
+                self.record["anchor"] = anchor.section(self.record["rootfs"])
             if self.host.resctrl is not None:
                 from ocirt.cgroups import resctrl  # noqa: PLC0415
 
@@ -117,7 +113,7 @@ class Creation:
             if request.waits:
                 self.record["late"] = {
                     str(index): [operation, [word for word in arguments if isinstance(word, str)], pointer]
-                    for index, (side, operation, arguments, pointer, _) in enumerate(plan)
+                    for index, (side, operation, arguments, pointer, _) in enumerate(run.plan)
                     if side == START
                 }
             # On disk before anything is done: whoever finds it can undo what a dead creator has begun.

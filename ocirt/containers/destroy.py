@@ -27,7 +27,7 @@ def hook_state(record: Record) -> Callable[[str, int], bytes]:
 
 
 def destroy(record: Record, directory: str, *, quiet: bool = False) -> list[str]:
-    """Remove the cgroups, the resctrl groups and the directory of a container whose init is gone, then run its poststop hooks.
+    """Remove all that is left of a container whose init is gone, its directory last, then run its poststop hooks.
 
     Returns what those complain of.
     Raises Error or OSError for what is left, with the directory still there so that it can be tried again; `quiet`: never.
@@ -41,7 +41,8 @@ def destroy(record: Record, directory: str, *, quiet: bool = False) -> list[str]
         if cgroup and cgroup["paths"]:
             from ocirt.cgroups import control  # noqa: PLC0415  (only with cgroups)
 
-            if record["namespaces"].get("pid") != "":
+            # A new pid namespace has ended with init. What CRIU has left half restored may have none yet.
+            if record["namespaces"].get("pid") != "" or record["status"] == "creating":
                 control.kill(cgroup, _SIGKILL)
             if cgroup.get("unit") and record["boot_id"] == state.boot_id():
                 from ocirt.cgroups import units  # noqa: PLC0415  (only with systemd)
@@ -52,6 +53,10 @@ def destroy(record: Record, directory: str, *, quiet: bool = False) -> list[str]
             from ocirt.cgroups import resctrl  # noqa: PLC0415  (only if it has a group)
 
             resctrl.remove(kept, failed=record["status"] == "creating")
+        if record.get("anchor"):
+            from ocirt.containers import anchor  # noqa: PLC0415  (only without a mount namespace)
+
+            anchor.remove(record, directory)
         state.remove(directory)
     except (Error, OSError):
         if not quiet:

@@ -1,12 +1,13 @@
 """What is wrong with a bundle on this machine, all at once: the document, the plan, then a look for each step of the plan.
 
-Nothing is made, changed or loaded. `run` fails for every error found here. What only the kernel can say when it is asked (a value
-that a cgroup refuses, a mount over something odd) is found by running alone; where a look cannot be sure, it gives a warning.
+Nothing is made that outlives the looking, and nothing is changed or loaded. `run` fails for every error found here. What only
+the kernel can say when it is asked (a value that a cgroup refuses, a mount over something odd) is found by running alone; where a
+look cannot be sure, it gives a warning.
 """
 
 from __future__ import annotations
 
-from ocirt.containers.host import look
+from ocirt.containers.host import look, look_for, look_for_cgroups
 from ocirt.errors import Error
 from ocirt.plan.create import cgroup_paths, plan_create
 from ocirt.spec.load import read_document
@@ -30,16 +31,18 @@ def examine(request: Request, config: str, rootless: bool | None = None) -> list
     Raises Error if there is no such file, OSError when /proc cannot be read.
     """
     host = look()
-    request.lenient_cgroups = (not host.root or host.user_namespace) if rootless is None else rootless
+    findings = _cgroups(host, request, rootless)
     try:
         spec = read_document(request.bundle, config)
     except Error as err:
         if err.subject != config:  # not read at all
             raise
-        return [("", err.message, err.hint or "one JSON document (RFC 8259) in UTF-8", "error")]
-    findings = check_whole(spec, not host.root)
-    if any(finding[3] == "error" for finding in findings):
+        return [*findings, ("", err.message, err.hint or "one JSON document (RFC 8259) in UTF-8", "error")]
+    found = check_whole(spec, not host.root)
+    findings += found
+    if any(finding[3] == "error" for finding in found):
         return findings
+    look_for(host, spec)
     request.console = "socket" if spec["process"].get("terminal") else ""
     plan = _plan(spec, host, request, findings)
 
@@ -51,6 +54,18 @@ def examine(request: Request, config: str, rootless: bool | None = None) -> list
         if pointer not in seen:
             findings.append((pointer, text, "leave it out", "warning"))
     return [*findings, *Looks(spec, host, request, plan).findings]
+
+
+def _cgroups(host: Host, request: Request, rootless: bool | None) -> list[Finding]:
+    """Find who makes the cgroups. Where that is to be systemd and there is none, the document is judged as if there were."""
+    try:
+        look_for_cgroups(host, request, rootless)
+    except Error as err:
+        from ocirt.cgroups import units  # noqa: PLC0415  (only then)
+
+        host.systemd = units.Manager(units.OLDEST, "", user=units.is_for_users() if rootless is None else rootless)
+        return [error_finding(err, hint="leave --systemd-cgroup out")]
+    return []
 
 
 def _plan(spec: dict[str, Any], host: Host, request: Request, findings: list[Finding]) -> Plan:
@@ -78,7 +93,7 @@ def error_finding(err: Error, pointer: str = "", hint: str = "leave it out") -> 
 
 def _without(spec: dict[str, Any], pointer: str) -> bool:
     """Take what an error is about out of the document, so that the next one can be found."""
-    tokens = tuple(pointer.split("/")[1:])
+    tokens = tuple(token.replace("~1", "/").replace("~0", "~") for token in pointer.split("/")[1:])
     if len(tokens) < 2 or tokens[:2] in _NEEDED:
         return False
     # An entry of an array stays: the indices of the others would change. Then its section goes.

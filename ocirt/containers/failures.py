@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import posix
-from errno import EACCES, EEXIST, EINVAL, EISDIR, EMFILE, ENODEV, ENOENT, ENOSYS, EPERM, ERANGE
+from errno import EACCES, EBUSY, EEXIST, EINVAL, EISDIR, EMFILE, ENODEV, ENOENT, ENOSYS, EPERM, ERANGE
 
 from ocirt.errors import Error
 from ocirt.kernel.run import ChildGoneError, StepError
@@ -58,6 +58,8 @@ _WORDS = {
     "mount.mask": "mask",
     "mount.read_only": "make read-only",
     "idmap.map": "map the ids of",
+    "anchor.attach": "root file system",
+    "anchor.check": "root file system",
     "tree.check_root": "root file system",
     "tree.make_directory": "make directory",
     "process.chdir": "chdir to cwd",
@@ -68,6 +70,7 @@ _WORDS = {
     "device.make": "make device",
     "device.bind": "bind device",
     "cgroup.make": "make cgroup",
+    "criu.start": "start criu",
     "netdevice.check": "network device",
     "netdevice.move": "move network device",
     "namespace.open_offsets": "set clocks",
@@ -113,10 +116,14 @@ def _program(err: StepError, name: str, pointer: str, text: str) -> Error:
 def _hint(operation: str, errno: int, arguments: tuple[Any, ...]) -> str:
     if errno == ENOSYS:
         return "ocirt needs Linux 5.12 or newer"
+    if operation in ("anchor.check", "anchor.attach") and errno in (EBUSY, EINVAL):
+        return 'add {"type": "mount"} to /linux/namespaces'
     if operation == "listener.check":
         return "an agent must listen there"
     if operation == "program.filter" and errno == EMFILE:
         return "RLIMIT_NOFILE must leave room for the filter's listener"
+    if operation == "mount.clone" and errno == EPERM and arguments[0] == "root":
+        return 'who may not mount here needs {"type": "mount"} in /linux/namespaces'
     if operation == "mount.new" and errno == ENODEV:
         return f"this kernel has no file system {arguments[1]!r}"
     if operation == "process.raise_limit" and errno == EPERM:

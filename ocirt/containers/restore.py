@@ -5,7 +5,6 @@ from __future__ import annotations
 import posix
 
 from ocirt import paths, state
-from ocirt.cgroups import control
 from ocirt.cgroups.layout import own_cgroups
 from ocirt.containers.checkpoint import directories, place, read_descriptors
 from ocirt.containers.create import Creation
@@ -24,12 +23,13 @@ if TYPE_CHECKING:
     from ocirt.state import Record
 
 _O_PATH = 0o10000000
-_SIGKILL = 9
 _FIRST_EXTRA = 4  # in CRIU, behind the standard streams and its socket
 
 
 class Restoration(Creation):
     """A container on its way back: `prepare`, then `make`. What fails leaves nothing."""
+
+    _has_init = False
 
     def set_flags(self, flags: dict[str, Any]) -> None:
         """Take the flags: image-path and work-path (absolute, the latter may be ""), and what ocirt.criu.request takes.
@@ -43,44 +43,57 @@ class Restoration(Creation):
     def _plan(self, cgroups: dict[str, str]) -> Plan:
         return plan_restore(self.spec, self.host, self.request, cgroups)
 
+    def prepare(self, trace: str = "") -> Run:
+        """As of a new container. Raises Error, OSError."""
+        run = super().prepare(trace)
+        run.launch = self._start_criu
+        return run
+
     def make(self) -> Record:
         """Make what CRIU needs, and have it restore the processes. They run when this returns. Raises Error, OSError."""
         super().make()
         self._attempt(self._restore)
         return self.record
 
-    def _restore(self) -> None:
+    def _start_criu(self) -> None:
+        """Step `criu.start`."""
         run = self.run
         assert run is not None
         posix.waitpid(run.pid, 0)  # the mount targets were all that it was for
         posix.close(run.sync)
         run.pid, run.sync = 0, -1
-        places = directories(self._flags)
-        root = self.request.directory + "/criu-root"
-        posix.mkdir(root, 0o700)
+        self._root = self.request.directory + "/criu-root"
+        posix.mkdir(self._root, 0o700)
+        self._places = directories(self._flags)
         kinds = [kind for kind in request.OUTSIDE if "namespace/" + kind in run.fds]
+        self._inherited = {kind: _FIRST_EXTRA + at for at, kind in enumerate(kinds)}
         given = run.stdio or (-1, -1, -1)
-        streams = tuple(fd if fd >= 0 else own for own, fd in enumerate(given))
-        criu = service.Service(
-            streams,
+        self._criu = service.Service(
+            tuple(fd if fd >= 0 else own for own, fd in enumerate(given)),
             tuple(run.fds["namespace/" + kind] for kind in kinds),
             cgroup_fd=run.cgroup_fd,
             join_fds=tuple(run.join_fds),
-            root=(self.record["rootfs"], root),
-            directories=places,
+            root=(self.record["rootfs"], self._root),
+            directories=self._places,
         )
+        run.pid = self._criu.pid
+
+    def _restore(self) -> None:
+        run, criu = self.run, self._criu
+        assert run is not None
         try:
-            options = self._options(root, criu.pid, {kind: _FIRST_EXTRA + at for at, kind in enumerate(kinds)})
-            criu.ask("RESTORE", {"opts": options | criu.options()}, self._notified)
+            criu.ask("RESTORE", {"opts": self._options(criu.pid) | criu.options()}, self._notified)
             if code := criu.end():
                 raise service.CriuError(f"criu failed: exit status {code}")
         except service.CriuError as err:
-            raise service.explain(err, f"{places[-1]}/{request.RESTORE_LOG}") from None
+            raise service.explain(err, f"{self._places[-1]}/{request.RESTORE_LOG}") from None
         finally:
             criu.end()
-            posix.rmdir(root)
+            if not self._has_init:
+                run.pid = 0  # it was CRIU's
+            posix.rmdir(self._root)
 
-    def _options(self, root: str, criu: int, inherited: dict[str, int]) -> dict[str, Any]:
+    def _options(self, criu: int) -> dict[str, Any]:
         text = paths.read_text(f"/proc/{criu}/cgroup")
         groups = {name: path for controllers, path in own_cgroups(text) for name in controllers}
         rootfs = posix.open(self.record["rootfs"], _O_PATH | posix.O_DIRECTORY | posix.O_CLOEXEC)
@@ -97,11 +110,11 @@ class Restoration(Creation):
         return request.restore(
             self.spec,
             self._flags,
-            root=root,
+            root=self._root,
             groups=groups,
             mounts=mounts,
             streams=self._streams,
-            inherited=inherited,
+            inherited=self._inherited,
         )
 
     def _notified(self, script: str, pid: int, fd: int) -> None:
@@ -123,6 +136,7 @@ class Restoration(Creation):
         if run.pid == pid:
             return
         run.pid = pid
+        self._has_init = True
         self.record |= {"pid": pid, "start_time": state.process_start_time(pid) or 0}
         if "time" not in self.record["namespaces"] and _differs(pid, "time"):
             self.record["namespaces"]["time"] = ""  # which CRIU makes, so that clocks go on from where they were
@@ -141,11 +155,9 @@ class Restoration(Creation):
                     raise Error("kernel", str(err.filename), subject=f"/hooks/{kind}/{index}") from None
 
     def undo(self) -> None:
-        """Also end what a CRIU that was killed has left half restored."""
-        try:
-            control.kill(self.record["cgroup"], _SIGKILL)
-        except (Error, OSError):
-            pass  # `destroy` tries to remove them all the same
+        """The hooks at its end are for a container that there was."""
+        if not self._has_init:
+            self.record["hooks"] = {}
         super().undo()
 
 

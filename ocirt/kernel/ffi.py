@@ -20,6 +20,7 @@ _NUMBERS: dict[str, tuple[int, int]] = {
     "bind": (49, 200),
     "bpf": (321, 280),
     "capset": (126, 91),
+    "clone": (56, 220),
     "clone3": (435, 435),
     "close_range": (436, 436),
     "connect": (42, 203),

@@ -13,6 +13,8 @@ from ocirt.kernel import constants as k
 from ocirt.kernel.ffi import CallError, syscall
 from ocirt.paths import encode
 
+_O_PATH = 0o10000000
+
 
 def open_tree(source: str, recursive: bool, *, dir_fd: int = k.AT_FDCWD) -> int:
     """A detached copy of the mount (recursive: with all below it) at `source`, as a descriptor. `""` means `dir_fd` itself."""
@@ -94,11 +96,19 @@ def _said(fs_fd: int) -> bytes | None:
         return None
 
 
+def detach(fd: int) -> None:
+    """Detach what is mounted uppermost where the mount of `fd` is, with all below it; who uses it still may (MNT_DETACH)."""
+    syscall("umount2", b"/proc/self/fd/%d" % fd, k.MNT_DETACH)
+
+
 def pivot_root_here() -> None:
     """Make the working directory, a mount, the root; the old root is then mounted on top of it and gets detached.
 
-    The old root must not propagate by then, or the host's tree would be unmounted.
+    Before that it and all below it become slaves: of what is a peer of the host's, the host's own would be unmounted, too.
     """
+    old = posix.open("/", _O_PATH | posix.O_DIRECTORY | posix.O_CLOEXEC)
     syscall("pivot_root", b".", b".")
+    mount_setattr(old, propagation=k.MS_SLAVE, recursive=True)
+    posix.close(old)
     syscall("umount2", b".", k.MNT_DETACH)
     posix.chdir("/")

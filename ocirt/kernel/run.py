@@ -51,7 +51,8 @@ class Run:
     """One plan on its way: its slots, and what the sides have in common.
 
     fds: descriptors by slot. pid: init, in the runtime's pid namespace. sync: this side's end of the socket between parent and
-    child, `peer` the other end's. prepare, commit: called by the steps of `state`. hook_state: makes what hooks read on stdin.
+    child, `peer` the other end's. prepare, commit, launch: called by the steps of `state` and `criu`. hook_state: makes what
+    hooks read on stdin.
     on_listener: takes the listener of init's filter from the socket, and returns what init says next.
     The other attributes belong to the steps module that sets them.
     """
@@ -83,26 +84,15 @@ class Run:
         self.listener: Any = None  # the number through which init says which descriptor its filter's listener is
         self.strings: tuple[list[bytes], list[bytes]] = ([], [])  # arguments and environment of the program
         self.tail: list[tuple[int, str, tuple[Any, ...]]] = []  # queued: step, system call, its six words
+        self.offering: list[tuple[int, str, tuple[Any, ...]]] = []  # of the waiter's calls, those that offer the listener
         self.before_exec: list[Callable[[], None]] = []
         self.prepare: Callable[[], None] = _nothing
         self.commit: Callable[[], None] = _nothing
+        self.launch: Callable[[], None] = _nothing
         self.on_console: Callable[[str, int], None] = _nobody
         self.on_listener: Callable[[int], bytes] | None = None
         self.hook_state: Callable[[str, int], bytes] = _no_state
-        self.programs: dict[str, Program] = {}
-        for side in dict.fromkeys(each[0] for each in plan):
-            self.programs[side] = self._program(side)
-
-    def _program(self, side: str) -> Program:
-        found: Program = []
-        for index, (owner, operation, arguments, _, errors) in enumerate(self.plan):
-            if owner != side:
-                continue
-            table = None
-            if errors:
-                table = {errno: None if call is None else (function(call[0]), call[1]) for errno, call in errors.items()}
-            found.append((index, function(operation), arguments, table))
-        return found
+        self.programs = _programs(plan)
 
     def walk(self, side: str) -> None:
         """Do all steps of a side. Raises what a step raises, with `at` at that step."""
@@ -208,6 +198,17 @@ class Run:
         self.report = self.sync
 
 
+def _programs(plan: Plan) -> dict[str, Program]:
+    """Each side's steps with the functions that do them, loaded where that is still to be done."""
+    programs: dict[str, Program] = {}
+    for index, (side, operation, arguments, _, errors) in enumerate(plan):
+        table = None
+        if errors:
+            table = {errno: None if call is None else (function(call[0]), call[1]) for errno, call in errors.items()}
+        programs.setdefault(side, []).append((index, function(operation), arguments, table))
+    return programs
+
+
 def seal_imports() -> None:
     """Make every import of what is not loaded fail."""
     sys.path.clear()
@@ -238,10 +239,16 @@ def _no_state(status: str, pid: int) -> bytes:
     return b"{}"
 
 
+_functions: dict[str, Callable[..., Any]] = {}  # those that were looked up
+
+
 def function(operation: str) -> Callable[..., Any]:
     """The function that does an operation: `mount.attach` is `attach` of ocirt.kernel.steps.mount."""
-    module, _, name = operation.partition(".")
-    found: Callable[..., Any] = getattr(__import__("ocirt.kernel.steps." + module, None, None, (name,)), name)
+    found = _functions.get(operation)
+    if found is None:
+        module, _, name = operation.partition(".")
+        found = getattr(__import__("ocirt.kernel.steps." + module, None, None, (name,)), name)
+        _functions[operation] = found
     return found
 
 

@@ -51,8 +51,8 @@ def plan_create(spec: dict[str, Any], host: Host, request: Request, paths: dict[
     # The parent may do it later than init comes to its hooks, without root may not do it, and in a user namespace not come back.
     by_init = not host.root or host.user_namespace or bool(hooks.get("createContainer"))
     waiter = request.waits and bool(host.waiter) and not hooks.get("startContainer")
-    waiter = waiter and process.can_wait_outside(run, filtered=bool(seccomp), listener=bool(agent))
-    if not request.pivot and (linux.get("rootfsPropagation") or "").endswith("private"):
+    waiter = waiter and process.can_wait_outside(run, filtered=bool(seccomp))
+    if spaces.has_mount and not request.pivot and (linux.get("rootfsPropagation") or "").endswith("private"):
         raise Error("invalid", "a private root needs pivot_root", subject="/linux/rootfsPropagation", hint="leave --no-pivot out")
 
     if linux.get("mountLabel"):
@@ -82,6 +82,7 @@ def plan_create(spec: dict[str, Any], host: Host, request: Request, paths: dict[
             plan.append(step(PARENT, "listener.listen", request.directory, at="/linux/seccomp/listenerPath"))
         if waiter:
             plan.append(step(PARENT, "waiter.load", host.waiter))
+    plan += rootfs.anchor(tree)
     plan.append(step(PARENT, "sync.open"))
     plan += namespaces.clone(spaces, process.oom_score(run, staged=spaces.staged))
     plan += groups.enter(spec, paths, entries, host, request)
@@ -102,7 +103,7 @@ def plan_create(spec: dict[str, Any], host: Host, request: Request, paths: dict[
 
     plan += rootfs.root(tree)
     plan += rootfs.mounts(tree, spaces, paths, host)
-    plan += rootfs.notify(tree)
+    plan += rootfs.notify(tree, spaces)
     plan += rootfs.devices(tree, spaces, host)
     if hooks.get("prestart") or hooks.get("createRuntime") or net_devices:
         plan += [step(INIT, "sync.tell", "mounted"), step(PARENT, "sync.expect", "mounted")]
@@ -121,7 +122,7 @@ def plan_create(spec: dict[str, Any], host: Host, request: Request, paths: dict[
     if request.pipes:
         plan.append(step(INIT, "stdio.take"))
     plan += process.labels(run, INIT, host)
-    plan += rootfs.enter(spec, request)
+    plan += rootfs.enter(tree, request)
     plan.append(step(INIT, "process.close_descriptors", request.fds))
     inside, outside = process.scheduled(run, linux, host)
     plan += process.identity(run, inside, user_namespace=spaces.has_user or host.user_namespace, seccomp=bool(seccomp))

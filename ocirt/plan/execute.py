@@ -37,6 +37,8 @@ def plan_exec(spec: dict[str, Any], record: dict[str, Any], paths: dict[str, str
     user = k.CLONE_NEWUSER if "user" in kinds else 0
     pid = k.CLONE_NEWPID if "pid" in kinds else 0
     plan: Plan = [step(PARENT, "process.open_target", record["pid"], record["start_time"])]
+    if "mount" not in kinds:
+        plan.append(step(PARENT, "process.open_target_root", record["pid"], record["start_time"]))
     if seccomp:
         plan.append(step(PARENT, "program.load_filter", request.state_root, seccomp, at="/linux/seccomp"))
     agent = process.agent(seccomp, request.bundle)
@@ -86,6 +88,8 @@ def plan_exec(spec: dict[str, Any], record: dict[str, Any], paths: dict[str, str
     plan.append(step(INIT, "process.new_session"))
     if request.keyring:
         plan.append(step(INIT, "process.join_keyring", "_ses." + request.container_id, errors={ENOSYS: None}))
+    if "mount" not in kinds:
+        plan.append(step(INIT, "process.change_root", "target/root"))
     plan.append(step(INIT, "process.open_root"))
     if request.console:
         plan += process.console(run, bind=False)

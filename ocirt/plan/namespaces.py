@@ -81,6 +81,11 @@ class Namespaces:
         return "user" in self.new or "user" in self.joined
 
     @property
+    def has_mount(self) -> bool:
+        """Whether the container has a mount namespace that is not the runtime's."""
+        return "mount" in self.new or "mount" in self.joined
+
+    @property
     def clone_flags(self) -> int:
         """CLONE_NEW* for the clone of init."""
         flags = 0

@@ -190,7 +190,7 @@ def tail(run: Process, *, fds: int, listen_fds: int, filtered: bool, listener: b
     pointer = run.pointer
     plan = [step(START, "program.prepare", tuple(run.process["args"]), tuple(run.env), listen_fds, at=pointer + "/args")]
     if listener:
-        plan.append(step(START, "listener.offer", at="/linux/seccomp/listenerPath"))
+        plan.append(step(START, "listener.offer", waiter, at="/linux/seccomp/listenerPath"))
     plan.append(step(START, "program.keep_descriptors", fds))
     plan += [step(START, "program.limit", number, name, soft, hard, at=at) for number, name, soft, hard, at in run.rlimits]
     if filtered:
@@ -215,16 +215,13 @@ def tail(run: Process, *, fds: int, listen_fds: int, filtered: bool, listener: b
     return [*plan, last]
 
 
-def can_wait_outside(run: Process, *, filtered: bool, listener: bool) -> bool:
+def can_wait_outside(run: Process, *, filtered: bool) -> bool:
     """Whether the small program of `waiter.hand_over` can take init's place until `start`.
 
     execve(2) takes from a user who is not root all capabilities but the ambient ones. The program's own execve would do so too,
     but what comes before it may need them: a filter without no_new_privs, a program that only CAP_DAC_OVERRIDE can reach.
     A profile or label comes into force by the next execve, which must be the program's.
-    Nor can the small program hand over a filter's listener.
     """
-    if listener:
-        return False
     sets = run.capabilities
     if is_labelled(run.process) or (run.uid and sets["permitted"] & ~sets["ambient"]):
         return False

@@ -1,7 +1,8 @@
-"""The plan that comes before a restore: what CRIU expects to be there. The container's processes are CRIU's work."""
+"""The plan of a restore, up to a CRIU that waits for what is asked of it. The container's processes are CRIU's work."""
 
 from __future__ import annotations
 
+from ocirt.errors import Error
 from ocirt.kernel import constants as k
 from ocirt.plan import INIT, PARENT, cgroup, namespaces, rootfs, step
 
@@ -20,11 +21,19 @@ def plan_restore(spec: dict[str, Any], host: Host, request: Request, paths: dict
 
     CRIU mounts, but makes no targets. So a child mounts all once, in a mount namespace that goes with it: what is missing of the
     targets is made by the same steps as for a new container.
+
+    CRIU is started in the container's cgroups, where what it restores then stays. A scope of systemd's is made around it.
     """
     linux = spec["linux"]
     spaces = namespaces.Namespaces(linux, host)
+    if not spaces.has_mount:
+        message = "a container without a mount namespace cannot be restored: its mounts are the host's"
+        raise Error("unsupported", message, subject="/linux/namespaces", hint='add {"type": "mount"}')
     tree = rootfs.Tree(spec, spaces, host, request)
-    entries = cgroup.entries_of(spec, host)
+    groups: Any = cgroup
+    if request.cgroups == "systemd":
+        from ocirt.plan import systemd as groups  # noqa: PLC0415  (only then)
+    entries = groups.entries_of(spec, host)
     plan = namespaces.open_joined(spaces)
     plan += rootfs.sources(tree, spaces)
     plan.append(step(PARENT, "sync.open"))
@@ -33,8 +42,11 @@ def plan_restore(spec: dict[str, Any], host: Host, request: Request, paths: dict
     plan += rootfs.root(tree)
     plan += _targets(rootfs.mounts(tree, spaces, paths, host))
     plan += [step(INIT, "sync.tell", "mounted"), step(PARENT, "sync.expect", "mounted")]
-    plan += cgroup.before(spec, paths, entries, host, request)
-    plan += cgroup.after(spec, paths, entries, host, request)
+    plan += groups.before(spec, paths, entries, host, request)
+    plan.append(step(PARENT, "criu.start"))
+    if request.cgroups == "systemd":
+        plan += groups.hand_over(spec, paths, entries, host, request)
+    plan += groups.after(spec, paths, entries, host, request)
     return plan
 
 

@@ -2,6 +2,9 @@
 
 Everything is attached below the root by descriptor, before pivot_root(2): the host's tree is still in sight then, so that bind
 sources, device nodes and /proc are the host's own and cannot be anything of the image's making.
+
+Without a mount namespace of its own the container's tree hangs in the runtime's, on one mount (ocirt.kernel.steps.anchor), and
+chroot(2) is the way in. No mount of the host's changes its propagation, and none of the container's is a peer of one of them.
 """
 
 from __future__ import annotations
@@ -35,7 +38,7 @@ _UNLABELLED = ("proc", "sysfs", "mqueue", "cgroup", "cgroup2")
 class Tree:
     """What the steps of one tree have in common."""
 
-    __slots__ = ("bundle", "by_parent", "notify", "path", "read_only", "spec")
+    __slots__ = ("anchor", "bundle", "by_parent", "notify", "path", "read_only", "spec")
 
     def __init__(self, spec: dict[str, Any], spaces: Namespaces, host: Host, request: Request) -> None:
         self.spec = spec
@@ -43,6 +46,8 @@ class Tree:
         self.path = paths.clean(paths.join(request.bundle, spec["root"]["path"]))
         # In its user namespace init may not reach what the runtime can: the parent clones those mounts for it.
         self.by_parent = spaces.has_user and host.root
+        # The mount on which all others hang, where they are made in the runtime's mount namespace; else ""
+        self.anchor = "" if spaces.has_mount else paths.anchor(request.directory)
         # What is mounted at /run/notify, or ""
         self.notify = request.directory + "/notify" if request.notify else ""
         # Mounts to be made read-only once everything that belongs into them is there: (slot, pointer)
@@ -52,6 +57,10 @@ class Tree:
 def sources(tree: Tree, spaces: Namespaces) -> Plan:
     """The parent's part: look at the root, clone what init could not reach, and map the ids of mounts where that can be done."""
     plan = [step(PARENT, "tree.check_root", tree.path, at="/root/path")]
+    if tree.anchor:
+        plan.append(step(PARENT, "anchor.check", tree.path, at="/root/path"))
+        plan.append(step(PARENT, "mount.clone", "root", tree.path, True, at="/root/path"))
+        plan += _cut_off(tree, "root", spaces)
     if tree.by_parent:
         plan.append(step(PARENT, "mount.clone", "root", tree.path, True, at="/root/path"))
         plan += _cut_off(tree, "root", spaces)
@@ -80,20 +89,55 @@ def sources(tree: Tree, spaces: Namespaces) -> Plan:
     return plan
 
 
-def _cut_off(tree: Tree, slot: str, spaces: Namespaces) -> Plan:
-    """Set the propagation of what the parent clones from the host's tree: as init does for its copy of that tree.
+def _cut_off(tree: Tree, slot: str, spaces: Namespaces, side: str = PARENT) -> Plan:
+    """Set the propagation of what is cloned from the host's tree: as init does for its copy of that tree.
 
     In a mount namespace with a user namespace of its own the kernel makes every mount a slave of the host's first
-    (mount_namespaces(7)); what comes in by descriptor would stay the host's peer, and the container could mount there.
+    (mount_namespaces(7)); what comes in by descriptor would stay the host's peer, and the container could mount there. So it is
+    without a mount namespace, and what is unmounted at the end would be unmounted there, too.
     """
     pointer = "/linux/rootfsPropagation"
     propagation = _host_propagation(tree.spec)
+    no_peer = spaces.has_user or bool(tree.anchor)
     plan = []
-    if spaces.has_user and not propagation & k.MS_PRIVATE:
-        plan.append(step(PARENT, "mount.propagate", slot, k.MS_SLAVE, True, at=pointer))
-    if not spaces.has_user or not propagation & k.MS_SLAVE:
-        plan.append(step(PARENT, "mount.propagate", slot, propagation & ~MS_REC, True, at=pointer))
+    if no_peer and not propagation & k.MS_PRIVATE:
+        plan.append(step(side, "mount.propagate", slot, k.MS_SLAVE, True, at=pointer))
+    if not no_peer or not propagation & k.MS_SLAVE:
+        plan.append(step(side, "mount.propagate", slot, propagation & ~MS_REC, True, at=pointer))
     return plan
+
+
+def _clone(tree: Tree, slot: str, source: str, recursive: bool, spaces: Namespaces, pointer: str = "") -> Plan:  # noqa: FBT001
+    """A detached copy of a part of the host's tree, made by init."""
+    plan = [step(INIT, "mount.clone", slot, source, recursive, at=pointer)]
+    return plan + _cut_off(tree, slot, spaces, INIT) if tree.anchor else plan
+
+
+def anchor(tree: Tree) -> Plan:
+    """Attach the root in the runtime's mount namespace, where the container has none: the parent's part.
+
+    The kernel makes what is attached on a shared mount shared, in groups of its own: the container's mounts come and go wherever
+    the host's are followed. Where config.json asks for another propagation, the anchor keeps them back: what is not shared any
+    more would not go.
+    """
+    if not tree.anchor:
+        return []
+    attributes = k.MOUNT_ATTR_RDONLY | k.MOUNT_ATTR_NOSUID | k.MOUNT_ATTR_NODEV | k.MOUNT_ATTR_NOEXEC
+    options = (("mode", "755"), ("nr_inodes", "2"))
+    plan = [
+        step(PARENT, "mount.new", "anchor", "tmpfs", tree.anchor, options, attributes, at="/root/path"),
+        step(PARENT, "anchor.attach", tree.path, tree.anchor, at="/root/path"),
+    ]
+    if _asks_for_less_than_shared(tree.spec):
+        plan.append(step(PARENT, "mount.propagate", "anchor", k.MS_PRIVATE, False, at="/linux/rootfsPropagation"))
+    return [*plan, step(PARENT, "anchor.attach_root", at="/root/path")]
+
+
+def _asks_for_less_than_shared(spec: dict[str, Any]) -> bool:
+    asked = [PROPAGATION[spec["linux"].get("rootfsPropagation") or "shared"]]
+    for mount in spec.get("mounts", ()):
+        asked += parse(mount.get("options") or [], mount.get("type", ""))["propagation"]
+    return not all(flag & k.MS_SHARED for flag in asked)
 
 
 def _is_mapped(mount: dict[str, Any], idmap: str | None) -> bool:
@@ -121,6 +165,8 @@ def _source(tree: Tree, mount: dict[str, Any]) -> str:
 
 def root(tree: Tree) -> Plan:
     """Cut the tree off from the host's, and make the root a mount."""
+    if tree.anchor:
+        return []  # the parent has done it
     pointer = "/linux/rootfsPropagation"
     propagation = _host_propagation(tree.spec)
     plan = [step(INIT, "mount.propagate_host", propagation & ~MS_REC, bool(propagation & MS_REC), at=pointer)]
@@ -161,7 +207,7 @@ def mounts(tree: Tree, spaces: Namespaces, cgroup_paths: dict[str, str], host: H
         slot, recursive = f"mount/{index}", options["rec_set"]
         if options["bind"]:
             if not (tree.by_parent or _is_mapped(mount, options["idmap"])):
-                plan.append(step(INIT, "mount.clone", slot, _source(tree, mount), options["recursive"], at=pointer + "/source"))
+                plan += _clone(tree, slot, _source(tree, mount), options["recursive"], spaces, pointer + "/source")
             if options["attr_set"] or options["attr_clear"]:
                 plan.append(
                     step(INIT, "mount.change", slot, options["attr_set"], options["attr_clear"], False, at=pointer + "/options")
@@ -171,7 +217,7 @@ def mounts(tree: Tree, spaces: Namespaces, cgroup_paths: dict[str, str], host: H
             plan.append(step(INIT, "mount.attach", slot, target, target in _EXACT, target in PROC_FILES, at=pointer))
         elif options["remount"]:
             plan.append(step(INIT, "mount.remount", slot, target, options["attr_set"], options["attr_clear"], at=pointer))
-        elif kind == "cgroup" or (kind == "cgroup2" and host.layout.mode != "v2"):
+        elif _shows_cgroups(kind, host.layout.mode, spaces):
             plan.append(
                 step(
                     INIT,
@@ -214,13 +260,22 @@ def mounts(tree: Tree, spaces: Namespaces, cgroup_paths: dict[str, str], host: H
     return plan
 
 
-def notify(tree: Tree) -> Plan:
+def _shows_cgroups(kind: str, mode: str, spaces: Namespaces) -> bool:
+    """Whether a mount shows the container's cgroups as the host has them; else it is of a file system like any other.
+
+    A cgroup2 that is mounted in the host's cgroup namespace gives its options to all of them: the host would lose `nsdelegate`
+    and `memory_recursiveprot` (kernel/cgroup/cgroup.c, apply_cgroup_root_flags).
+    """
+    return kind == "cgroup" or (kind == "cgroup2" and not (mode == "v2" and "cgroup" in spaces.new))
+
+
+def notify(tree: Tree, spaces: Namespaces) -> Plan:
     """The socket by which the program says that it is ready (sd_notify(3)), where the caller has asked for that."""
     if not tree.notify:
         return []
     attributes = k.MOUNT_ATTR_RDONLY | k.MOUNT_ATTR_NOSUID | k.MOUNT_ATTR_NODEV | k.MOUNT_ATTR_NOEXEC
     return [
-        *([] if tree.by_parent else [step(INIT, "mount.clone", "notify", tree.notify, False)]),
+        *([] if tree.by_parent else _clone(tree, "notify", tree.notify, False, spaces)),
         step(INIT, "mount.change", "notify", attributes, 0, False),
         step(INIT, "mount.attach", "notify", NOTIFY, False, False),
     ]
@@ -301,11 +356,13 @@ def finish(tree: Tree) -> Plan:
     return plan
 
 
-def enter(spec: dict[str, Any], request: Request) -> Plan:
+def enter(tree: Tree, request: Request) -> Plan:
     """Make the tree the root of init."""
-    plan = [step(INIT, "tree.pivot" if request.pivot else "tree.move_root", at="/root")]
-    name = spec["linux"].get("rootfsPropagation") or ""
-    flag = PROPAGATION.get(name, 0)
+    if tree.anchor:
+        plan = [step(INIT, "process.change_root", "root", at="/root")]
+    else:
+        plan = [step(INIT, "tree.pivot" if request.pivot else "tree.move_root", at="/root")]
+    flag = PROPAGATION.get(tree.spec["linux"].get("rootfsPropagation") or "", 0)
     if flag & (k.MS_SHARED | k.MS_UNBINDABLE):
         plan.append(step(INIT, "mount.propagate_root", flag & ~MS_REC, bool(flag & MS_REC), at="/linux/rootfsPropagation"))
     return plan

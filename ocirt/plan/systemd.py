@@ -45,7 +45,13 @@ def before(spec: dict[str, Any], paths: dict[str, str], entries: list[Entry], ho
 
 
 def enter(spec: dict[str, Any], paths: dict[str, str], entries: list[Entry], host: Host, request: Request) -> Plan:
-    """Hand init over, and set what systemd does not."""
+    """Hand init over, which waits until that is done."""
+    plan = hand_over(spec, paths, entries, host, request)
+    return [*plan, step(PARENT, "sync.tell", "grouped"), step(INIT, "sync.expect", "grouped")]
+
+
+def hand_over(spec: dict[str, Any], paths: dict[str, str], entries: list[Entry], host: Host, request: Request) -> Plan:
+    """Have a scope made around the process that was started last, and set what systemd does not."""
     linux, mode = spec["linux"], host.layout.mode
     scope = unit(spec, host, request)
     resources = linux.get("resources") or {}
@@ -60,8 +66,7 @@ def enter(spec: dict[str, Any], paths: dict[str, str], entries: list[Entry], hos
         plan.append(step(PARENT, "cgroup.attach", paths, at=systemd.POINTER))
     if early := [entry for entry in entries if entry[0] != "cpu"]:
         plan.append(step(PARENT, "cgroup.limit", paths, tuple(early), at="/linux/resources"))
-    plan += cgroup.device_steps(linux, paths, host)
-    return [*plan, step(PARENT, "sync.tell", "grouped"), step(INIT, "sync.expect", "grouped")]
+    return plan + cgroup.device_steps(linux, paths, host)
 
 
 def after(spec: dict[str, Any], paths: dict[str, str], entries: list[Entry], host: Host, request: Request) -> Plan:

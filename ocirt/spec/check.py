@@ -49,7 +49,7 @@ def _check(spec: Any, rootless: bool, findings: list[Finding]) -> None:
     if not spec["root"]["path"]:
         findings.append(("/root/path", "is empty", 'a directory, absolute or relative to the bundle, such as "rootfs"', "error"))
     check_process(spec["process"], "/process", findings)
-    types = _namespaces(spec["linux"], findings)
+    types = _namespaces(spec["linux"], rootless, findings)
     for name in ("hostname", "domainname"):
         if value := spec.get(name):
             if "uts" not in types:
@@ -77,7 +77,7 @@ def _version(version: str, findings: list[Finding]) -> None:
     findings.append(("/ociVersion", message, '"1.0.0" to "1.3.0"', "error"))
 
 
-def _namespaces(linux: dict[str, Any], findings: list[Finding]) -> dict[str, dict[str, Any]]:
+def _namespaces(linux: dict[str, Any], rootless: bool, findings: list[Finding]) -> dict[str, dict[str, Any]]:  # noqa: FBT001
     """The entries of `linux.namespaces` by type; appends the findings on them."""
     out: dict[str, dict[str, Any]] = {}
     for index, entry in enumerate(linux.get("namespaces", ())):
@@ -92,9 +92,20 @@ def _namespaces(linux: dict[str, Any], findings: list[Finding]) -> dict[str, dic
             hint = f'an absolute path on the host, such as "/proc/PID/ns/{kind}", or no path for a new namespace'
             findings.append((f"/linux/namespaces/{index}/path", f'"{path}" is not an absolute path', hint, "error"))
     if "mount" not in out:
-        message = "there is no mount namespace: the container's mounts would be made on the host"
-        findings.append(("/linux/namespaces", message, 'add {"type": "mount"}', "error"))
+        _no_mount_namespace(findings, confined=rootless or "user" in out)
     return out
+
+
+def _no_mount_namespace(findings: list[Finding], *, confined: bool) -> None:
+    """`confined`: init would have no rights where the mounts are to be made."""
+    if confined:
+        message = "without a mount namespace the container's mounts are the host's, and only root of the host may make them"
+    else:
+        message = (
+            "without a mount namespace the container has its root by chroot(2), which CAP_SYS_CHROOT leaves, and its mounts in "
+            "the host's tree, below the root file system"
+        )
+    findings.append(("/linux/namespaces", message, 'add {"type": "mount"}', "error" if confined else "warning"))
 
 
 def _linux(spec: dict[str, Any], types: dict[str, dict[str, Any]], rootless: bool, findings: list[Finding]) -> None:

@@ -223,21 +223,23 @@ atexit.register(close)
 
 
 def _pass_on(theirs: socket.socket) -> bool:
-    """Hand a conversation's other end to the zygote, starting one if need be. False if it was gone. Raises Error."""
+    """Hand a conversation's other end to the zygote, starting one if need be. False if that was gone at once. Raises Error."""
     global _zygote  # noqa: PLW0603
     with _lock:
         if _zygote is not None and _zygote.identity != _identity():
             _zygote.close()
             _zygote = None
-        if _zygote is None:
-            _zygote = Zygote()
-        try:
-            _zygote.pass_on(theirs)
-        except OSError:
-            _zygote.close()
-            _zygote = None
-            return False
-    return True
+        for _ in range(2):  # the first may have ended since the last request
+            if _zygote is None:
+                _zygote = Zygote()
+            try:
+                _zygote.pass_on(theirs)
+            except OSError:
+                _zygote.close()
+                _zygote = None
+            else:
+                return True
+    return False
 
 
 def ask(request: Message, fds: Sequence[int] = ()) -> Conversation:

@@ -23,7 +23,7 @@ BARE, PROTECTED = "bare", "protected"
 # What forks would load on their way to a container, below `ocirt`. What is missing here is loaded in the fork, which costs time.
 PRELOADED = (
     *("cgroups." + name for name in ("apply", "bpf", "control", "devices", "limits", "oom", "unified")),
-    *("cli." + name for name in ("kill", "pause", "resume", "run")),
+    *("cli." + name for name in ("kill", "pause", "resume", "run", "spec")),
     *("containers." + name for name in ("attach", "create", "delete", "execute", "failures", "start")),
     *(
         "kernel.steps." + name
@@ -49,13 +49,13 @@ def main() -> None:
     for fd in (CONTROL, OWNER):
         posix.set_inheritable(fd, False)
     load(home)
-    from ocirt.zygote import server, work  # noqa: PLC0415  (with byte code, which `load` may have to look for)
+    from ocirt.zygote import rehearsal, server, work  # noqa: PLC0415  (with byte code, which `load` may have to look for)
 
     null = posix.open("/dev/null", posix.O_RDWR | posix.O_CLOEXEC)
     messages.send(CONTROL, READY)
     posix.dup2(null, 2)
     posix.close(null)
-    server.serve(CONTROL, OWNER, lambda fd: work.work(fd, OWNER), work.refuse)
+    server.serve(CONTROL, OWNER, lambda fd: work.work(fd, OWNER), work.refuse, rehearsal.rehearse)
     posix._exit(0)
 
 
@@ -79,8 +79,8 @@ def load(home: str) -> None:
         from ocirt.bytecode import keep  # noqa: PLC0415  (an installation without byte code)
 
         keep()
-    for name in PRELOADED:
-        __import__("ocirt." + name)
+    for name in ("fcntl", *("ocirt." + each for each in PRELOADED)):
+        __import__(name)
     gc.collect()
     gc.freeze()  # a walk through all objects would copy every page that a fork shares
     gc.disable()

@@ -112,7 +112,11 @@ DOCUMENTS: dict[str, tuple[dict[str, Any], str, str]] = {
     "unified file": ({"/linux/resources/unified": {"../x.y": ""}}, "/linux/resources/unified/..~1x.y", "not a file"),
     # what does not go together
     "two of a namespace": ({"/linux/namespaces/-": {"type": "pid"}}, "/linux/namespaces/5", "a second namespace"),
-    "no mount namespace": ({"/linux/namespaces/4": {"type": "cgroup"}}, "/linux/namespaces", "no mount namespace"),
+    "no mount namespace": (
+        {**USER, "/linux/uidMappings": [MAP], "/linux/gidMappings": [MAP], "/linux/namespaces/4": {"type": "cgroup"}},
+        "/linux/namespaces",
+        "without a mount namespace",
+    ),
     "host name without uts": ({"/linux/namespaces/3": {"type": "cgroup"}}, "/hostname", "needs a UTS namespace"),
     "user namespace without mappings": (USER, "/linux/uidMappings", "needs a mapping"),
     "mappings without a user namespace": ({"/linux/uidMappings": [MAP]}, "/linux/uidMappings", "without a user namespace"),

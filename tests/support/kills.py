@@ -26,13 +26,12 @@ import pytest
 
 from tests.support.isolation import Isolation
 from tests.support.leaks import Leaks
-from tests.support.runtime import Runtime, reap_orphans
+from tests.support.runtime import PATIENCE, Runtime, reap_orphans
 
 T = TypeVar("T")
 
 EVERY = os.environ.get("OCIRT_TEST_ALL_KILLS") == "1"
 MOST = 120  # points of one test, unless all are tried
-PATIENCE = 20.0  # seconds until something hangs
 
 # What changes the state of anything outside of the process, or its own rights and place.
 _CHANGING = """
@@ -212,7 +211,7 @@ class Watch:
 
     def nothing_left(self, where: object, container: str) -> None:
         """Note what is left of the container."""
-        for leak in self.leaks.compare(self.before, 2):
+        for leak in self.leaks.compare(self.before):
             self.complain(where, str(leak))
         if (self.runtime.root / container).exists():
             self.complain(where, f"left behind: {sorted(os.listdir(self.runtime.root / container))}")

@@ -35,12 +35,21 @@ if TYPE_CHECKING:
 
 
 @dataclass
+class _Break:
+    at: int
+    method: str
+    left: int | None
+    skip: int
+
+
+@dataclass
 class _Plant:
     fault: Fault
     method: str
     path: re.Pattern[str]
     skip: int
     left: int | None
+    instead: bool
 
 
 class LocalRegistry:
@@ -48,7 +57,8 @@ class LocalRegistry:
 
     directory: keeps blobs in files there; auth: who may do what; root: the path in place of `/v2`
     referrers_api: it knows the referrers API; filters: it filters what it lists there; page: how many tags or referrers it gives
-    at once; chunk_minimum: of uploads; ranges: it serves parts of blobs; digest_header: it names digests in headers
+    at once; uploads: how it takes them; ranges: it serves parts of blobs; digest_header: it names digests in headers
+    sparse: it takes indexes of which it has not all; etags: it knows If-Match; multiple_tags: it knows `?tag=`
     """
 
     def __init__(
@@ -68,18 +78,21 @@ class LocalRegistry:
         self.links: set[tuple[str, str]] = set()
         self.manifests: dict[tuple[str, str], tuple[str, bytes]] = {}
         self.tags: dict[str, dict[str, str]] = {}
-        self.uploads: dict[str, bytearray] = {}
+        self.uploads = registry_uploads.Uploads()
         self.seen: list[Seen] = []
         self.trouble: list[BaseException] = []
         self.referrers_api = True
         self.filters = True
         self.digest_header = True
         self.ranges = True
+        self.sparse = False
+        self.etags = False
+        self.multiple_tags = True
         self.page = 0
-        self.chunk_minimum = 0
         self.lock = threading.RLock()
         self._plants: list[_Plant] = []
-        self._server = Server((host, port), self.answer, self.trouble, tls)
+        self._breaks: list[_Break] = []
+        self._server = Server((host, port), self.answer, self.trouble, tls, self.takes)
         self.scheme = "https" if tls else "http"
         self.port: int = self._server.server_address[1]
         self.address = f"{host}:{self.port}"
@@ -151,28 +164,64 @@ class LocalRegistry:
         """Count anew."""
         self.seen.clear()
 
-    def plant(self, fault: Fault, *, method: str = "GET", path: str = "/blobs/", times: int | None = 1, skip: int = 0) -> None:
-        """Let requests fail: `times` of them (None: all) after the first `skip`; of a method, with `path` found in their path."""
+    def plant(
+        self,
+        fault: Fault,
+        *,
+        method: str = "GET",
+        path: str = "/blobs/",
+        times: int | None = 1,
+        skip: int = 0,
+        instead: bool = False,
+    ) -> None:
+        """Let requests fail: `times` of them (None: all) after the first `skip`; of a method, with `path` found in their path.
+
+        instead: nothing is done for them, else only the answer is another one
+        """
         with self.lock:
-            self._plants.append(_Plant(fault, method, re.compile(path), skip, times))
+            self._plants.append(_Plant(fault, method, re.compile(path), skip, times, instead))
 
     def heal(self) -> None:
         """No more faults."""
         with self.lock:
             self._plants.clear()
+            self._breaks.clear()
+
+    def break_off(self, at: int, *, method: str = "PUT", times: int | None = 1, skip: int = 0) -> None:
+        """Let requests of an upload break: the connection is reset when `at` bytes of the body have come. Others as for `plant`.
+
+        A body of no more bytes than that is taken whole.
+        """
+        with self.lock:
+            self._breaks.append(_Break(at, method, times, skip))
 
     # How it answers
+
+    def takes(self, seen: Seen) -> int | None:
+        """How many bytes of a request's body are taken before the connection breaks; None: all of them."""
+        with self.lock:
+            for one in self._breaks:
+                if one.method != seen.method or "/uploads/" not in seen.path or one.left == 0 or seen.length <= one.at:
+                    continue
+                if one.skip:
+                    one.skip -= 1
+                    continue
+                one.left = None if one.left is None else one.left - 1
+                return one.at
+        return None
 
     def answer(self, seen: Seen) -> Reply:
         """What a request is answered, faults included."""
         self.seen.append(seen)
-        reply = self._refused(seen) or self._routed(seen)
-        for fault in self._faults(seen):
-            fault(reply, seen)
+        plants = self._faults(seen)
+        instead = any(one.instead for one in plants)
+        reply = error(404, "UNKNOWN") if instead else self._refused(seen) or self._routed(seen)
+        for plant in plants:
+            plant.fault(reply, seen)
         seen.status = reply.status
         return reply
 
-    def _faults(self, seen: Seen) -> list[Fault]:
+    def _faults(self, seen: Seen) -> list[_Plant]:
         found = []
         with self.lock:
             for plant in self._plants:
@@ -182,7 +231,7 @@ class LocalRegistry:
                     plant.skip -= 1
                     continue
                 plant.left = None if plant.left is None else plant.left - 1
-                found.append(plant.fault)
+                found.append(plant)
         return found
 
     def _refused(self, seen: Seen) -> Reply | None:
@@ -226,6 +275,8 @@ class LocalRegistry:
                 del self.manifests[name, digest]
                 return Reply(202)
         headers = {"Content-Type": found[0], **({"Docker-Content-Digest": digest} if self.digest_header else {})}
+        if self.etags:
+            headers["ETag"] = f'"{digest}"'
         return Reply(200, headers, found[1])
 
     def _put_manifest(self, seen: Seen, name: str, target: str) -> Reply:
@@ -233,21 +284,32 @@ class LocalRegistry:
         digest = f"{algorithm}:{hashlib.new(algorithm, seen.body).hexdigest()}"
         if ":" in target and digest != target:
             return error(400, "DIGEST_INVALID")
+        before = self.tags.get(name, {}).get(target)
+        if self.etags and (wanted := seen.headers.get("If-Match")) is not None and wanted != f'"{before}"':
+            return error(412, "UNKNOWN", "it has changed")
         value = json.loads(seen.body)
-        for one in [*value.get("layers", []), *([value["config"]] if "config" in value else [])]:
-            if (name, one["digest"]) not in self.links and not one.get("urls"):
-                return error(400, "MANIFEST_BLOB_UNKNOWN", f"blob unknown: {one['digest']}")
-        for one in value.get("manifests", []):
-            if (name, one["digest"]) not in self.manifests:
-                return error(400, "MANIFEST_BLOB_UNKNOWN", f"manifest unknown: {one['digest']}")
+        if missing := self._missing(name, value):
+            return error(400, "MANIFEST_BLOB_UNKNOWN", missing)
         self.manifests[name, digest] = seen.headers.get("Content-Type", ""), seen.body
-        self.tags.setdefault(name, {})
-        if ":" not in target:
-            self.tags[name][target] = digest
+        given = [seen.query["tag"]] if "tag" in seen.query and self.multiple_tags else []
+        tags = given if ":" in target else [target]
+        self.tags.setdefault(name, {}).update(dict.fromkeys(tags, digest))
         headers = {"Location": f"{self.root}/{name}/manifests/{digest}", "Docker-Content-Digest": digest}
+        if ":" in target and tags:
+            headers["OCI-Tag"] = ", ".join(tags)
         if self.referrers_api and value.get("subject"):
             headers["OCI-Subject"] = value["subject"]["digest"]
         return Reply(201, headers)
+
+    def _missing(self, name: str, value: dict[str, Any]) -> str:
+        """What a manifest refers to that is not here; "" if all is."""
+        for one in [*value.get("layers", []), *([value["config"]] if "config" in value else [])]:
+            if (name, one["digest"]) not in self.links and not one.get("urls"):
+                return f"blob unknown: {one['digest']}"
+        for one in value.get("manifests", []):
+            if (name, one["digest"]) not in self.manifests and not self.sparse:
+                return f"manifest unknown: {one['digest']}"
+        return ""
 
     def blob(self, seen: Seen, name: str, digest: str) -> Reply:
         with self.lock:

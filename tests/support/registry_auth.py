@@ -61,6 +61,7 @@ class Bearer:
     users: passwords by name; identities: names by identity token; anonymous: scopes' actions for those without a name
     realm: where tokens are to be had, if not here; service: as it calls itself; life: seconds of a token, None: it does not say
     challenges: what a 401 says, from the challenge of Bearer; get: it knows the GET form
+    refused: resources for which there is no token, for nobody
     """
 
     users: Mapping[str, str] = field(default_factory=dict)
@@ -70,6 +71,7 @@ class Bearer:
     service: str = "registry.test"
     life: float | None = 300
     get: bool = True
+    refused: frozenset[str] = frozenset()
     challenges: Callable[[str], list[str]] = field(default=lambda bearer: [bearer])
     tokens: dict[str, tuple[dict[str, set[str]], float]] = field(default_factory=dict)
     _numbers: itertools.count[int] = field(default_factory=lambda: itertools.count(1))
@@ -111,6 +113,8 @@ class Bearer:
             return error(401, "UNAUTHORIZED", "incorrect username or password")
         # All that is asked for counts, not only the last one of a name, so the query is read anew.
         asked = " ".join(fields.get("scope", [])) if fields else " ".join(seen.scopes)
+        if self.refused & {scope.rpartition(":")[0] for scope in asked.split()}:
+            return error(403, "DENIED", "access to the resource is denied")
         granted: dict[str, set[str]] = {}
         for scope in asked.split():
             resource, _, actions = scope.rpartition(":")

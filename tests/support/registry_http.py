@@ -23,7 +23,7 @@ _CHUNK = 1 << 20
 
 @dataclass
 class Seen:
-    """A request. `status` is what it was answered."""
+    """A request. `status` is what it was answered; `broken`: the connection broke before all of its body had come."""
 
     method: str
     path: str
@@ -32,7 +32,13 @@ class Seen:
     body: bytes = b""
     status: int = 0
     scopes: list[str] = field(default_factory=list)  # of the query, each
+    broken: bool = False
     certificate: bool = False  # it came over TLS, with a client's certificate
+
+    @property
+    def length(self) -> int:
+        """Bytes of its body."""
+        return int(self.headers.get("Content-Length", "0"))
 
     @property
     def range(self) -> str:
@@ -109,9 +115,16 @@ class Server(ThreadingHTTPServer):
     request_queue_size = 128
 
     def __init__(
-        self, address: tuple[str, int], answer: Callable[[Seen], Reply], trouble: list[BaseException], tls: ssl.SSLContext | None
+        self,
+        address: tuple[str, int],
+        answer: Callable[[Seen], Reply],
+        trouble: list[BaseException],
+        tls: ssl.SSLContext | None,
+        takes: Callable[[Seen], int | None],
     ) -> None:
+        """takes: how many bytes of a request's body are read before the connection is reset; None: all of them."""
         self.answer = answer
+        self.takes = takes
         self._trouble = trouble
         self._tls = tls
         self.connections = 0
@@ -160,11 +173,17 @@ class _Handler(BaseHTTPRequestHandler):
             return
         parts = urlsplit(self.path)
         query = parse_qsl(parts.query, keep_blank_values=True)
-        seen = Seen(self.command, parts.path, dict(query), self.headers, self._body())
+        seen = Seen(self.command, parts.path, dict(query), self.headers)
+        limit = self.server.takes(seen)
+        seen.broken = limit is not None
+        seen.body = self._body() if limit is None else self.rfile.read(limit)
         if isinstance(self.connection, ssl.SSLSocket):
             seen.certificate = bool(self.connection.getpeercert())
         seen.scopes = [value for name, value in query if name == "scope"]
-        self._send(self.server.answer(seen), head=self.command == "HEAD")
+        reply = self.server.answer(seen)
+        if seen.broken:
+            reply.silent, reply.reset = True, True
+        self._send(reply, head=self.command == "HEAD")
 
     def _body(self) -> bytes:
         if self.headers.get("Transfer-Encoding", "").lower() != "chunked":

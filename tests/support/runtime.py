@@ -25,7 +25,9 @@ from tests.support.leaks import descendants
 
 T = TypeVar("T")
 
-TIMEOUT = 30.0  # seconds for one command
+# Seconds, far beyond what a busy machine takes: they end what hangs, and cost nothing else.
+TIMEOUT = 120.0  # of one command
+PATIENCE = 60.0  # until what has to come is missed
 
 
 @dataclass(frozen=True)
@@ -123,9 +125,10 @@ class Runtime:
         return f"{self.cgroup_parent}/{container}"
 
     def argv(self, *args: str | Path, globals_: Sequence[str] = ()) -> list[str]:
-        """The whole command line of one call."""
-        manager = ["--systemd-cgroup"] if self.manager == "systemd" else []
-        return [*self.prefix, *self.command, "--root", str(self.root), *manager, *globals_, *map(str, args)]
+        """The whole command line of one call. A `--cgroup-manager` in it is the one that counts."""
+        given = [*globals_, *map(str, args)]
+        manager = ["--systemd-cgroup"] if self.manager == "systemd" and "--cgroup-manager" not in given else []
+        return [*self.prefix, *self.command, "--root", str(self.root), *manager, *given]
 
     def call(
         self,
@@ -263,7 +266,7 @@ class Runtime:
         """The container's init, as the host sees it (0: none)."""
         return int(self.state(container)["pid"])
 
-    def wait(self, container: str, pid: int, seconds: float = 10) -> int:
+    def wait(self, container: str, pid: int, seconds: float = PATIENCE) -> int:
         """Reap a detached container's init and return its exit code (128+N for signal N).
 
         Works because the tests' process is a subreaper, as every caller of a runtime is: the init is its child.
@@ -280,7 +283,7 @@ class Runtime:
         assert code is not None
         return code
 
-    def wait_output(self, container: str, text: str, seconds: float = 10) -> str:
+    def wait_output(self, container: str, text: str, seconds: float = PATIENCE) -> str:
         """Wait until a detached container's stdout contains `text` and return all of it."""
         path = self.output_of(container)
         wait_for(lambda: text in path.read_text(), f"{text!r} in {container}'s output", seconds)
@@ -327,7 +330,7 @@ def _text(data: bytes) -> str:
     return data.decode(errors="backslashreplace")
 
 
-def wait_for(condition: Callable[[], T], what: str, seconds: float = 10) -> T:
+def wait_for(condition: Callable[[], T], what: str, seconds: float = PATIENCE) -> T:
     """Call `condition` until it returns something true (or 0), and return that. Raises AssertionError after `seconds`."""
     deadline = time.monotonic() + seconds
     pause = 0.002

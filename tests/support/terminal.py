@@ -16,6 +16,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 
+from tests.support.runtime import PATIENCE
+
 
 def set_size(fd: int, rows: int, columns: int) -> None:
     """Set the window size of a terminal."""
@@ -50,7 +52,7 @@ class Reader:
         self.output += data
         return True
 
-    def expect(self, text: str, seconds: float = 10) -> str:
+    def expect(self, text: str, seconds: float = PATIENCE) -> str:
         """Read until `text` appears and return all output so far. Raises AssertionError."""
         deadline = time.monotonic() + seconds
         while text.encode() not in self.output:
@@ -59,7 +61,7 @@ class Reader:
                 raise AssertionError(message)
         return self.output.decode(errors="replace")
 
-    def read_all(self, seconds: float = 10) -> str:
+    def read_all(self, seconds: float = PATIENCE) -> str:
         """Read until the other side is closed and return all output. Raises AssertionError when it stays open."""
         deadline = time.monotonic() + seconds
         while not self.ended:
@@ -110,7 +112,7 @@ class Terminal(Reader):
         """Change the window's size; the foreground process group gets SIGWINCH."""
         set_size(self.fd, rows, columns)
 
-    def wait(self, seconds: float = 20) -> int:
+    def wait(self, seconds: float = PATIENCE) -> int:
         """Read to the end, wait for the command and return its exit code. Raises AssertionError."""
         deadline = time.monotonic() + seconds
         while self.process.poll() is None:
@@ -146,7 +148,7 @@ class ConsoleSocket:
         self._socket.listen(4)
         self._received: list[int] = []
 
-    def receive(self, seconds: float = 10) -> tuple[str, list[int]]:
+    def receive(self, seconds: float = PATIENCE) -> tuple[str, list[int]]:
         """Take one connection and its first message: (the pty's name, the descriptors that came with it)."""
         self._socket.settimeout(seconds)
         peer, _ = self._socket.accept()

@@ -29,7 +29,7 @@ from ocirt.kernel import ffi, mount, process, resolve, run  # noqa: E402
 from ocirt.kernel.steps import console, program, stdio, tree, user  # noqa: E402
 from ocirt.kernel.steps import mount as mounting  # noqa: E402
 from ocirt.kernel.steps import process as processes  # noqa: E402
-from ocirt.plan import INIT, step  # noqa: E402
+from ocirt.plan import INIT, rootfs, step  # noqa: E402
 from ocirt.plan import process as planning  # noqa: E402
 from ocirt.seccomp import Filter, cache  # noqa: E402
 
@@ -202,6 +202,17 @@ def null_read_only() -> None:
         if fd >= 0 and posix.fstat(fd).st_rdev == posix.makedev(1, 3):
             attr_set &= ~k.MOUNT_ATTR_RDONLY
         real(fd, attr_set, *more, **options)
+
+    real = replace(mount, "mount_setattr", mount_setattr)
+
+
+def null_apart() -> None:
+    """What hides a file is a peer of what the host has mounted there."""
+
+    def mount_setattr(fd: int, attr_set: int = 0, attr_clear: int = 0, propagation: int = 0, **options: "Any") -> None:
+        if fd >= 0 and posix.fstat(fd).st_rdev == posix.makedev(1, 3):
+            propagation = 0
+        real(fd, attr_set, attr_clear, propagation, **options)
 
     real = replace(mount, "mount_setattr", mount_setattr)
 
@@ -442,6 +453,11 @@ def cgroups_read_only() -> None:
         return int(real(source, attributes & ~k.MOUNT_ATTR_RDONLY))
 
     real = replace(mounting, "_bind", bind)
+
+
+def cgroup_options_kept() -> None:
+    """A cgroup2 is mounted like any other file system, in whatever cgroup namespace."""
+    replace(rootfs, "_shows_cgroups", lambda kind, mode, _: kind == "cgroup" or (kind == "cgroup2" and mode != "v2"))
 
 
 def hooks_own_environment() -> None:

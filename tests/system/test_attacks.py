@@ -30,8 +30,8 @@ from tests.support.attacks import (
     poison_libraries,
     poison_modules,
 )
-from tests.support.bundle import cgroup_mount, edited
-from tests.support.isolation import MS_BIND, mount, umount
+from tests.support.bundle import NAMESPACES, cgroup_mount, edited
+from tests.support.isolation import MS_BIND, MS_SHARED, mount, umount
 from tests.support.runtime import Runtime, default_command, wait_for
 from tests.support.terminal import ConsoleSocket, Reader
 from tests.system.conftest import MakeBundle
@@ -52,11 +52,12 @@ def left_open(path: Path) -> Iterator[int]:
 # 1. Paths in the root
 
 
+@pytest.mark.parametrize("namespaces", [NAMESPACES, NAMESPACES[:-1]], ids=["", "no mount namespace"])
 @pytest.mark.parametrize("kind", ["directory", "file", "cwd", "device"])
 @against("resolve_in_root", control="")
-def test_link_to_the_host(attacked: Attacked, bundle: MakeBundle, kind: str) -> None:
+def test_link_to_the_host(attacked: Attacked, bundle: MakeBundle, kind: str, namespaces: tuple[str, ...]) -> None:
     """An image in which the way to what is to be made leads over a link to the host (CVE-2019-18837, CVE-2024-45310)."""
-    made = bundle()
+    made = bundle(namespaces=namespaces)
     host = host_directory(made)
     (made.rootfs / "link").symlink_to(host)
     mount = {"destination": "/link/made", "type": "tmpfs", "source": "tmpfs"}
@@ -71,6 +72,8 @@ def test_link_to_the_host(attacked: Attacked, bundle: MakeBundle, kind: str) -> 
     done = attacked.runtime.run(made)
     if not attacked.off:
         done.ok()
+    with contextlib.suppress(OSError):
+        umount(str(host / "made"))  # the careless runtime has mounted in the tests' own namespace
     attacked.judge(success=os.listdir(host) != ["secret"], what=os.listdir(host))
 
 
@@ -430,6 +433,21 @@ def test_null_that_hides_is_changed(attacked: Attacked, bundle: MakeBundle, null
     (made.rootfs / "hidden").write_text("hidden\n")
     done = attacked.runtime.run(made)
     attacked.judge(success=null.stat().st_mode & 0o777 == 0o600, what=done)
+
+
+@pytest.mark.parametrize("namespaces", [NAMESPACES, NAMESPACES[:-1]], ids=["", "no mount namespace"])
+@against("null_apart")
+def test_null_that_hides_is_hidden(attacked: Attacked, bundle: MakeBundle, null: Path, namespaces: tuple[str, ...]) -> None:
+    """What is mounted over what hides a file must not be mounted over the host's /dev/null as well."""
+    mount("none", "/dev/null", "none", MS_SHARED)
+    before = Path("/proc/self/mountinfo").read_text().count(" /dev/null ")
+    made = bundle(args=["sleep", "1000"], namespaces=namespaces, rootfsPropagation="rshared", maskedPaths=["/etc/passwd"] * 2)
+    container = attacked.runtime.run_detached(made)
+    after = Path("/proc/self/mountinfo").read_text().count(" /dev/null ")
+    attacked.runtime.delete(container, "--force").ok()
+    while Path("/proc/self/mountinfo").read_text().count(" /dev/null ") > before:
+        umount("/dev/null")
+    attacked.judge(success=after != before, what=null)
 
 
 @pytest.mark.parametrize("verb", ["run", "exec"])

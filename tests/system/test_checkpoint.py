@@ -520,3 +520,16 @@ def test_what_is_refused_without_criu(runtime: Runtime, bundle: MakeBundle, imag
     runtime.call(*restore, new, env=env).failed('exec: \\\\"criu\\\\": executable file not found')
     stopped(runtime, new)
     assert process_state(runtime.pid(container))
+
+
+def test_a_cgroup_that_is_taken(runtime: Runtime, running: tuple[Bundle, str], images: Images, tmp_path: Path) -> None:
+    """A restore beside what it was made from, into the same cgroup, is refused: and who has that runs on."""
+    made, container = running
+    images.dump(container, "--leave-running")
+    pid = runtime.pid(container)
+    other = runtime.new_id()
+    done = runtime.detached(*images.argv(made, "-d", other), out=tmp_path / "out", timeout=120)
+    done.failed("container's cgroup is not empty")
+    stopped(runtime, other)
+    assert (runtime.status(container), runtime.pid(container)) == ("running", pid)
+    counts_on(made)

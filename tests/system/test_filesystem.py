@@ -221,6 +221,21 @@ def test_root_propagation(runtime: Runtime, bundle: MakeBundle, shared: Path, va
     assert tags.startswith(tag) if tag else "shared" not in tags
 
 
+@pytest.mark.parametrize("value", ["", "private", "rprivate", "shared", "rshared", "slave", "rslave", "unbindable"])
+def test_a_host_whose_mounts_are_shared(runtime: Runtime, bundle: MakeBundle, tmp_path: Path, value: str) -> None:
+    """As systemd makes them: what goes with the old root stays mounted on the host."""
+    container = runtime.new_id()
+    made = bundle(rootfsPropagation=value)
+    runtime.prepare(made, container)
+    script = 'mount --make-rshared / && cat /proc/self/mountinfo > "$0/before"; "$@"; cat /proc/self/mountinfo > "$0/after"'
+    host = ["unshare", "--mount", "--propagation", "private", "sh", "-c", script]
+    subprocess.run(
+        [*host, tmp_path, *runtime.argv("run", "--bundle", made.path, container)], check=True, stdin=subprocess.DEVNULL
+    )
+    assert (tmp_path / "before").read_text().count(" shared:") > 3
+    assert (tmp_path / "after").read_text() == (tmp_path / "before").read_text()
+
+
 def test_masked_and_readonly_paths(runtime: Runtime, bundle: MakeBundle) -> None:
     """A masked file is empty, a masked directory too, a read-only path refuses writes; what does not exist is no error."""
     made = bundle(maskedPaths=["/secret/file", "/secret/dir", "/nope"], readonlyPaths=["/fixed", "/proc/sys", "/nope/either"])
@@ -337,26 +352,6 @@ def test_no_mount_reaches_the_host(runtime: Runtime, bundle: MakeBundle, tmp_pat
     finally:
         mount("none", str(path), "none", MS_REC | MS_PRIVATE)
         umount(str(path))
-
-
-def test_id_mapped_mounts(runtime: Runtime, bundle: MakeBundle, tmp_path: Path) -> None:
-    """With `idmap` the files of the host's root are those of the container's; without, of nobody."""
-    from tests.system.test_namespaces import with_user_namespace  # noqa: PLC0415
-
-    source = tmp_path / "source"
-    source.mkdir()
-    (source / "file").write_text("words")
-    mounts = [
-        {"destination": "/mapped", "type": "bind", "source": str(source), "options": ["rbind", "idmap"]},
-        {"destination": "/plain", "type": "bind", "source": str(source), "options": ["rbind"]},
-    ]
-    made = with_user_namespace(bundle(add_mounts=mounts))
-    if runtime.is_ocirt and "cannot map the ids" in runtime.run(made).err:
-        pytest.skip("this kernel has no id-mapped mounts of the file system that tests write to (tmpfs: Linux 6.3)")
-    seen = stat_in(runtime, made, "/mapped/file", "/plain/file")
-    assert (seen["/mapped/file"]["uid"], seen["/plain/file"]["uid"]) == (0, 65534)
-    runtime.shell(made, "echo new > /mapped/new").ok()
-    assert (source / "new").stat().st_uid == 0
 
 
 def test_no_pivot(runtime: Runtime, bundle: MakeBundle) -> None:

@@ -19,8 +19,8 @@ import pytest
 from tests.seccomp_profiles import small
 from tests.support.agent import Agent
 from tests.support.bundle import Bundle
-from tests.support.kills import EVERY, PATIENCE, Watch, chosen, killed_at, of_process, of_runtime, trace, who
-from tests.support.runtime import Runtime, reap_orphans, wait_for
+from tests.support.kills import EVERY, Watch, chosen, killed_at, of_process, of_runtime, trace, who
+from tests.support.runtime import PATIENCE, Runtime, reap_orphans, wait_for
 from tests.system.conftest import MakeBundle
 from tests.system.test_cgroups import available
 

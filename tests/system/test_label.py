@@ -14,6 +14,7 @@ import pytest
 from ocirt.containers.host import security_modules
 from tests.support.runtime import Runtime
 from tests.system.conftest import MakeBundle
+from tests.system.test_check import checked
 
 PROFILE = "ocirt-test"
 RULES = f"""profile {PROFILE} flags=(attach_disconnected,mediate_deleted) {{
@@ -106,6 +107,10 @@ def test_a_profile_that_is_not_loaded(runtime: Runtime, bundle: MakeBundle, prof
     """The kernel says so at once, not at start; nothing is left."""
     made = bundle(process={"apparmorProfile": profile + "-unknown"})
     runtime.try_create(made).failed("/process/apparmorProfile|apparmor", rc=1)
+    if runtime.is_ocirt:
+        [finding] = checked(runtime, made)
+        assert (finding["pointer"], finding["severity"]) == ("/process/apparmorProfile", "error")
+        assert checked(runtime, made.edit(process={"apparmorProfile": profile})) == []
 
 
 def test_a_fake_proc_gets_no_profile(runtime: Runtime, bundle: MakeBundle, profile: str) -> None:

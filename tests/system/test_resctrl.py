@@ -17,6 +17,7 @@ from tests.support.isolation import Isolation
 from tests.support.resctrl import RESOURCES, FakeResctrl
 from tests.support.runtime import Runtime, default_command
 from tests.system.conftest import MakeBundle
+from tests.system.test_check import checked
 
 pytestmark = pytest.mark.ocirt_only("the mount point is given to it by a program around its command line")
 
@@ -131,6 +132,58 @@ def test_a_group_with_a_name_and_schemata(runtime: Runtime, bundle: MakeBundle, 
         runtime.delete(container, "--force").ok()
     assert groups(resctrl) == {"gold"}
     assert (resctrl / "gold/schemata").read_text() == "    L3:0=f0;1=f\n    MB:0=  30;1= 100\n"
+
+
+@pytest.mark.parametrize(
+    ("there", "rdt", "pointer", "word"),
+    [
+        (False, {}, "", ""),
+        (False, {"closID": "/", "enableMonitoring": True}, "", ""),
+        (False, {"closID": "gold", "memBwSchema": "MB:0=25"}, "", ""),
+        (True, {"closID": "gold", "memBwSchema": "MB:0=100"}, "", ""),
+        (True, {"closID": "gold", "enableMonitoring": True}, "", ""),
+        (False, {"closID": "gold"}, "/linux/intelRdt/closID", "clos dir not accessible"),
+        (True, {"closID": "gold", "memBwSchema": "MB:0=40"}, "/linux/intelRdt/closID", "does not match the group"),
+        (True, {"closID": "gold", "schemata": ["L2:0=f"]}, "/linux/intelRdt/closID", "does not match the group"),
+    ],
+)
+def test_check_says_what_is_refused(
+    runtime: Runtime, bundle: MakeBundle, resctrl: Path, there: bool, rdt: dict[str, Any], pointer: str, word: str
+) -> None:
+    """Of groups that others have made or have not; and makes none."""
+    if there:
+        (resctrl / "gold").mkdir()
+    made = confined(bundle, rdt)
+    before = groups(resctrl)
+    found = checked(runtime, made)
+    assert groups(resctrl) == before
+    assert [each["pointer"] for each in found] == ([pointer] if pointer else [])
+    assert all(word in each["message"] and each["hint"] for each in found)
+    result = runtime.try_create(made)
+    if pointer:
+        result.failed(f"{pointer}: .*{word}", rc=1)
+        assert groups(resctrl) == before
+    else:
+        result.ok()
+
+
+@pytest.mark.parametrize(
+    ("resources", "rdt", "pointer"),
+    [
+        (("MB",), {"l3CacheSchema": "L3:0=1"}, "/linux/intelRdt/l3CacheSchema"),
+        (("L3",), {"memBwSchema": "MB:0=20"}, "/linux/intelRdt/memBwSchema"),
+        (("L3", "MB"), {"enableMonitoring": True}, "/linux/intelRdt/enableMonitoring"),
+    ],
+)
+def test_check_knows_what_the_processor_has(
+    runtime: Runtime, bundle: MakeBundle, resctrl: Path, tmp_path: Path, resources: Any, rdt: dict[str, Any], pointer: str
+) -> None:
+    (tmp_path / "around.py").write_text(AROUND.format(root=str(ROOT), mount=str(resctrl), resources=resources))
+    made = confined(bundle, rdt)
+    [finding] = checked(runtime, made)
+    assert finding["pointer"] == pointer
+    assert "not enabled" in finding["message"] or "cannot monitor" in finding["message"]
+    runtime.try_create(made).failed(f"{pointer}: ", rc=1)
 
 
 def test_the_group_of_all_others(runtime: Runtime, bundle: MakeBundle, resctrl: Path) -> None:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import errno
+import os
 import platform
 import re
+import shutil
 import signal
 import socket
 import subprocess
@@ -17,6 +19,7 @@ import pytest
 
 from tests.seccomp_profiles import docker_default
 from tests.support.agent import Agent, Call
+from tests.support.build import ROOT
 from tests.support.bundle import Bundle
 from tests.support.runtime import Runtime, wait_for
 from tests.system.conftest import MakeBundle
@@ -149,6 +152,30 @@ def test_nothing_is_sent_before_start(runtime: Runtime, bundle: MakeBundle, plac
         assert not way.exists()
 
 
+@pytest.mark.ocirt_only("it has no such program")
+@pytest.mark.parametrize("how", ["missing", "no program"])
+def test_init_waits_itself(runtime: Runtime, bundle: MakeBundle, place: Path, tmp_path: Path, how: str) -> None:
+    """Where the small program that would wait in its place is not there, or cannot be executed."""
+    copy = tmp_path / "clone"
+    shutil.copytree(ROOT / "ocirt", copy / "ocirt")
+    shutil.copytree(ROOT / "build", copy / "build", ignore=shutil.ignore_patterns("venv"))
+    waiter = copy / "ocirt" / "kernel" / "waiter"
+    waiter.unlink()
+    if how == "no program":
+        waiter.write_text("no program\n")
+    runtime.command = [str(copy / "build" / "ocirt")]
+    made = bundle(args=MAKE, seccomp=notifying(place))
+    with Agent(place, pretend) as agent:
+        container = runtime.create(made)
+        pid = runtime.pid(container)
+        assert "/memfd:ocirt-init" not in os.readlink(f"/proc/{pid}/exe")
+        assert agent.states == []
+        runtime.start(container).ok()
+        assert runtime.wait(container, pid) == 0
+        assert runtime.output_of(container).read_text() == "0\n"
+        assert [told["pid"] for told in agent.states] == [pid]
+
+
 @pytest.mark.parametrize("verb", ["run", "create", "exec"])
 def test_nobody_listens(runtime: Runtime, bundle: MakeBundle, place: Path, verb: str) -> None:
     """It is said before a process is made; a socket that nobody has any more is nobody either."""
@@ -252,15 +279,21 @@ def test_a_filter_that_allows_next_to_nothing(runtime: Runtime, exits: Bundle, p
 
 
 @ocirt_only
-def test_no_call_between_filter_and_program(runtime: Runtime, bundle: MakeBundle, place: Path, tmp_path: Path) -> None:
-    """As without an agent; and what has sent the listener is gone by then."""
+@pytest.mark.parametrize("verb", ["run", "create"])
+def test_no_call_between_filter_and_program(runtime: Runtime, bundle: MakeBundle, place: Path, tmp_path: Path, verb: str) -> None:
+    """As without an agent; and what has sent the listener is gone by then. Of init, and of what waits in its place."""
     made = bundle(args=["true"], seccomp=notifying(place))
     container = runtime.new_id()
     runtime.prepare(made, container)
     # A file for each process; each line begins with the time. Signals that are ignored, as SIGCHLD is, show too.
     strace = ["strace", "-ff", "-qq", "-ttt", "-o", str(tmp_path / "calls")]
-    with Agent(place):
-        subprocess.run([*strace, *runtime.argv("run", "--bundle", made.path, container)], check=True)
+    null = subprocess.DEVNULL
+    with Agent(place), subprocess.Popen([*strace, *runtime.argv(verb, "--bundle", made.path, container)], stdin=null) as traced:
+        if verb == "create":
+            wait_for(lambda: container in runtime.call("list", "-q").out and runtime.status(container) == "created", "it", 30)
+            assert os.readlink(f"/proc/{runtime.pid(container)}/exe").startswith("/memfd:ocirt-init")
+            runtime.start(container).ok()
+        assert traced.wait(30) == 0
     calls = {path: [each for each in path.read_text().splitlines() if " --- " not in each] for path in tmp_path.glob("calls.*")}
     (init,) = [
         lines for lines in calls.values() if any(re.search(r"SET_MODE_FILTER, SECCOMP_F.* = [1-9]", each) for each in lines)

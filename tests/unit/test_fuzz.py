@@ -7,7 +7,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from ocirt import state
@@ -22,8 +22,6 @@ from ocirt.spec.load import read_process, read_spec
 from tests.seccomp_profiles import small
 from tests.unit.spec.documents import podman, put
 from tests.unit.spec.test_properties import JSON, pointers
-
-fuzz = settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
 def torn(data: bytes) -> st.SearchStrategy[bytes]:
@@ -43,7 +41,6 @@ def torn(data: bytes) -> st.SearchStrategy[bytes]:
 SPECS = [json.dumps(build()).encode() for build in (default, podman)]
 
 
-@fuzz
 @given(st.sampled_from(SPECS).flatmap(torn))
 def test_config(tmp_path: Path, data: bytes) -> None:
     (tmp_path / "config.json").write_bytes(data)
@@ -54,7 +51,6 @@ def test_config(tmp_path: Path, data: bytes) -> None:
         assert err.message
 
 
-@fuzz
 @given(
     torn(json.dumps(podman()["process"]).encode()) | st.binary(max_size=50) | JSON.map(lambda value: json.dumps(value).encode())
 )
@@ -71,7 +67,6 @@ PROFILE = small()
 PROFILE_PLACES = [pointer for pointer in pointers(PROFILE) if pointer]
 
 
-@fuzz
 @given(st.lists(st.tuples(st.sampled_from(PROFILE_PLACES), JSON), min_size=1, max_size=3))
 def test_profile(tmp_path: Path, changes: list[tuple[str, Any]]) -> None:
     """What the judge lets through, the translator takes, or refuses in words."""
@@ -98,7 +93,6 @@ MOUNTS = b"""22 1 254:0 / / rw,relatime shared:1 - ext4 /dev/vda rw
 OWN = b"4:memory:/user.slice/a:b\n3:cpu,cpuacct:/\n2:name=systemd:/x\n1:name=other:/y\n0::/user.slice\n"
 
 
-@fuzz
 @given(torn(MOUNTS) | st.binary(max_size=100), torn(OWN) | st.binary(max_size=100), st.booleans())
 def test_mounts_and_own_cgroups(tmp_path: Path, mounts: bytes, own: bytes, there: bool) -> None:
     """/proc/self/mountinfo and /proc/self/cgroup."""
@@ -119,7 +113,6 @@ def test_mounts_and_own_cgroups(tmp_path: Path, mounts: bytes, own: bytes, there
 PASSWD = b"root:x:0:0:root:/root:/bin/sh\nalice:x:1000:1000::/home/alice:/bin/sh\n# nothing\nbob:x:1001:1001:b:/:"
 
 
-@fuzz
 @given(torn(PASSWD) | st.binary(max_size=200), st.sampled_from([0, 1, 1000, 1001, (1 << 32) - 2]))
 def test_passwd(tmp_path: Path, data: bytes, uid: int) -> None:
     (tmp_path / "etc").mkdir(exist_ok=True)
@@ -135,7 +128,6 @@ def test_passwd(tmp_path: Path, data: bytes, uid: int) -> None:
     assert ":" not in run.home
 
 
-@fuzz
 @given(st.binary(max_size=40) | torn(b"1\n22\n333\n"), st.binary(max_size=20) | torn(b"THAWED\n"))
 def test_files_of_a_cgroup(tmp_path: Path, listed: bytes, frozen: bytes) -> None:
     (tmp_path / "cgroup.procs").write_bytes(listed)

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, example, given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from ocirt import state
@@ -92,7 +92,7 @@ def damage() -> st.SearchStrategy[Any]:
     )
 
 
-RECORD = json.loads((STORED / "c1/state.json").read_text())
+RECORD = json.loads((STORED / "c1/state.json").read_text()) | {"anchor": {"path": "/nonexistent/x", "namespace": ""}}
 PLACES = [pointer for pointer in pointers(RECORD) if pointer]
 VERBS = (
     ["state", "c1"],
@@ -144,7 +144,7 @@ def _alive(sleeper: subprocess.Popen[bytes]) -> dict[str, Any]:
     return record | {"pid": sleeper.pid, "start_time": started, "boot_id": state.boot_id()}
 
 
-@settings(max_examples=settings().max_examples // 2, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=settings().max_examples // 2)
 @given(st.lists(st.tuples(st.sampled_from(PLACES), damage()), min_size=1, max_size=3), st.booleans())
 @example([("/hooks/poststop/0", {})], True)
 @example([("/cgroup/paths/memory", "/nonexistent/\0")], False)
@@ -169,7 +169,7 @@ def test_damaged_records(
     _check(capfd, tmp_path, json.dumps(record).encode())
 
 
-@settings(max_examples=settings().max_examples // 4, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=settings().max_examples // 4)
 @given(st.integers(0, 2000), st.binary(max_size=4), st.integers(0, 50))
 def test_torn_records(
     capfd: pytest.CaptureFixture[str],

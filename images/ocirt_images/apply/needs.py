@@ -6,6 +6,8 @@ import os
 from dataclasses import dataclass, field
 from typing import Any
 
+from ocirt_images.apply.names import Malformed, clean, shown
+
 Json = dict[str, Any]
 
 
@@ -35,10 +37,17 @@ class Needs:
 
     @classmethod
     def parse(cls, value: Json) -> Needs:
-        """The reverse of `json`."""
+        """The reverse of `json`. Raises Malformed for a path that is not clean, which no worker in its senses says."""
         return cls(
-            parents=[os.fsencode(path) for path in value["parents"]],
-            links=[(os.fsencode(name), os.fsencode(target)) for name, target in value["links"]],
-            opaque=[os.fsencode(path) for path in value["opaque"]],
-            whiteouts=[os.fsencode(path) for path in value["whiteouts"]],
+            parents=[_clean(path) for path in value["parents"]],
+            links=[(_clean(name), _clean(target)) for name, target in value["links"]],
+            opaque=[_clean(path) for path in value["opaque"]],
+            whiteouts=[_clean(path) for path in value["whiteouts"]],
         )
+
+
+def _clean(path: str) -> bytes:
+    name = os.fsencode(path)
+    if b"/".join(clean(name)) != name:
+        raise Malformed(f"{shown(name)}: not a clean path")
+    return name

@@ -2,9 +2,10 @@
 
 - once for all workers: mount, network and IPC namespaces of their own, with an empty root. What they work on they get as
   descriptors.
-- for each layer: landlock on its directory, no capability but those that make files, no new privileges.
+- for each layer: a pid namespace, which takes with it whatever a worker has started; landlock on the layer's directory; no
+  capability but those that make files; no new privileges.
 
-Without root, or in a user namespace, it is what the kernel allows; `enter` and `confine` say what that was.
+Without root, or in a user namespace, it is what the kernel allows; `Forks`, `enter` and `confine` say what that was.
 """
 
 from __future__ import annotations
@@ -26,6 +27,40 @@ _REFER, _TRUNCATE = 1 << 13, 1 << 14
 _FS_BITS = (0, 13, 14, 15, 15, 16)  # how many of these bits each version knows; from the fifth on all
 _NET_ALL = 3  # LANDLOCK_ACCESS_NET_BIND_TCP, CONNECT_TCP
 _SCOPE_ALL = 3  # LANDLOCK_SCOPE_ABSTRACT_UNIX_SOCKET, SIGNAL
+
+
+class Forks:
+    """Forks children into pid namespaces of their own, from a process with one thread."""
+
+    def __init__(self) -> None:
+        self._own = -1
+        try:
+            self._own = os.open("/proc/self/ns/pid", os.O_RDONLY | os.O_CLOEXEC)
+            libc.unshare(libc.CLONE_NEWPID)
+            libc.setns(self._own, libc.CLONE_NEWPID)
+        except OSError:  # an ordinary user
+            self._forget()
+        self.had = ("pids",) if self._own >= 0 else ()
+
+    def fork(self) -> int:
+        """fork(2)."""
+        if self._own < 0:
+            return os.fork()
+        libc.unshare(libc.CLONE_NEWPID)
+        pid = -1
+        try:
+            pid = os.fork()
+        finally:
+            if pid:
+                libc.setns(self._own, libc.CLONE_NEWPID)
+        if not pid:
+            self._forget()
+        return pid
+
+    def _forget(self) -> None:
+        if self._own >= 0:
+            os.close(self._own)
+            self._own = -1
 
 
 def enter() -> tuple[str, ...]:

@@ -39,7 +39,9 @@ def serve(fd: int) -> None:
         signal.signal(number, signal.SIG_IGN)  # a terminal's Ctrl-C is for who holds the control socket
     _raise_file_limit()
     _preload()
-    confined = sandbox.enter()
+    forks = sandbox.Forks()
+    confined = (*sandbox.enter(), *forks.had)
+    os.dup2(1, 2)  # what goes wrong from here on is told in answers, and a layer has nothing to say to a terminal
     gc.collect()
     gc.freeze()
     control = socket.socket(fileno=fd)
@@ -59,17 +61,21 @@ def serve(fd: int) -> None:
                 for pid, _ in children.values():
                     os.waitpid(pid, 0)  # who waits for our end may then remove what they wrote
                 os._exit(0)
-            pid, job = _start(fds, control, children, confined)
+            pid, job = _start(forks, fds, control, children, confined)
             child = os.pidfd_open(pid)
             children[child] = (pid, job)
             poll.register(child, select.POLLIN)
 
 
 def _start(
-    fds: list[int], control: socket.socket, children: dict[int, tuple[int, socket.socket]], confined: tuple[str, ...]
+    forks: sandbox.Forks,
+    fds: list[int],
+    control: socket.socket,
+    children: dict[int, tuple[int, socket.socket]],
+    confined: tuple[str, ...],
 ) -> tuple[int, socket.socket]:
     job = socket.socket(fileno=fds[0])
-    pid = os.fork()
+    pid = forks.fork()
     if pid == 0:
         try:
             libc.prctl(libc.PR_SET_PDEATHSIG, signal.SIGKILL)

@@ -117,16 +117,20 @@ class Reader:
             kind = DIRECTORY if name.endswith(b"/") else FILE
         elif kind == b"7":
             kind = FILE  # "contiguous", on systems that know such files
-        if magic == _POSIX:
+        if prefix[0] and magic == _POSIX:
             if rest.endswith(b"tar\0"):  # star keeps its times at the prefix's end
                 prefix = prefix[:131]
-            prefix = _cut(prefix)
-            if prefix:
-                name = prefix + b"/" + name
+            name = _cut(prefix) + b"/" + name
         entry = Entry(
-            kind, name, link=_cut(link), mode=_number(mode) & 0o7777, uid=_number(uid), gid=_number(gid), size=size,
+            kind,
+            name,
+            link=_cut(link) if link[0] else b"",
+            mode=_number(mode) & 0o7777,
+            uid=_number(uid),
+            gid=_number(gid),
+            size=size,
             mtime=pax.bounded(_number(mtime)) * 10**9,
-        )  # fmt: skip
+        )
         if CHARACTER <= kind <= b"4":
             entry.device = (_number(major), _number(minor))
         return self._complete(entry, block)

@@ -22,6 +22,7 @@ from typing import Any
 
 from ocirt_images.apply import libc
 from ocirt_images.apply.job import Applied, Job
+from ocirt_images.apply.names import Malformed
 from ocirt_images.apply.server import BOOT
 from ocirt_images.errors import Error
 
@@ -145,7 +146,7 @@ class Workers:
             if "error" in answer:
                 code, message, subject, cause, hint = (str(one) for one in answer["error"])
                 raise Error(code, message, subject=subject or job.subject, cause=cause, hint=hint)
-        except (ValueError, KeyError, TypeError, AttributeError) as err:
+        except (Malformed, ValueError, KeyError, TypeError, AttributeError) as err:
             raise Error("internal", "a worker's answer cannot be read", subject=job.subject, cause=str(err)[:200]) from None
         if self._closed:
             raise Error("cancelled", "the workers were closed", subject=job.subject)

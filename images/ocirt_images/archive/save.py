@@ -12,10 +12,10 @@ import tarfile
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Protocol
 
-from ocirt_images import manifest, mediatypes, platforms
+from ocirt_images import held, mediatypes
 from ocirt_images.archive import layout, streams
 from ocirt_images.errors import Error
-from ocirt_images.manifest import Index, Manifest
+from ocirt_images.manifest import Index
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -24,11 +24,10 @@ if TYPE_CHECKING:
     from ocirt_images.descriptor import Descriptor
     from ocirt_images.digest import Digest
     from ocirt_images.fields import Json
+    from ocirt_images.manifest import Manifest
     from ocirt_images.platforms import Platform
     from ocirt_images.reference import Reference
     from ocirt_images.store import Store
-
-_DEEPEST = 8  # indexes in indexes
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,7 +163,7 @@ def _contents(
 ) -> tuple[Descriptor, dict[Digest, Manifest]]:
     """What is to be written of an image, added to `blobs`: its uppermost descriptor, and its manifests that are here whole."""
     if wanted is not None:
-        target = _narrowed(store, target, wanted)
+        target = held.narrowed(store, target, wanted)
     manifests: dict[Digest, Manifest] = {}
     seen: set[Digest] = set()
     queue = [(target, 0)]
@@ -173,11 +172,11 @@ def _contents(
         if one.digest in seen:
             continue
         seen.add(one.digest)
-        found = _read(store, one)
+        found = held.read(store, one)
         if isinstance(found, Index):
             blobs[one.digest] = one.size
             below = [child for child in found.manifests if child.media_type in mediatypes.INDEXES | mediatypes.MANIFESTS]
-            queue += [(child, depth + 1) for child in below if depth < _DEEPEST and store.content.has(child.digest)]
+            queue += [(child, depth + 1) for child in below if depth < held.DEEPEST and store.content.has(child.digest)]
             continue
         parts = [one, found.config, *found.layers]
         if not store.content.missing(part.digest for part in parts):
@@ -190,24 +189,6 @@ def _contents(
             "not-found", "not all of its content is here, for any platform", subject=str(target.digest), hint="pull it again"
         )
     return target, manifests
-
-
-def _narrowed(store: Store, target: Descriptor, wanted: Platform) -> Descriptor:
-    """The manifest for a platform. Raises Error("not-found")."""
-    for _ in range(_DEEPEST):
-        found = _read(store, target)
-        if isinstance(found, Manifest):
-            return target
-        number = platforms.choose([child.platform for child in found.manifests], wanted)
-        if number is None or not store.content.has(found.manifests[number].digest):
-            hint = f"pull it for that platform: ocirt pull --platform {wanted}"
-            raise Error("not-found", f"nothing for {wanted} is here", subject=str(target.digest), hint=hint)
-        target = found.manifests[number]
-    raise Error("invalid", f"more than {_DEEPEST} indexes in one another", subject=str(target.digest))
-
-
-def _read(store: Store, described: Descriptor) -> Manifest | Index:
-    return manifest.read(store.content.read(described.digest), described.media_type, str(described.digest))
 
 
 def _named(target: Descriptor, reference: Reference | None) -> Descriptor:

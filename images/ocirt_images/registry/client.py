@@ -1,4 +1,4 @@
-"""A registry as those who pull see it (distribution-spec, "Pull").
+"""A registry as those who pull see it (distribution-spec, "Pull"), and the way in for those who push.
 
 Each question is put to the places that `Hosts` names, in order, until one answers; what each of them said is in the error if
 none does. Content is checked against its digest here or, for blobs, by who keeps them: a mirror is not trusted.
@@ -21,7 +21,8 @@ from ocirt_images.errors import Error
 from ocirt_images.registry import listing
 from ocirt_images.registry.auth import scopes
 from ocirt_images.registry.body import Body, Opened
-from ocirt_images.registry.hosts import PULL, RESOLVE
+from ocirt_images.registry.destination import Destination
+from ocirt_images.registry.hosts import PULL, PUSH, RESOLVE
 from ocirt_images.registry.messages import content_range, origin, place
 from ocirt_images.registry.session import Session, refusal
 from ocirt_images.registry.tls import Tls
@@ -170,6 +171,19 @@ class Registry:
             return listing.referrers(self.session, host, self.scopes(reference, host), digest, artifact_type)
 
         return self._each(reference, PULL, ask, f"{reference.name}@{digest}")
+
+    def destination(self, reference: Reference, parting: Session | None = None) -> Destination:
+        """Where a push to `reference` goes: the first host for pushes that answers. parting: see `Destination`.
+
+        Raises as `resolve` does.
+        """
+
+        def ask(host: Host) -> Destination:
+            found = Destination(self.session, host, parting or self.session)
+            found.look(reference.tag or reference.target)
+            return found
+
+        return self._each(reference, PUSH, ask, str(reference))
 
     @staticmethod
     def scopes(reference: Reference, host: Host, actions: str = "pull") -> tuple[str, ...]:

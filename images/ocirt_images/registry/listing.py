@@ -67,9 +67,14 @@ def _pages(
         raise Error("invalid", f"the {what} of {host.name} does not end after {pages} pages")
 
 
+def stand_in(digest: Digest) -> str:
+    """The tag under which an index lists what refers to a digest (distribution-spec, "Referrers Tag Schema")."""
+    return f"{digest.algorithm[:32]}-{digest.encoded[:64]}"
+
+
 def _fallback(session: Session, host: Host, scopes: tuple[str, ...], digest: Digest) -> Reply | None:
-    """The index under the tag `ALGORITHM-HEX`; None if there is none."""
-    tag = f"{digest.algorithm}-{digest.encoded}"[:128]
+    """The index under the tag that stands in for the API; None if there is none."""
+    tag = stand_in(digest)
     headers = {"Accept": mediatypes.INDEX}
     url = host.url(f"manifests/{tag}")
     what = f"tag {tag}"

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 _CONNECTIONS = 16  # that are kept open to one host
 _ERROR_BODY = 64 << 10  # bytes of an error's body that are looked at
+_BLOCK = 256 << 10  # bytes that are read at once of what is sent
 
 
 class Failure(Exception):
@@ -137,7 +138,8 @@ class Transport:
             answer.body = self._beginning(stream)
             return answer, None
         answer.body = stream.read(whole)
-        sized = answer.status == 204 or request.method == "HEAD" or answer.headers.all("content-length")
+        framed = answer.headers.all("content-length") or answer.headers.all("transfer-encoding")
+        sized = answer.status == 204 or request.method == "HEAD" or framed
         if not answer.body and not sized:
             # Where a connection ends within the head, http.client sees the end of the head.
             raise Failure(
@@ -169,10 +171,11 @@ class Transport:
                         proxies.bare(proxy),
                         proxy_headers=proxies.headers(proxy),
                         maxsize=_CONNECTIONS,
+                        blocksize=_BLOCK,
                         ssl_context=context,
                     )
                 else:
-                    found = urllib3.PoolManager(maxsize=_CONNECTIONS, ssl_context=context)
+                    found = urllib3.PoolManager(maxsize=_CONNECTIONS, blocksize=_BLOCK, ssl_context=context)
                 found.pool_classes_by_scheme = connections.pools(self._live, verified=tls is None or tls.verify)
                 self._pools[proxy, tls] = found
             return found

@@ -5,6 +5,7 @@ from __future__ import annotations
 import posix
 from errno import EINVAL
 
+from ocirt.kernel import constants as k
 from ocirt.kernel import mount, resolve
 from ocirt.kernel.ffi import CallError
 from ocirt.kernel.run import Run
@@ -47,6 +48,7 @@ def bind(run: Run, path: str) -> None:
     """The host's node of the same name."""
     try:
         fd = mount.open_tree(path, False)
+        mount.mount_setattr(fd, propagation=k.MS_PRIVATE)  # what is mounted over it stays in the container
         target = resolve.make_file(run.root_fd, path)
     except OSError as err:
         err.filename = path

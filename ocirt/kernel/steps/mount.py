@@ -119,8 +119,8 @@ def mask(run: Run, path: str) -> None:
     try:
         if not resolve.is_directory(target):
             fd = mount.open_tree("", False, dir_fd=_host_null(run))
-            # It is the host's own: its mode and owner are not the container's to change.
-            mount.mount_setattr(fd, k.MOUNT_ATTR_RDONLY | k.MOUNT_ATTR_NOSUID | k.MOUNT_ATTR_NOEXEC)
+            # It is the host's own: its mode and owner are not the container's to change, and what is mounted over it stays here.
+            mount.mount_setattr(fd, k.MOUNT_ATTR_RDONLY | k.MOUNT_ATTR_NOSUID | k.MOUNT_ATTR_NOEXEC, propagation=k.MS_PRIVATE)
         elif run.mask_fd < 0:
             # One file system for all of them: each tmpfs costs the kernel memory and a shrinker.
             fd = run.mask_fd = mount.new_mount("tmpfs", "tmpfs", EMPTY, k.MOUNT_ATTR_RDONLY | k.MOUNT_ATTR_NOSUID)
@@ -273,7 +273,7 @@ def _cgroup_v2(paths: dict[str, str], mounts: dict[str, str], namespace: bool, a
 
 def _bind(source: str, attributes: int) -> int:
     fd = mount.open_tree(source, False)
-    mount.mount_setattr(fd, attributes, k.MOUNT_ATTR_ATIME if attributes & k.MOUNT_ATTR_ATIME else 0)
+    mount.mount_setattr(fd, attributes, k.MOUNT_ATTR_ATIME if attributes & k.MOUNT_ATTR_ATIME else 0, k.MS_PRIVATE)
     return fd
 
 

@@ -28,6 +28,9 @@ def open(run: Run, slot: str, path: str, kind: int) -> None:  # noqa: A001  (the
         raise CallError(EINVAL, "ioctl", f"{path} is no namespace") from None
     if found != kind:
         raise CallError(EINVAL, "ioctl", f"{path} is a namespace of another kind")
+    if kind == k.CLONE_NEWNS and posix.fstat(fd).st_ino == posix.stat("/proc/self/ns/mnt").st_ino:
+        # By pivot_root(2) all of its processes would get the container's root.
+        raise CallError(EINVAL, "", f"{path} is the runtime's own mount namespace: leave the entry out to run in it")
 
 
 def join(run: Run, slot: str, kind: int) -> None:

@@ -84,6 +84,23 @@ def open_root(run: Run) -> None:
     run.root_fd = posix.open("/", _O_PATH | posix.O_DIRECTORY | posix.O_CLOEXEC)
 
 
+def open_target_root(run: Run, pid: int, start_time: int) -> None:
+    """Hold the root directory of the container's init, for who cannot join a mount namespace of the container's."""
+    from ocirt.state import process_start_time  # noqa: PLC0415  (the parent's)
+
+    run.fds["target/root"] = posix.open(f"/proc/{pid}/root", _O_PATH | posix.O_DIRECTORY | posix.O_CLOEXEC)
+    # Looked at after the open: then it was no other process's before.
+    if process_start_time(pid) != start_time:
+        raise CallError(ESRCH, "open", "the container's init has ended")
+
+
+def change_root(run: Run, slot: str) -> None:
+    """Make a directory that is open the root, and go there (chroot(2)): what is open of the host's is the only way out."""
+    posix.fchdir(run.fds[slot])
+    posix.chroot(".")
+    posix.chdir("/")
+
+
 def protect(run: Run) -> None:
     """Keep others from looking into this process, before it enters namespaces whose owners may (CVE-2016-9962)."""
     del run

@@ -16,8 +16,7 @@ def start(run: Run, unit: str, user: bool, properties: tuple[Property, ...], pat
     run.has_unit = True
     if not units.start(unit, run.pid, properties, user=user):
         run.has_unit = False
-        hint = "another container has it, or one that was not deleted"
-        raise Error("state", f"unit {unit} exists already", subject="/linux/cgroupsPath", hint=hint)
+        raise units.taken(unit)
     if run.pid not in control.processes({"paths": paths}):
         raise Error("kernel", f"unit {unit} is elsewhere", subject=next(iter(paths.values())), hint=f"see systemctl show {unit}")
 

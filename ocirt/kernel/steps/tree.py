@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import posix
-from errno import ENOTDIR
+from errno import EINVAL, ENOTDIR
 
 from ocirt.kernel import constants as k
-from ocirt.kernel import mount, resolve
+from ocirt.kernel import mount, mountinfo, resolve
 from ocirt.kernel.ffi import CallError
 from ocirt.kernel.run import Run
-from ocirt.paths import encode, read_bytes
+from ocirt.paths import encode
 
 _O_PATH = 0o10000000
 
@@ -36,15 +36,13 @@ def attach_root(run: Run, path: str) -> None:
 def make_parent_private(run: Run, path: str) -> None:
     """Keep what is attached at the root from propagating to the host, where the host's tree stays shared."""
     del run
-    best = b"/"
-    wanted = encode(path)
-    for line in read_bytes("/proc/self/mountinfo", 1 << 26).split(b"\n"):
-        fields = line.split(b" ")
-        if len(fields) > 4:
-            place = fields[4].replace(b"\\040", b" ").replace(b"\\011", b"\t").replace(b"\\012", b"\n").replace(b"\\134", b"\\")
-            if (wanted + b"/").startswith(place.rstrip(b"/") + b"/") and len(place) >= len(best):
-                best = place
-    mount.mount_setattr(k.AT_FDCWD, 0, 0, k.MS_PRIVATE, path=best)
+    fd = posix.open(path, _O_PATH | posix.O_DIRECTORY | posix.O_CLOEXEC)
+    number = mountinfo.id_of(fd)
+    posix.close(fd)
+    points = [each.point for each in mountinfo.read() if each.id == number]
+    if not points:
+        raise CallError(EINVAL, "", f"{path} lies on a mount that is not below the runtime's root")
+    mount.mount_setattr(k.AT_FDCWD, 0, 0, k.MS_PRIVATE, path=encode(points[0]))
 
 
 def make_directory(run: Run, path: str) -> None:

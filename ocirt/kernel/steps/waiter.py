@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from typing import Any
 
 _BASE = 0x20000000  # waiter.c: BASE
-_HEAD = 32  # struct program without its calls
+_HEAD = 48  # struct program without its calls
 _CALL = 64  # struct queued
 _MFD_CLOEXEC = 1
 _MFD_ALLOW_SEALING = 2
@@ -50,12 +50,15 @@ def hand_over(run: Run, fds: int, capabilities: tuple[int, int, int]) -> None:
     fd = run.fds.get("waiter", -1)
     if fd >= 0:
         program.queue_execve(run)
-        handed = (run.start_fd, run.fds["barrier/started"], run.phase_fd)
+        handed = [run.start_fd, run.fds["barrier/started"], run.phase_fd]
+        if run.offering:
+            handed += [run.fds["listener"], run.fds["listener/page"]]
         calls = [
             (run.at, "prctl", (k.PR_SET_DUMPABLE, 0)),
             (run.at, "prctl", (k.PR_SET_NAME, b"ocirt-init")),
             (run.at, "capset", process.capability_buffers(*capabilities)),
             (run.at, "read", (run.start_fd, bytes(8), 1)),
+            *run.offering,
             (run.at, "pwrite64", (run.phase_fd, b"\1\0\0\0", 4, 0)),
             (run.at, "close_range", (3 + fds, 0xFFFFFFFF, k.CLOSE_RANGE_CLOEXEC)),
             *run.tail,
@@ -76,7 +79,7 @@ def hand_over(run: Run, fds: int, capabilities: tuple[int, int, int]) -> None:
     program.execve(run)
 
 
-def image(calls: list[tuple[int, str, tuple[Any, ...]]], report: int, phase: int) -> bytes:
+def image(calls: list[tuple[int, str, tuple[Any, ...]]], report: int, phase: int, listener: int = -1, page: int = -1) -> bytes:
     """struct program of waiter.c and, behind its calls, what they point to."""
     blob = bytearray()
     start = _BASE + _HEAD + _CALL * len(calls)
@@ -99,4 +102,4 @@ def image(calls: list[tuple[int, str, tuple[Any, ...]]], report: int, phase: int
             else:
                 placed.append(place(word) if isinstance(word, bytes) else word)
         out += pack("8q", NR[call], *placed, *[0] * (6 - len(placed)), index)
-    return pack("4q", _HEAD + len(out) + len(blob), len(calls), report, phase) + out + blob
+    return pack("6q", _HEAD + len(out) + len(blob), len(calls), report, phase, listener, page) + out + blob

@@ -19,7 +19,7 @@ from ocirt_images.errors import Error
 from ocirt_images.snapshots import ANNOTATION, Snapshots, detach
 from ocirt_images.store import Store
 from ocirt_images.store.checks import fsck
-from tests.support.build import ROOT, copy_clone
+from tests.support.build import copy_clone
 from tests.support.layers import busybox_image, fill, listing, stored
 from tests.support.runtime import Result, Runtime, wait_for
 
@@ -349,7 +349,6 @@ def clone() -> Iterator[Path]:
     """The built clone where every user can reach it."""
     directory = Path(tempfile.mkdtemp(prefix="ocirt-test-clone-"))
     copy_clone(directory)
-    shutil.copytree(ROOT / "images" / "ocirt_images", directory / "images" / "ocirt_images")
     yield directory
     shutil.rmtree(directory)
 

@@ -6,7 +6,7 @@ import copy
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from ocirt.cgroups.limits import writes
@@ -124,7 +124,6 @@ resources = st.fixed_dictionaries(
 )
 
 
-@settings(deadline=None)
 @given(old=resources, new=resources)
 def test_an_update_done_twice_is_done_once(old: dict[str, Any], new: dict[str, Any]) -> None:
     """And what it names is what the result has."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from ocirt.cgroups import parse
@@ -90,7 +90,6 @@ lines = st.lists(
 ).map("\n".join)
 
 
-@settings(deadline=None)
 @given(text=st.one_of(st.text(), lines))
 def test_garbage(text: str) -> None:
     """A result or ValueError; nothing else, and nothing negative or larger than 64 bits."""
@@ -115,20 +114,17 @@ counts = st.integers(0, (1 << 64) - 1)
 names = st.text(st.characters(codec="ascii", categories=["L", "N"]), min_size=1)
 
 
-@settings(deadline=None)
 @given(values=st.dictionaries(names, counts))
 def test_what_the_kernel_writes_is_read(values: dict[str, int]) -> None:
     assert parse.flat("".join(f"{key} {value}\n" for key, value in values.items())) == values
 
 
-@settings(deadline=None)
 @given(values=st.lists(st.tuples(counts, counts, st.sampled_from(["", "Read", "Sync"]), counts)))
 def test_devices_are_read(values: list[tuple[int, int, str, int]]) -> None:
     text = "".join(f"{major}:{minor} {name} {value}\n".replace("  ", " ") for major, minor, name, value in values)
     assert parse.device_lines(text) == values
 
 
-@settings(deadline=None)
 @given(values=st.sets(st.integers(0, 300)))
 def test_lists_are_read(values: set[int]) -> None:
     assert parse.cpu_list(",".join(str(value) for value in sorted(values))) == sorted(values)

@@ -9,10 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ocirt.containers import examine, looks
+from ocirt.cgroups import resctrl, units
+from ocirt.containers import examine, host, looks
 from ocirt.containers.create import Creation
 from ocirt.errors import Error
 from ocirt.plan import Request
@@ -168,13 +169,52 @@ class Nothing:
         self.findings: list[Any] = []
 
 
-@settings(max_examples=400, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(st.sampled_from(PLACES), st.one_of(JSON, st.just(GONE)), st.booleans(), st.lists(st.sampled_from(CASES), max_size=2))
+# What is only looked up for some documents: (who makes the cgroups, systemd's version, security modules, resources of resctrl).
+MACHINES: list[tuple[str, int, tuple[str, ...], tuple[str, ...]]] = [
+    ("cgroupfs", 0, (), ()),
+    ("cgroupfs", 0, ("AppArmor", "SELinux"), ("L3", "MB", "L3_MON")),
+    ("disabled", 0, ("SELinux",), ("MB",)),
+    ("systemd", 0, (), ()),
+    ("systemd", 247, ("AppArmor",), ("L3",)),
+    ("systemd", 257, (), ()),
+]
+
+
+def use(machine: tuple[str, int, tuple[str, ...], tuple[str, ...]], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have this machine be like that."""
+    _, version, modules, resources = machine
+
+    def manager(mode: str, *, user: bool) -> units.Manager:
+        del mode
+        if not version:
+            raise Error("unsupported", "systemd not running on this host", hint="leave it out")
+        return units.Manager(version, "", user=user)
+
+    monkeypatch.setattr(units, "look", manager)
+    monkeypatch.setattr(host, "security_modules", lambda: modules)
+    monkeypatch.setattr(resctrl, "find", lambda: resctrl.Resctrl("/nothing", frozenset(resources)) if resources else None)
+
+
+@settings(max_examples=600)
+@given(
+    st.sampled_from(PLACES),
+    st.one_of(JSON, st.just(GONE)),
+    st.booleans(),
+    st.lists(st.sampled_from(CASES), max_size=2),
+    st.sampled_from(MACHINES),
+)
 def test_errors_are_what_run_refuses(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: tuple[Any, str], value: Any, whole: bool, more: list[Any]
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    place: tuple[Any, str],
+    value: Any,
+    whole: bool,
+    more: list[Any],
+    machine: tuple[str, int, tuple[str, ...], tuple[str, ...]],
 ) -> None:
     """For mutated documents: `run` would stop before its first step, exactly if there is an error, and for one of the errors."""
     monkeypatch.setattr(looks, "Looks", Nothing)
+    use(machine, monkeypatch)
     build, pointer = place
     document = build()
     for changes in [*more, *([] if whole else [{pointer: value}])]:
@@ -186,7 +226,7 @@ def test_errors_are_what_run_refuses(
     bundle = write(tmp_path, document)
 
     def asked() -> Request:
-        return Request("c1", bundle, f"{tmp_path}/root/c1", state_root=f"{tmp_path}/root")
+        return Request("c1", bundle, f"{tmp_path}/root/c1", state_root=f"{tmp_path}/root", cgroups=machine[0])
 
     try:
         creation = Creation(f"{tmp_path}/root", asked())
@@ -202,6 +242,7 @@ def test_errors_are_what_run_refuses(
         assert finding[1]
         assert finding[2]
     if refused is not None:
+        assert refused.hint or refused.subject in ("", "config.json"), refused
         where = "" if refused.subject == "config.json" else refused.subject
         assert any(finding[0] == where and finding[1].startswith(refused.message) for finding in errors), (refused, errors)
 
@@ -221,6 +262,35 @@ def test_a_plan_that_cannot_be_is_judged_to_its_end(tmp_path: Path, cli: Cli) ->
     found = {each["pointer"] for each in shown if each["severity"] == "error"}
     assert "/linux/cgroupsPath" in found
     assert any(pointer.startswith("/linux/resources/unified") for pointer in found)
+
+
+EXTRA: list[dict[str, Any]] = [
+    {"/linux/intelRdt": {"l3CacheSchema": "L3:0=1", "memBwSchema": "MB:0=20", "enableMonitoring": True}},
+    {"/process/apparmorProfile": "x"},
+    {"/process/selinuxLabel": "x"},
+    {"/linux/mountLabel": "x"},
+    {"/annotations": {"org.systemd.property.TimeoutStopSec": "'x'", "org.systemd.property.a/b~c": "5"}},
+    {"/linux/cgroupsPath": "a--b.slice:x:y"},
+    {"/linux/cgroupsPath": "/x"},
+]
+
+
+@pytest.mark.parametrize("machine", MACHINES)
+def test_all_errors_of_a_plan(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, machine: Any) -> None:
+    """All that `run` would refuse one after the other: each is found alone, and together with the others."""
+    monkeypatch.setattr(looks, "Looks", Nothing)
+    use(machine, monkeypatch)
+
+    def found(*changes: dict[str, Any]) -> set[tuple[str, str]]:
+        document = changed({pointer: value for each in changes for pointer, value in each.items()})
+        request = Request("c1", write(tmp_path, document), f"{tmp_path}/root/c1", cgroups=machine[0])
+        return {finding[:2] for finding in examine.examine(request, "config.json") if finding[3] == "error"}
+
+    alone = [found(each) for each in EXTRA]
+    assert found(*EXTRA[:-1]) == set().union(*alone[:-1])
+    by_systemd = machine[0] == "systemd"
+    assert bool(alone[-1] - alone[-2] - found()) == by_systemd
+    assert bool({finding for finding in alone[4] if finding[0].startswith("/annotations/")}) == by_systemd
 
 
 def test_rootless(tmp_path: Path, cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,7 +10,7 @@ import time
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from ocirt.cgroups.parse import UNLIMITED
@@ -45,7 +45,6 @@ def test_no_duration(text: str) -> None:
         duration(text)
 
 
-@settings(deadline=None)
 @given(text=st.text(alphabet="0123456789.hmsunµ+-x²"))
 def test_any_duration(text: str) -> None:
     try:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from ocirt import state
@@ -81,7 +81,6 @@ def test_size(text: str, expected: int | str) -> None:
         size(text)
 
 
-@settings(deadline=None)
 @given(text=st.text(alphabet="0123456789.kKmMgGiIbB -x²٣"))
 def test_size_of_anything(text: str) -> None:
     try:

@@ -8,7 +8,7 @@ import socket
 from collections.abc import Iterator
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from ocirt.kernel import messages
@@ -78,7 +78,6 @@ def test_the_other_side_went_without_reading_when_a_descriptor_is_waited_for(pai
 TEXT = st.text(st.characters(exclude_categories=["Cs"]) | st.characters(min_codepoint=0xDC80, max_codepoint=0xDCFF), max_size=80)
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
 @given(
     index=st.integers(0, (1 << 32) - 1),
     number=st.integers(-(1 << 31), (1 << 31) - 1),
@@ -141,7 +140,6 @@ def test_a_descriptor(pair: Pair) -> None:
     os.close(reader)
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
 @given(st.binary(min_size=1, max_size=8000))
 def test_descriptors_leave_none_behind(pair: Pair, data: bytes) -> None:
     before = open_descriptors()

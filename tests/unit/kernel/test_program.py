@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from ocirt.kernel import process
@@ -380,7 +380,6 @@ def test_pipes_take_the_place_of_streams() -> None:
 # -- words for the kernel ------------------------------------------------------------------------------------------------------
 
 
-@settings(deadline=None)
 @given(st.lists(st.binary(max_size=40).filter(lambda data: b"\0" not in data), max_size=20))
 def test_arrays_of_pointers(strings: list[bytes]) -> None:
     import ctypes  # noqa: PLC0415  (of the test only)

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from ocirt.kernel.run import Run
@@ -104,7 +104,6 @@ LINES = st.one_of(
 )
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
 @given(st.lists(LINES, max_size=8).map(b"\n".join), st.integers(0, 3))
 @example(b"a:x:1:0::/\0nul:", 1)
 def test_any_file(etc: Path, home: Home, data: bytes, uid: int) -> None:

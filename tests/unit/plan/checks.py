@@ -41,6 +41,7 @@ FILLS: dict[str, int | str] = {
     "namespace.open": 0,
     "idmap.make_namespace": 0,
     "process.open_target": "target",
+    "process.open_target_root": "target/root",
 }
 NEEDS: dict[str, int | str] = {
     "mount.change": 0,
@@ -51,6 +52,9 @@ NEEDS: dict[str, int | str] = {
     "namespace.join": 0,
     "namespace.postpone": 0,
     "namespace.join_target": "target",
+    "process.change_root": 0,
+    "anchor.attach": "anchor",
+    "anchor.attach_root": "root",
 }
 
 

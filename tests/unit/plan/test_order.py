@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -39,6 +39,9 @@ CREATED = {name: made(build(), on, asked) for name, (build, on, asked) in (cases
 EXECUTED = executions() | rootless_executions()
 ALL = CREATED | {"exec, " + name: plan for name, plan in EXECUTED.items()}
 
+if TYPE_CHECKING:
+    from ocirt.plan import Plan
+
 # What touches the container's tree, or what only init may do in it.
 TREE = (
     "tree.attach_root",
@@ -48,6 +51,7 @@ TREE = (
     "mount.cgroup",
     "device.open_directory",
     "tree.pivot",
+    "process.change_root",
 )
 # What makes a name in the container's tree.
 MAKES = (
@@ -62,6 +66,12 @@ MAKES = (
     "tree.make_directory",
     "console.bind",
 )
+
+
+def change_of_root(plan: Plan) -> int:
+    """Where the container's tree becomes the root."""
+    (found,) = find(plan, "tree.pivot") + find(plan, "tree.move_root") + find(plan, "process.change_root")
+    return found
 
 
 @pytest.mark.parametrize("name", ALL)
@@ -171,16 +181,18 @@ def test_the_tree(name: str) -> None:
     in_order(plan, "mount.propagate_host", "tree.attach_root", "mount.cgroup", "device.open_directory")
     in_order(plan, "device.open_directory", "device.make", "device.link", "device.link_core", "device.link_ptmx")
     in_order(plan, "device.open_directory", "device.bind", "device.link")
-    in_order(plan, "tree.sysctl", "mount.read_only", "mount.mask", "tree.pivot")
-    in_order(plan, "tree.make_directory", "tree.pivot", "process.close_descriptors")
+    for change in ("tree.pivot", "process.change_root"):
+        in_order(plan, "tree.sysctl", "mount.read_only", "mount.mask", change)
+        in_order(plan, "tree.make_directory", change, "process.close_descriptors")
+        in_order(plan, "device.link_ptmx", "console.open", "console.bind", "console.send", change)
     in_order(plan, "device.link_ptmx", "process.set_host_name")
-    in_order(plan, "mount.propagate_host", "console.open", "console.bind", "console.send", "tree.pivot")
+    in_order(plan, "mount.propagate_host", "console.open")
 
 
 @pytest.mark.parametrize("name", CREATED)
 def test_the_root_is_changed_after_everything_is_attached(name: str) -> None:
     plan = CREATED[name]
-    (pivot,) = find(plan, "tree.pivot") or find(plan, "tree.move_root")
+    pivot = change_of_root(plan)
     after = [each for each in plan[pivot:] if each[0] == INIT]
     for each in after:
         assert not each[1].startswith("device.")
@@ -213,7 +225,7 @@ def test_hooks_of_the_container_see_a_tree_that_is_not_locked_yet(name: str) -> 
     locks += [index for index in find(plan, "mount.change") if plan[index][3] == "/root/readonly"]
     assert not hooks or not locks or max(hooks) < min(locks)
     for hook in hooks:
-        assert max(find(plan, "mount.attach")) < hook < (find(plan, "tree.pivot") + find(plan, "tree.move_root"))[0]
+        assert max(find(plan, "mount.attach")) < hook < change_of_root(plan)
 
 
 def test_a_read_only_root_is_so_when_everything_in_it_is_made() -> None:
@@ -409,9 +421,13 @@ def test_a_listener_is_handed_over(waits: bool) -> None:
     assert the(plan, "listener.check")[2] == ("/bundles/b/agent.sock",)
     in_order(plan, "program.prepare", "listener.offer", "program.keep_descriptors", "program.limit", "program.filter")
     assert bool(find(plan, "listener.listen", "/run/state/c1")) is waits
-    assert not find(plan, "waiter.load")
+    # By who waits for `start`, and after that.
+    assert bool(find(plan, "waiter.hand_over")) is waits
+    assert the(plan, "listener.offer")[2] == (waits,)
+    assert the(create(asked=request(waits=waits), seccomp=NOTIFYING), "listener.offer")[2] == (False,)
     inside = execution(seccomp=NOTIFYING)
     in_order(inside, "listener.check", "process.clone", "listener.offer", "program.filter")
+    assert the(inside, "listener.offer")[2] == (False,)
 
 
 def test_a_listener_that_nobody_notifies_is_not_needed() -> None:

@@ -6,9 +6,10 @@ from typing import Any
 
 from ocirt.kernel import constants as k
 from ocirt.plan import INIT, PARENT
+from ocirt.plan.create import cgroup_paths
 from ocirt.plan.restore import plan_restore
 from tests.support.bundle import cgroup_mount, default_config, edited
-from tests.unit.plan.plans import CGROUP, find, host, operations, request, spaces, the
+from tests.unit.plan.plans import CGROUP, SYSTEMD, find, host, operations, request, spaces, the
 from tests.unit.plan.world import World
 
 BIND = {"destination": "/data", "source": "/srv/data", "options": ["rbind", "ro"]}
@@ -37,9 +38,24 @@ def test_nothing_is_mounted_by_the_parent_and_no_cgroup_is_made_before() -> None
     limited = [entry for index in find(found, "cgroup.limit") for entry in found[index][2][1]]
     assert {entry[0] for entry in limited} == {"cpu", "pids"}
     assert "cgroup.join" not in names  # CRIU is started in them
+    assert names.index("cgroup.open") < names.index("criu.start")
 
 
 def test_namespaces_that_are_joined_are_opened_first() -> None:
     found = plan(namespaces=spaces("mount", "pid", network="/run/netns/a"))
     assert operations(found)[0] == "namespace.open"
     assert found[0][2][:2] == ("namespace/network", "/run/netns/a")
+
+
+def test_a_scope_is_made_around_criu() -> None:
+    """It waits all the while, so nobody has to be told; what it restores stays in the scope, which has its limits by then."""
+    config = edited(default_config(), resources={"cpu": {"shares": 100, "quota": 50000}, "pids": {"limit": 7}})
+    on, asked = host(systemd=SYSTEMD), request(cgroups="systemd")
+    found = plan_restore(config, on, asked, cgroup_paths(config, on, asked))
+    names = operations(found)
+    assert names.index("cgroup.check") < names.index("criu.start") < names.index("systemd.start")
+    assert names.index("systemd.start") < min(find(found, "cgroup.limit"))
+    assert "cgroup.open" not in names
+    assert ("grouped",) not in [each[2] for each in found]
+    assert {each[0] for each in found[names.index("criu.start") :]} == {PARENT}
+    assert World(found).problems == set()

@@ -16,6 +16,7 @@ import ocirt.kernel.steps
 from ocirt.errors import Error
 from ocirt.kernel.run import function
 from ocirt.plan import Host, Request
+from ocirt.plan.restore import plan_restore
 from ocirt.spec.check import check
 from tests.support.bundle import MASKED, NAMESPACES, default_config, default_mounts, edited
 from tests.unit.plan import checks
@@ -85,6 +86,7 @@ def test_no_operation_is_unused() -> None:
     used |= {operation for plan in EXECUTED.values() for *_, operation, _ in calls(plan)}
     remount = edited(default_config(), add_mounts=[{"destination": "/dev/shm", "options": ["remount", "ro"]}])
     used |= {each[1] for each in made(remount)}
+    used |= {each[1] for each in plan_restore(default_config(), host(), request(), {})}
     there = set()
     for module in pkgutil.iter_modules(ocirt.kernel.steps.__path__):
         found = __import__(f"ocirt.kernel.steps.{module.name}", fromlist=["x"])
@@ -149,10 +151,10 @@ def configurations(draw: st.DrawFn) -> tuple[Spec, Host, Request]:
     root = draw(st.booleans())
     spec = default_config()
     process, linux = spec["process"], spec["linux"]
-    entries: list[Spec] = [{"type": "mount"}]
+    user = draw(st.sampled_from(["new", "path"] if not root else ["", "", "new", "path"]))
+    entries: list[Spec] = [{"type": "mount"}] if user or draw(st.booleans()) else []
     for kind in draw(subsets(list(KINDS))):
         entries.append({"type": kind, "path": f"/proc/7/ns/{kind}"} if draw(st.booleans()) else {"type": kind})
-    user = draw(st.sampled_from(["new", "path"] if not root else ["", "", "new", "path"]))
     if user == "new":
         linux["uidMappings"], linux["gidMappings"] = [dict(MAPPING)], [dict(MAPPING)]
     if user:
@@ -206,7 +208,7 @@ def configurations(draw: st.DrawFn) -> tuple[Spec, Host, Request]:
     return spec, on, asked
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(configurations())
 def test_any_configuration(drawn: tuple[Spec, Host, Request]) -> None:
     spec, on, asked = drawn
@@ -218,7 +220,7 @@ def test_any_configuration(drawn: tuple[Spec, Host, Request]) -> None:
     assert plan == made(spec, on, asked), "a plan is a function of what it is given"
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(configurations())
 def test_nobody_waits_for_ever_in_any_configuration(drawn: tuple[Spec, Host, Request]) -> None:
     spec, on, asked = drawn
@@ -226,7 +228,7 @@ def test_nobody_waits_for_ever_in_any_configuration(drawn: tuple[Spec, Host, Req
     assert World(made(spec, on, asked)).problems == set()
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(
     kinds=subsets(list(KINDS)),
     user=st.booleans(),
@@ -236,6 +238,7 @@ def test_nobody_waits_for_ever_in_any_configuration(drawn: tuple[Spec, Host, Req
     seccomp=st.sampled_from([None, SECCOMP]),
     paths=st.sampled_from([{}, {"": "/c"}, {"": "/c", "pids": "/p"}, {"pids": "/p"}]),
     private=st.booleans(),
+    mount=st.booleans(),
 )
 def test_any_execution(
     kinds: list[str],
@@ -246,12 +249,13 @@ def test_any_execution(
     seccomp: Spec | None,
     paths: dict[str, str],
     private: bool,
+    mount: bool,
 ) -> None:
     assume(root or user)
     plan = execution(
         host(root=root),
         request(console=console, pipes=not console),
-        kinds=("mount", *kinds, *(["user"] if user else [])),
+        kinds=(*(["mount"] if mount or user else []), *kinds, *(["user"] if user else [])),
         paths=paths,
         seccomp=seccomp,
         rlimits=rlimits,
@@ -263,7 +267,7 @@ def test_any_execution(
         assert World(plan).problems == set()
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=400)
 @given(st.sampled_from(PLACES), st.one_of(JSON, st.just(GONE)), st.booleans(), st.sampled_from(["v1", "v2", "none"]))
 def test_what_is_valid_can_be_planned(place: tuple[Any, str], value: Any, root: bool, mode: str) -> None:
     """One value of a caller's spec is changed: unless the checker refuses it, there is a plan, or an Error with a subject."""

@@ -104,7 +104,7 @@ def calls(section: dict[str, Any]) -> Iterator[tuple[int, int, list[int]]]:
 
 
 @on_x86_64
-@settings(deadline=None, max_examples=200)
+@settings(max_examples=200)
 @given(sections())
 @example({"defaultAction": "SCMP_ACT_KILL", "syscalls": []})
 @example({"defaultAction": "SCMP_ACT_ERRNO", "syscalls": [{"names": ["read"], "action": "SCMP_ACT_ALLOW"}]})
@@ -138,7 +138,7 @@ ANY = st.one_of(
 )
 
 
-@settings(deadline=None, max_examples=300)
+@settings(max_examples=300)
 @given(sections(), st.data())
 def test_whatever_the_checker_lets_pass_is_translated_or_refused(section: dict[str, Any], data: st.DataObject) -> None:
     """One value of a profile is exchanged: what the checker finds no fault with becomes a filter, or an error with a pointer."""

@@ -179,8 +179,18 @@ MEANING: list[tuple[Changes, str, str, str]] = [
         '{"type": "uts"}',
     ),
     ({"/linux/namespaces/-": {"type": "pid"}}, "/linux/namespaces/5", 'second namespace of the type "pid"', "take one"),
-    ({"/linux/namespaces/4": {"type": "cgroup"}}, "/linux/namespaces", "no mount namespace", '{"type": "mount"}'),
-    ({"/linux": {}, "/hostname": ""}, "/linux/namespaces", "no mount namespace", '{"type": "mount"}'),
+    (
+        user_namespace() | {"/linux/namespaces/4": {"type": "cgroup"}},
+        "/linux/namespaces",
+        "without a mount namespace",
+        '{"type": "mount"}',
+    ),
+    (
+        {"/linux/namespaces/4": {"type": "user", "path": "/proc/7/ns/user"}},
+        "/linux/namespaces",
+        "only root of the host may make them",
+        '{"type": "mount"}',
+    ),
     ({"/linux/namespaces/0/path": "ns/pid"}, "/linux/namespaces/0/path", "not an absolute path", "/proc/PID/ns/pid"),
     ({"/linux/maskedPaths/0": "proc/acpi"}, "/linux/maskedPaths/0", "not an absolute path", '"/proc/acpi"'),
     ({"/linux/readonlyPaths/4": ""}, "/linux/readonlyPaths/4", "not an absolute path", '"/"'),
@@ -448,6 +458,8 @@ WARNINGS: list[tuple[Changes, str, str, str]] = [
         "at most",
     ),
     ({"/linux/resources/memory": {"kernel": 1}}, "/linux/resources/memory/kernel", "ignored", "leave it out"),
+    ({"/linux/namespaces/4": {"type": "cgroup"}}, "/linux/namespaces", "CAP_SYS_CHROOT leaves", '{"type": "mount"}'),
+    ({"/linux": {}, "/hostname": ""}, "/linux/namespaces", "its mounts in the host's tree", '{"type": "mount"}'),
     (
         user_namespace() | {"/linux/namespaces/-": {"type": "user", "path": "/proc/1/ns/user"}, "/linux/gidMappings": []},
         "/linux/uidMappings",
@@ -481,6 +493,7 @@ def test_warning(changes: Changes, pointer: str, message: str, hint: str) -> Non
     ("changes", "pointer", "message", "hint"),
     [
         ({}, "/linux/namespaces", "not root needs a user namespace", "--rootless"),
+        (user_namespace() | {"/linux/namespaces/4": {"type": "cgroup"}}, "/linux/namespaces", "only root of the host", "mount"),
         ({**user_namespace(), "/process/user/additionalGids": [1]}, "/process/user/additionalGids", "cannot set groups", "leave"),
         (_mount("bind", "idmap") | user_namespace(), "/mounts/0/options", "that is root", "mapping out"),
         (

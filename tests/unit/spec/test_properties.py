@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ocirt import jsonlite
@@ -118,7 +118,7 @@ def test_a_wrong_type_is_found_where_it_is(pointer: str, data: st.DataObject) ->
     assert errors[0][0] == pointer
 
 
-@settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=150)
 @given(st.one_of(st.binary(max_size=60), JSON.map(lambda document: jsonlite.dumps(document).encode())))
 def test_any_file(tmp_path: Path, data: bytes) -> None:
     (tmp_path / "config.json").write_bytes(data)

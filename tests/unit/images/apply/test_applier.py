@@ -249,3 +249,11 @@ def test_attributes(name: bytes, wanted: bool) -> None:
 def test_needs_cross_as_json() -> None:
     needs = Needs(parents=[b"", b"\xff/x"], links=[(b"a\xfe", b"b")], opaque=[b"\x80"], whiteouts=[b"\xee"])
     assert Needs.parse(needs.json()) == needs
+
+
+@pytest.mark.parametrize("path", ["..", "a/../..", "/etc", "a/", "./a"])
+def test_needs_of_a_worker_gone_wrong(path: str) -> None:
+    good = Needs().json()
+    for value in ({**good, "parents": [path]}, {**good, "links": [["x", path]]}, {**good, "whiteouts": [path]}):
+        with pytest.raises(Malformed):
+            Needs.parse(value)

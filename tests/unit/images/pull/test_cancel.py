@@ -37,6 +37,7 @@ class Canceller:
     def __init__(self, number: int) -> None:
         self.number = number
         self.count = 0
+        self.event: events.Event | None = None  # at which it did
         self.cancel = Cancel()
         self._lock = threading.Lock()
 
@@ -44,6 +45,8 @@ class Canceller:
         with self._lock:
             self.count += 1
             now = self.count == self.number
+            if now:
+                self.event = event
         if now:
             thread = threading.Thread(target=self.cancel.set)
             thread.start()
@@ -73,7 +76,7 @@ def test_at_any_event(box: Box, registry: LocalRegistry, own: bool) -> None:
             record = box.pull(registry)
             assert not {digest for digest, _ in blob_requests(registry)} & set(before)
         else:
-            assert at.count < number, "it was cancelled, and went on to the end"
+            assert at.event is None or isinstance(at.event, events.Done), "it was cancelled, and went on to the end"
         box.holds(record, found)
     assert ended > 5
 

@@ -32,17 +32,36 @@ def test_in_one(registry: LocalRegistry) -> None:
 
 
 def test_in_chunks(registry: LocalRegistry) -> None:
-    registry.chunk_minimum = 400
+    registry.uploads.chunk_minimum = 400
     begun = ask(registry, "POST", "/v2/new/blobs/uploads/")
     where = begun.headers["Location"]
     assert (begun.status, begun.headers["OCI-Chunk-Min-Length"]) == (202, "400")
-    assert ask(registry, "PATCH", where, BLOB[:400], Content_Range="0-399").headers["Range"] == "0-399"
+    first = ask(registry, "PATCH", where, BLOB[:400], Content_Range="0-399")
+    assert first.headers["Range"] == "0-399"
+    assert ask(registry, "PATCH", where, BLOB[400:], Content_Range="400-999").status == 400, "an old location"
+    where = first.headers["Location"]
     assert ask(registry, "PATCH", where, BLOB[500:], Content_Range="500-999").status == 416
-    assert ask(registry, "GET", where).headers["Range"] == "0-399"
-    assert ask(registry, "PATCH", where, BLOB[400:900], Content_Range="400-899").status == 202
+    looked = ask(registry, "GET", where)
+    assert (looked.status, looked.headers["Range"]) == (204, "0-399")
+    where = looked.headers["Location"]
+    where = ask(registry, "PATCH", where, BLOB[400:900], Content_Range="400-899").headers["Location"]
+    short = ask(registry, "PATCH", where, BLOB[900:950], Content_Range="900-949")
+    where = short.headers["Location"]
+    assert ask(registry, "PATCH", where, BLOB[950:], Content_Range="950-999").status == 416, "after one below the minimum"
+    registry.uploads.running.clear()
+    where = ask(registry, "POST", "/v2/new/blobs/uploads/").headers["Location"]
+    where = ask(registry, "PATCH", where, BLOB[:900], Content_Range="0-899").headers["Location"]
     assert ask(registry, "PUT", f"{where}&digest={DIGEST}", BLOB[900:], Content_Range="900-999").status == 201
     assert registry.blobs[DIGEST] == BLOB
     assert ask(registry, "GET", where).status == 404
+
+
+def test_a_body_that_breaks_off(registry: LocalRegistry) -> None:
+    registry.break_off(300)
+    where = ask(registry, "POST", "/v2/new/blobs/uploads/").headers["Location"]
+    with pytest.raises(ConnectionError):
+        ask(registry, "PUT", f"{where}&digest={DIGEST}", BLOB)
+    assert ask(registry, "GET", where).headers["Range"] == "0-299"
 
 
 def test_a_mount(registry: LocalRegistry) -> None:

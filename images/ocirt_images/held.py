@@ -1,0 +1,35 @@
+"""What of an image is in the store: an index may be there with the manifests for some platforms only."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from ocirt_images import manifest, platforms
+from ocirt_images.errors import Error
+from ocirt_images.manifest import Index, Manifest
+
+if TYPE_CHECKING:
+    from ocirt_images.descriptor import Descriptor
+    from ocirt_images.platforms import Platform
+    from ocirt_images.store import Store
+
+DEEPEST = 8  # indexes in indexes
+
+
+def read(store: Store, described: Descriptor) -> Manifest | Index:
+    """A manifest or index from the store. Raises Error("not-found", "corrupt", "invalid")."""
+    return manifest.read(store.content.read(described.digest), described.media_type, str(described.digest))
+
+
+def narrowed(store: Store, target: Descriptor, wanted: Platform) -> Descriptor:
+    """The manifest for a platform. Raises Error("not-found")."""
+    for _ in range(DEEPEST):
+        found = read(store, target)
+        if isinstance(found, Manifest):
+            return target
+        number = platforms.choose([child.platform for child in found.manifests], wanted)
+        if number is None or not store.content.has(found.manifests[number].digest):
+            hint = f"pull it for that platform: ocirt pull --platform {wanted}"
+            raise Error("not-found", f"nothing for {wanted} is here", subject=str(target.digest), hint=hint)
+        target = found.manifests[number]
+    raise Error("invalid", f"more than {DEEPEST} indexes in one another", subject=str(target.digest))
