@@ -9,7 +9,7 @@ VENV = build/venv
 PIP = 26.3
 CHECKED = $(wildcard ocirt images launcher tests bench conformance)
 
-.PHONY: all build images run test lint test-all test-unit test-system test-v2 test-vm test-vm-systemd conformance bench clean \
+.PHONY: all build images run test lint test-all test-unit test-system test-v2 test-vm test-vm-systemd test-power conformance bench clean \
 	needs needs-test needs-vm needs-conformance
 all: build
 
@@ -79,11 +79,12 @@ needs-test: needs
 		program iproute2 ip; \
 		program nftables nft; \
 		program util-linux setpriv; \
+		program docker-registry docker-registry; \
 		program uidmap newuidmap;)
 
 needs-vm: needs-test
 	$(call install, program qemu-system-x86 qemu-system-x86_64; program busybox-static busybox; program kmod depmod; \
-		program apparmor apparmor_parser;)
+		program e2fsprogs mkfs.ext4; program apparmor apparmor_parser;)
 
 needs-conformance: needs-test
 	$(call install, program podman podman; program conmon conmon; program catatonit catatonit; program runc runc; \
@@ -128,13 +129,17 @@ test-v2: build images $(VENV)/ready
 # And in a virtual machine with cgroup2 alone and all its controllers, with a kernel that is older. Slow: the processor is emulated.
 # There is no network to install from, and the launcher's tests have no need of another kernel.
 VM_TESTS ?= tests/system --ignore tests/system/test_installs.py --ignore tests/system/test_launcher.py --ignore tests/system/test_bench.py
-VM_PYTEST = OCIRT_TEST_GRACE=10 $(VENV)/bin/pytest -v -p no:cacheprovider $(VM_TESTS)
+VM_PYTEST = OCIRT_TEST_GRACE=10 OCIRT_TEST_MOMENTS=5 $(VENV)/bin/pytest -v -p no:cacheprovider $(VM_TESTS)
 test-vm: needs-vm build images $(VENV)/ready
 	$(PYTHON) tests/vm/run.py --seconds 7200 '$(VM_PYTEST)'
 
 # The same under systemd, which makes the cgroups.
 test-vm-systemd: needs-vm build images $(VENV)/ready
 	$(PYTHON) tests/vm/run.py --systemd --seconds 7200 'OCIRT_TEST_MANAGER=systemd $(VM_PYTEST)'
+
+# The power fails while images are pulled. Eight lives of a machine, each of which takes a minute.
+test-power: needs-vm build images $(VENV)/ready
+	$(PYTHON) tests/vm/power.py
 
 # Suites and clients that others wrote.
 conformance: needs-conformance

@@ -10,6 +10,7 @@ import random
 import tarfile
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import zstandard
@@ -178,3 +179,22 @@ def index(
         blobs |= one.blobs
         manifests |= one.manifests
     return Image(data, value["mediaType"], blobs, manifests | {digest(data): (value["mediaType"], data)})
+
+
+def tree(path: Path) -> bytes:
+    """An archive of a directory, whose owner is root."""
+
+    def by_root(info: tarfile.TarInfo) -> tarfile.TarInfo:
+        info.uid = info.gid = 0
+        return info
+
+    out = io.BytesIO()
+    with tarfile.open(fileobj=out, mode="w", format=tarfile.PAX_FORMAT) as archive:
+        archive.add(path, ".", filter=by_root)
+    return out.getvalue()
+
+
+def contents(archive: bytes) -> dict[str, bytes]:
+    """The files in an archive, by name."""
+    with tarfile.open(fileobj=io.BytesIO(archive)) as found:
+        return {one.name: file.read() for one in found if one.isreg() and (file := found.extractfile(one)) is not None}

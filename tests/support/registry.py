@@ -69,6 +69,7 @@ class LocalRegistry:
         tls: ssl.SSLContext | None = None,
         root: str = "/v2",
         host: str = "127.0.0.1",
+        port: int = 0,
     ) -> None:
         self.directory = directory
         self.auth = auth
@@ -91,7 +92,7 @@ class LocalRegistry:
         self.lock = threading.RLock()
         self._plants: list[_Plant] = []
         self._breaks: list[_Break] = []
-        self._server = Server((host, 0), self.answer, self.trouble, tls, self.takes)
+        self._server = Server((host, port), self.answer, self.trouble, tls, self.takes)
         self.scheme = "https" if tls else "http"
         self.port: int = self._server.server_address[1]
         self.address = f"{host}:{self.port}"

@@ -1,11 +1,12 @@
 """Run a shell command as root in a virtual machine with cgroup version 2 alone, on a machine that has something else.
 
-    python tests/vm/run.py [--systemd] [--seconds N] [--memory MiB] COMMAND
+    python tests/vm/run.py [--systemd] [--seconds N] [--memory MiB] [--disk FILE] [--cut-at WORD] COMMAND
 
 The machine's root is this machine's own, read-only below a tmpfs, so the command finds everything at its path and changes
 nothing. Its directory, output and exit code are this command's; 124: it ran too long, 125: the virtual machine gave no exit
-code. The kernel is Debian's for clouds, fetched once into build/vm. QEMU emulates the processor (TCG): slow, but it works inside
-of other machines. Needs root, qemu-system-x86 (with virtiofsd), busybox-static and kmod.
+code. With --disk /dev/vda is this file and stays as it is left, else it is blank; with --cut-at the power fails as soon as the
+command writes this word (137). The kernel is Debian's for clouds, fetched once into build/vm. QEMU emulates the processor (TCG):
+slow, but it works inside of other machines. Needs root, qemu-system-x86 (with virtiofsd), busybox-static and kmod.
 """
 
 from __future__ import annotations
@@ -135,10 +136,14 @@ def virtiofsd() -> str:
     raise Failure("virtiofsd is not installed (Debian: qemu-system-common)")
 
 
-def _copy(source: Path, target: int) -> threading.Thread:
+def _copy(source: Path, target: int, word: bytes, seen: threading.Event) -> threading.Thread:
     def copy() -> None:
+        last = b""
         with source.open("rb", buffering=0) as reader:
             while data := reader.read(1 << 16):
+                last = last[-len(word) :] + data
+                if word and word in last:
+                    seen.set()
                 os.write(target, data)
 
     thread = threading.Thread(target=copy, daemon=True)
@@ -146,7 +151,7 @@ def _copy(source: Path, target: int) -> threading.Thread:
     return thread
 
 
-def run(command: str, *, systemd: bool, seconds: int, memory: int, cpus: int) -> int:
+def run(command: str, *, systemd: bool, seconds: int, memory: int, cpus: int, disk: Path | None = None, cut_at: str = "") -> int:
     """Boot, run, power off; the command's exit code. Raises Failure."""
     place, version = kernel()
     modules = place / "lib/modules" / version
@@ -176,14 +181,18 @@ def run(command: str, *, systemd: bool, seconds: int, memory: int, cpus: int) ->
             _wait_for(socket)
             argv += ["-chardev", f"socket,id={tag},path={socket}"]
             argv += ["-device", f"vhost-user-fs-pci,chardev={tag},tag={tag},queue-size=1024"]
-        with (work / "scratch").open("wb") as scratch:
-            scratch.truncate(SCRATCH)
-        argv += ["-drive", f"file={work}/scratch,format=raw,if=virtio,cache=unsafe"]
+        if disk is None:
+            with (work / "scratch").open("wb") as scratch:
+                scratch.truncate(SCRATCH)
+        # A disk that is to survive has a cache that the machine must flush.
+        how = f"file={work}/scratch,cache=unsafe" if disk is None else f"file={disk.absolute()},cache=writeback"
+        argv += ["-drive", f"{how},format=raw,if=virtio"]
         argv += ["-chardev", f"file,id=console,path={work}/console", "-serial", "chardev:console", "-device", "virtio-serial-pci"]
         copies = []
+        cut = threading.Event()
         for name, target in (("out", 1), ("err", 2)):
             os.mkfifo(work / name)
-            copies.append(_copy(work / name, target))
+            copies.append(_copy(work / name, target, cut_at.encode() if name == "out" else b"", cut))
         (work / "code").touch()
         for name in ("out", "err", "code"):
             argv += ["-chardev", f"file,id={name},path={work}/{name}", "-device", f"virtserialport,chardev={name},name={name}"]
@@ -196,11 +205,13 @@ def run(command: str, *, systemd: bool, seconds: int, memory: int, cpus: int) ->
             qemu = subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
             stack.callback(qemu.wait)
             stack.callback(qemu.kill)
-            try:
-                qemu.wait(seconds)
-            except subprocess.TimeoutExpired:
-                print(f"the virtual machine ran past {seconds} s", file=sys.stderr)
-                return 124
+            until = time.monotonic() + seconds
+            while qemu.poll() is None and not cut.wait(0.01):
+                if time.monotonic() > until:
+                    print(f"the virtual machine ran past {seconds} s", file=sys.stderr)
+                    return 124
+            if cut.is_set():
+                return 137
         for copy in copies:
             copy.join(5)
         code = (work / "code").read_text().strip()
@@ -225,13 +236,23 @@ def main() -> int:
     parser.add_argument("--seconds", type=int, default=600, help="how long it may take")
     parser.add_argument("--memory", type=int, default=4096, help="MiB")
     parser.add_argument("--cpus", type=int, default=2)
+    parser.add_argument("--disk", type=Path, help="a file that is /dev/vda, and stays")
+    parser.add_argument("--cut-at", default="", metavar="WORD", help="the power fails when the command writes this")
     parser.add_argument("command", nargs="+")
     given = parser.parse_args()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # with all that was started
     command = given.command[0] if len(given.command) == 1 else shlex.join(given.command)
     text = f"cd {shlex.quote(os.getcwd())} && {{ {command}\n}}"
     try:
-        return run(text, systemd=given.systemd, seconds=given.seconds, memory=given.memory, cpus=given.cpus)
+        return run(
+            text,
+            systemd=given.systemd,
+            seconds=given.seconds,
+            memory=given.memory,
+            cpus=given.cpus,
+            disk=given.disk,
+            cut_at=given.cut_at,
+        )
     except (Failure, OSError, subprocess.CalledProcessError) as err:
         print(f"{Path(sys.argv[0]).name}: {err}", file=sys.stderr)
         return 125

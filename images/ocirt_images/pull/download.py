@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import threading
-from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
+from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from typing import TYPE_CHECKING, TypeVar
 
 from ocirt_images.errors import Error
@@ -102,44 +101,38 @@ class _Blob:
         self.moved = moved
         self.avoid = avoid
         self.hosts: dict[str, None] = {}
-        self.failed = threading.Event()
 
     def fill(self) -> None:
         gaps = self.ingest.missing
         if sum(stop - start for start, stop in gaps) > 2 * RANGE:
             gaps = [(at, min(at + RANGE, stop)) for start, stop in gaps for at in range(start, stop, RANGE)]
         try:
-            self._all([self.downloads.pool.submit(self._range, *gap) for gap in gaps])
+            self._all(gaps)
         except _NoRangesError:
-            self.failed.clear()
-            self._all([self.downloads.pool.submit(self._range, 0, self.blob.size)])
+            self._all([(0, self.blob.size)])
 
-    def _all(self, parts: list[Future[None]]) -> None:
-        """Wait for all parts. What one of them raises ends the others."""
-        try:
-            done = wait(parts, return_when=FIRST_EXCEPTION).done
-            for part in done:
-                part.result()
-        except BaseException:
-            self.failed.set()
-            for part in parts:
-                part.cancel()
-            wait(parts)
-            raise
+    def _all(self, gaps: list[tuple[int, int]]) -> None:
+        """Fetch all parts. A failure of one ends the others at once, whatever they wait for; so does an interrupt."""
+        with self.downloads.cancel.within() as ends, self.downloads.registry.until(ends) as registry:
+            parts = [self.downloads.pool.submit(self._range, registry, ends, *gap) for gap in gaps]
+            try:
+                for part in wait(parts, return_when=FIRST_EXCEPTION).done:
+                    part.result()
+            except BaseException:
+                ends.set()
+                for part in parts:
+                    part.cancel()
+                wait(parts)
+                raise
 
-    def _range(self, start: int, stop: int) -> None:
+    def _range(self, registry: Registry, ends: Cancel, start: int, stop: int) -> None:
         """Write bytes `start` to `stop` as they come; those that are there stay."""
-        if self.failed.is_set():
-            return
-        loads = self.downloads
-        with loads.registry.blob(loads.reference, self.blob, start, stop, avoid=self.avoid) as body:
+        with registry.blob(self.downloads.reference, self.blob, start, stop, avoid=self.avoid) as body:
             if body.start != start:
                 raise _NoRangesError
             at = start
             while data := _read(body):
-                loads.cancel.check()
-                if self.failed.is_set():
-                    return
+                ends.check()
                 self.hosts.setdefault(body.host)
                 self.ingest.write_at(at, data)
                 self.moved()

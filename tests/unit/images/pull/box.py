@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import io
 import os
-import tarfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -129,10 +127,7 @@ def files(image: images.Image) -> dict[str, bytes]:
     """What is in an image's layers, whiteouts aside."""
     found: dict[str, bytes] = {}
     for layer in image.layers:
-        with tarfile.open(fileobj=io.BytesIO(layer.tar)) as archive:
-            for member in archive:
-                if member.isreg() and (file := archive.extractfile(member)) is not None:
-                    found[member.name] = file.read()
+        found |= images.contents(layer.tar)
     return found
 
 
