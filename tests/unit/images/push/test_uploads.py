@@ -266,6 +266,16 @@ def test_a_registry_that_took_less_of_a_chunk(pushing: Pushing, image: images.Im
     assert ("PATCH", "30000-59999", 30_000) in bodies(pushing.registry), "refused, as it has 50,000"
 
 
+@pytest.mark.parametrize("said", ["0-0", "0-99999999", "nothing"])
+def test_a_registry_that_says_nothing_of_use(pushing: Pushing, image: images.Image, said: str) -> None:
+    """Of how far it is: that chunks were taken will do."""
+    pushing.registry.break_off(20_000)
+    pushing.registry.plant(faults.header("Range", said), method="PATCH", path="/uploads/", times=None)
+    pushing(image)
+    assert pushing.has(image)
+    assert [one[1] for one in bodies(pushing.registry)] == ["", "20000-49999", "50000-79999", "80000-99999"]
+
+
 def test_a_registry_that_reads_late(pushing: Pushing, make_client: MakeClient) -> None:
     """It has the time of a stall, not that of making a connection."""
     pushing.client = make_client(limits=replace(FAST, dial=0.3))
