@@ -23,10 +23,11 @@ class Ocirt:
     def __init__(self, machine: Machine, root: Path) -> None:
         self.machine = machine
         self.root = root
+        self.env: dict[str, str] = {}  # besides the machine's
 
     def call(self, *args: str | Path, path: Path | None = None) -> Result:
         """Any verb. path: where programs are looked for first."""
-        env = dict(self.machine.env)
+        env = self.machine.env | self.env
         if path is not None:
             env["PATH"] = f"{path}:{env['PATH']}"
         return call([ours(), "--image-root", str(self.root), *map(str, args)], env=env)

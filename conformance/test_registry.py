@@ -10,10 +10,13 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import ec
 
 from conformance.drivers import Machine, Podman
 from conformance.imagetools import Ocirt, X, digest, podmans
 from conformance.registries import DockerRegistry
+from conformance.signingkey import write
 from ocirt_images.descriptor import Descriptor
 from ocirt_images.digest import Digest
 from ocirt_images.push import push
@@ -167,6 +170,37 @@ def test_broken_connections(registry: DockerRegistry, tmp_path: Path, breaks: li
             while piece := body.read():
                 hasher.update(piece)
     assert f"sha256:{hasher.hexdigest()}" == one.layers[0].digest
+
+
+def test_signatures_of_skopeos(
+    made: Ocirt, skopeo: Callable[..., str], registry: DockerRegistry, name: str, tmp_path: Path
+) -> None:
+    """A pull takes what was signed by the key that it trusts, and nothing else."""
+    key, other_key = ec.generate_private_key(ec.SECP256R1()), ec.generate_private_key(ec.SECP256R1())
+    write(key, tmp_path / "key", b"secret")
+    (tmp_path / "passphrase").write_text("secret")
+    (tmp_path / "registries.d").mkdir()
+    (tmp_path / "registries.d/all.yaml").write_text("default-docker:\n  use-sigstore-attachments: true\n")
+    signed = f"{registry.address}/signed:1"
+    plain = [PLAIN.replace("--", "--src-"), PLAIN.replace("--", "--dest-"), "--preserve-digests"]
+    by = ["--sign-by-sigstore-private-key", tmp_path / "key", "--sign-passphrase-file", tmp_path / "passphrase"]
+    skopeo("--registries.d", tmp_path / "registries.d", "copy", *plain, *by, f"docker://{name}", f"docker://{signed}")
+
+    def trust(one: ec.EllipticCurvePrivateKey) -> None:
+        pem = one.public_key().public_bytes(serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo)
+        (tmp_path / "key.pub").write_bytes(pem)
+
+    policy = tmp_path / "policy.json"
+    required = {"type": "sigstoreSigned", "keyPath": str(tmp_path / "key.pub")}
+    policy.write_text(json.dumps({"default": [{"type": "reject"}], "transports": {"docker": {registry.address: [required]}}}))
+    other = made.another()
+    other.env = {"OCIRT_POLICY": str(policy)}
+    trust(other_key)
+    other.call("pull", signed).failed("SignatureValidationFailed: .*: it is not by a key that is trusted", rc=1)
+    trust(key)
+    other.call("pull", "-q", signed).ok()
+    assert other.image(signed) == made.image(X)
+    other.call("pull", name).failed("SignatureValidationFailed: .*: it is not signed", rc=1)
 
 
 def client() -> Registry:

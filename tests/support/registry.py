@@ -59,6 +59,7 @@ class LocalRegistry:
     referrers_api: it knows the referrers API; filters: it filters what it lists there; page: how many tags or referrers it gives
     at once; uploads: how it takes them; ranges: it serves parts of blobs; digest_header: it names digests in headers
     sparse: it takes indexes of which it has not all; etags: it knows If-Match; multiple_tags: it knows `?tag=`
+    reads: an event, for which it waits before it reads a blob
     """
 
     def __init__(
@@ -88,6 +89,7 @@ class LocalRegistry:
         self.sparse = False
         self.etags = False
         self.multiple_tags = True
+        self.reads: threading.Event | None = None
         self.page = 0
         self.lock = threading.RLock()
         self._plants: list[_Plant] = []
@@ -199,6 +201,8 @@ class LocalRegistry:
 
     def takes(self, seen: Seen) -> int | None:
         """How many bytes of a request's body are taken before the connection breaks; None: all of them."""
+        if self.reads is not None and seen.method == "PUT" and "/uploads/" in seen.path:
+            self.reads.wait(60)
         with self.lock:
             for one in self._breaks:
                 if one.method != seen.method or "/uploads/" not in seen.path or one.left == 0 or seen.length <= one.at:

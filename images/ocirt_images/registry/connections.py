@@ -52,9 +52,10 @@ def used_until(ended: threading.Event | None) -> Iterator[None]:
 
 
 class Connection(HTTPConnection):
-    """What HTTP and HTTPS have in common. `live` are a transport's connections."""
+    """What HTTP and HTTPS have in common. live: a transport's connections; stall: seconds that a piece of a request may take."""
 
     live: Live
+    stall: float
     ended: threading.Event | None = None  # of whom it was used for last
     _plug: socket.socket | None = None
 
@@ -72,6 +73,7 @@ class Connection(HTTPConnection):
         if self.ended is not None and self.ended.is_set():
             self.close()
             raise ConnectionAbortedError
+        self.timeout = self.stall  # urllib3 would go on with that for making a connection
         super().request(*args, **named)
 
     def getresponse(self) -> urllib3.HTTPResponse:  # type: ignore[override]  # as urllib3 has it
@@ -106,7 +108,7 @@ class Connection(HTTPConnection):
             pass  # it is closed, or tunnelled through another one, which is among the live as well
 
 
-def pools(live: Live, *, verified: bool) -> dict[str, type[urllib3.HTTPConnectionPool]]:
+def pools(live: Live, *, verified: bool, stall: float) -> dict[str, type[urllib3.HTTPConnectionPool]]:
     """Pools whose connections are added to `live`, by URL scheme; for a PoolManager."""
 
     class Plain(Connection):
@@ -125,4 +127,5 @@ def pools(live: Live, *, verified: bool) -> dict[str, type[urllib3.HTTPConnectio
         ConnectionCls = Secure
 
     Plain.live = Secure.live = live
+    Plain.stall = Secure.stall = stall
     return {"http": PlainPool, "https": SecurePool}

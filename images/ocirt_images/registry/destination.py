@@ -35,6 +35,7 @@ class Destination:
 
     parting: the session by which uploads are given up, when `session` has ended
     before: the digest of what the tag (or digest) to push to has stood for until now, if the registry says so
+    unreadable: repositories from which we may not mount, as was found out
     """
 
     def __init__(self, session: Session, host: Host, parting: Session) -> None:
@@ -42,6 +43,7 @@ class Destination:
         self.host = replace(host, attempts=None)  # it is not one of several any more
         self._parting = parting
         self.before: Digest | None = None
+        self.unreadable: set[str] = set()
         self._scope = f"repository:{host.repository}:pull,push"
 
     def ask(

@@ -176,7 +176,8 @@ class Transport:
                     )
                 else:
                     found = urllib3.PoolManager(maxsize=_CONNECTIONS, blocksize=_BLOCK, ssl_context=context)
-                found.pool_classes_by_scheme = connections.pools(self._live, verified=tls is None or tls.verify)
+                verified = tls is None or tls.verify
+                found.pool_classes_by_scheme = connections.pools(self._live, verified=verified, stall=self._limits.stall)
                 self._pools[proxy, tls] = found
             return found
 

@@ -73,7 +73,7 @@ class Upload:
 
     def _mounted(self, sources: Sequence[str]) -> bool:
         """Whether one of the repositories had it. If not, what the last answer began is used for the upload."""
-        for source in sources:
+        for source in [one for one in sources if one not in self._to.unreadable]:
             query = [("mount", str(self._blob.digest)), ("from", source)]
             url = self._to.host.url("blobs/uploads/", query)
             try:
@@ -82,6 +82,8 @@ class Upload:
                 # A token server may know nothing of that repository, or not let us read it.
                 if err.code not in ("unauthorized", "not-found", "invalid"):
                     raise
+                if err.code == "unauthorized":
+                    self._to.unreadable.add(source)
                 continue
             self._give_up()
             if reply.status == 201:
@@ -141,9 +143,9 @@ class Upload:
             headers = {"Content-Range": f"{self._offset}-{stop - 1}"}
             reply = self._transfer("PATCH", self._location, self._offset, stop, headers, 202)
             self._moved_on(reply)
-            # Some do not say how far they are; none says that it has more than it was sent.
+            # It may have taken less. One that does not say so in a way that can be is taken at its word, and says 416 next.
             end = _end(reply)
-            self._offset = stop if end is None or not self._offset <= end <= stop else end
+            self._offset = end if end is not None and self._offset < end <= stop else stop
         url = with_query(self._location, "digest", str(self._blob.digest))
         self._check(self._transfer("PUT", url, self._offset, size, {}, 201))
         self._location = ""
@@ -203,6 +205,8 @@ class Upload:
             self._offset, self._in_chunks = end, self._in_chunks or end > 0
             self._moved_on(reply)
             return False
+        if reply.status == _GONE:
+            self._location = ""
         self._give_up()
         return self._to.has(self._blob)
 

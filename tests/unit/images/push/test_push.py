@@ -274,8 +274,10 @@ def test_a_source_that_may_not_be_read(guarded: Pushing, image: images.Image) ->
     bearer = guarded.registry.auth
     assert isinstance(bearer, Bearer)
     bearer.refused = frozenset(("repository:secret",))
-    guarded(image)
+    guarded(image, connections=1)
     assert guarded.has(image)
+    asked = [one for one in guarded.registry.seen if one.path == "/token" and "repository:secret:pull" in one.scopes]
+    assert len(asked) == 1, "once for all layers"
 
 
 # sha512
@@ -335,7 +337,8 @@ def test_cancelled_while_it_sends(pushing: Pushing, image: images.Image) -> None
         if isinstance(event, events.LayerProgress) and event.moved:
             cancel.set()
 
-    refused("cancelled", "given up", lambda: pushing.push(record, on_event=on_event, cancel=cancel))
+    # One at a time: of an upload that is just being begun, nobody knows where it is.
+    refused("cancelled", "given up", lambda: pushing.push(record, on_event=on_event, cancel=cancel, connections=1))
     assert pushing.registry.uploads.running == {}
     assert pushing.registry.asked("DELETE") >= 1
     assert pushing.push(record) == image.digest

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import threading
+from dataclasses import replace
+
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from ocirt_images import events
+from ocirt_images.cancel import Cancel
 from ocirt_images.registry.destination import with_query
 from tests.support import images
 from tests.support import registry_faults as faults
 from tests.support.registry import LocalRegistry
-from tests.unit.images.push.conftest import FAST, Pushing
+from tests.unit.images.push.conftest import FAST, MakeClient, Pushing
 from tests.unit.images.registry.asking import refused
 
 SIZE = 100_000
@@ -70,8 +74,8 @@ def test_an_empty_blob(pushing: Pushing) -> None:
     assert pushing.has(image)
 
 
-@pytest.mark.parametrize(("absolute", "query"), [(False, "state=a%2F"), (True, "state=a%2F")], ids=["relative", "absolute"])
-def test_locations(pushing: Pushing, image: images.Image, absolute: bool, query: str) -> None:
+@pytest.mark.parametrize("absolute", [False, True])
+def test_locations(pushing: Pushing, image: images.Image, absolute: bool) -> None:
     """They are used as they stand, and always the newest."""
     pushing.registry.uploads.absolute = absolute
     pushing.registry.break_off(50_000)
@@ -260,3 +264,51 @@ def test_a_registry_that_took_less_of_a_chunk(pushing: Pushing, image: images.Im
     pushing(image)
     assert pushing.has(image)
     assert ("PATCH", "30000-59999", 30_000) in bodies(pushing.registry), "refused, as it has 50,000"
+
+
+@pytest.mark.parametrize("said", ["0-0", "0-99999999", "nothing"])
+def test_a_registry_that_says_nothing_of_use(pushing: Pushing, image: images.Image, said: str) -> None:
+    """Of how far it is: that chunks were taken will do."""
+    pushing.registry.break_off(20_000)
+    pushing.registry.plant(faults.header("Range", said), method="PATCH", path="/uploads/", times=None)
+    pushing(image)
+    assert pushing.has(image)
+    assert [one[1] for one in bodies(pushing.registry)] == ["", "20000-49999", "50000-79999", "80000-99999"]
+
+
+def test_a_registry_that_reads_late(pushing: Pushing, make_client: MakeClient) -> None:
+    """It has the time of a stall, not that of making a connection."""
+    pushing.client = make_client(limits=replace(FAST, dial=0.3))
+    pushing.registry.reads = threading.Event()
+    # More than all buffers on the way hold.
+    image = images.image([images.layer(bytes(24 << 20), "")])
+    threading.Timer(1.5, pushing.registry.reads.set).start()
+    pushing(image)
+    assert pushing.has(image)
+    assert len(bodies(pushing.registry)) == 1
+
+
+def test_a_registry_that_reads_nothing(pushing: Pushing, make_client: MakeClient) -> None:
+    pushing.client = make_client(limits=replace(FAST, stall=0.3, attempts=1))
+    pushing.registry.reads = threading.Event()
+    image = images.image([images.layer(bytes(24 << 20), "")])
+    try:
+        refused("unavailable", pushing.registry.address, lambda: pushing(image))
+    finally:
+        pushing.registry.reads.set()
+
+
+def test_given_up_while_a_registry_reads_nothing(pushing: Pushing) -> None:
+    """At once, though a request waits."""
+    cancel = Cancel()
+    pushing.registry.reads = threading.Event()
+    image = images.image([images.layer(bytes(24 << 20), "")])
+
+    def on_event(event: events.Event) -> None:
+        if isinstance(event, events.LayerProgress):
+            threading.Timer(0.2, cancel.set).start()
+
+    try:
+        refused("cancelled", "given up", lambda: pushing(image, cancel=cancel, on_event=on_event))
+    finally:
+        pushing.registry.reads.set()
