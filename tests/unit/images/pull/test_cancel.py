@@ -68,7 +68,7 @@ def test_at_any_event(box: Box, registry: LocalRegistry, own: bool) -> None:
         try:
             record = box.pull(registry, on_event=at, cancel=at.cancel, workers=None if own else box.workers)
         except Error as err:
-            assert (err.code, err.hint) == ("cancelled", "what has been fetched is kept: the next try goes on from there")
+            assert (err.code, err.hint) == ("cancelled", "what is done is kept: the next try goes on from there")
             box.check()
             ended += 1
             before = [digest for digest in found.blobs if box.kept(found.blobs[digest]) == len(found.blobs[digest])]
