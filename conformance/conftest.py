@@ -15,6 +15,7 @@ if str(ROOT) not in sys.path:
 
 import tests.conftest  # noqa: E402, F401  (it cleans the environment)
 from conformance.drivers import Machine  # noqa: E402
+from conformance.imagetools import made, podman, skopeo  # noqa: E402, F401
 from tests.support.isolation import Isolation  # noqa: E402
 from tests.system.conftest import (  # noqa: E402, F401
     isolation,
@@ -32,6 +33,6 @@ from tests.system.conftest import (  # noqa: E402, F401
 def machine(isolation: Isolation) -> Iterator[Machine]:  # noqa: F811
     """A directory for what clients keep, and a root file system to make images from."""
     # A short path: podman refuses a runroot of more than 50 characters.
-    made = Machine(Path(tempfile.mkdtemp(prefix="ocirt-")), isolation.token, isolation.cgroup_parent)
-    yield made
-    made.remove()
+    found = Machine(Path(tempfile.mkdtemp(prefix="ocirt-")), isolation.token, isolation.cgroup_parent)
+    yield found
+    found.remove()

@@ -10,6 +10,7 @@ from ocirt_images.pull import pull
 from ocirt_images.registry.client import Registry
 from ocirt_images.registry.credentials import Credentials
 from ocirt_images.registry.hosts import Hosts
+from ocirt_images.trust.policy import Policy
 
 if TYPE_CHECKING:
     from ocirt_images.cli.command import Command
@@ -21,12 +22,13 @@ def run(command: Command, args: list[str]) -> int:
     references = [names.reference(one) for one in args]
     platform = Platform.named(command.text("platform")) if command.text("platform") else None
     quiet, as_json = command.flag("quiet"), command.flag("json")
+    policy = Policy.load()
     registry = Registry(hosts=Hosts.load(), credentials=Credentials.load(), insecure=command.flag("insecure"))
     with command.store(sync=not command.flag("no-sync")) as store, registry:
 
         def one(reference: Reference) -> None:
             with progress.choose(quiet=quiet, as_json=as_json) as shown:
-                record = pull(store, registry, reference, platform, shown, pulled_by="ocirt pull")
+                record = pull(store, registry, reference, platform, shown, pulled_by="ocirt pull", policy=policy)
             if not as_json:
                 output.out(f"{record.id if quiet else record.name}\n")
 

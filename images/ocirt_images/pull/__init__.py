@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from ocirt_images.reference import Reference
     from ocirt_images.registry.client import Registry
     from ocirt_images.store import ImageRecord, Store
+    from ocirt_images.trust.policy import Policy
 
 __all__ = ("CONNECTIONS", "pull", "unpack")
 
@@ -45,16 +46,18 @@ def pull(
     connections: int = CONNECTIONS,
     cancel: Cancel | None = None,
     pulled_by: str = "",
+    policy: Policy | None = None,
 ) -> ImageRecord:
     """Bring an image into the store, unpacked, and give it the reference's name.
 
     platform: default: this machine's. workers: where layers are unpacked (default: some for this pull, one more than there are
-    processors at most). cancel: a token that ends it from another thread, with Error("cancelled").
+    processors at most). cancel: a token that ends it from another thread, with Error("cancelled"). policy: decides
+    whether the image is trusted, before anything of it comes into the store.
     What came stays for the next attempt, whatever happens. Raises Error, OSError.
     """
     platform = platform or platforms.host()
     with (cancel or Cancel()).within() as ends, registry.until(ends) as registry:
-        return _pull(store, registry, reference, platform, on_event, workers, connections, ends, pulled_by)
+        return _pull(store, registry, reference, platform, on_event, workers, connections, ends, pulled_by, policy)
 
 
 def _pull(
@@ -67,8 +70,11 @@ def _pull(
     connections: int,
     cancel: Cancel,
     pulled_by: str,
+    policy: Policy | None,
 ) -> ImageRecord:
     resolved = registry.resolve(reference, lambda digest: _held(store, digest))
+    if policy is not None:
+        policy.check(reference, resolved.descriptor, registry)
     record = store.images.get(str(reference))
     if record is not None and record.target.digest == resolved.descriptor.digest and _whole(store, record, platform):
         on_event(events.Resolved(record.name, record.target.digest, str(platform), resolved.host))

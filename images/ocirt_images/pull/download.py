@@ -123,6 +123,7 @@ class _Blob:
                 for part in parts:
                     part.cancel()
                 wait(parts)
+                self.downloads.cancel.check()  # who gave up hears of that, and not of the connections that this closed
                 raise
 
     def _range(self, registry: Registry, ends: Cancel, start: int, stop: int) -> None:

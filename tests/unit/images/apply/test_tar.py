@@ -106,8 +106,8 @@ def test_the_sample() -> None:
 
 
 def test_every_split() -> None:
-    # Around the edges of blocks every one; between them, where nothing differs, every third.
-    for cut in (cut for cut in range(1, len(SAMPLE)) if (cut + 8) % 512 < 16 or cut % 3 == 0):
+    # Around the edges of blocks every one; between them, where nothing differs, some. The next test has them all.
+    for cut in (cut for cut in range(1, len(SAMPLE)) if (cut + 8) % 512 < 16 or cut % 11 == 0):
         assert read(SAMPLE, (cut,)) == EXPECTED, cut
 
 

@@ -1,0 +1,174 @@
+"""Debian's docker-registry: what we push, we and others pull, and the other way round; ids and digests agree."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import random
+import re
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from conformance.drivers import Machine, Podman
+from conformance.imagetools import Ocirt, X, digest, podmans
+from conformance.registries import DockerRegistry
+from ocirt_images.descriptor import Descriptor
+from ocirt_images.digest import Digest
+from ocirt_images.push import push
+from ocirt_images.reference import Reference
+from ocirt_images.registry.client import Registry
+from ocirt_images.registry.credentials import Credentials
+from ocirt_images.registry.hosts import Hosts
+from ocirt_images.store import Store
+from tests.support import images
+from tests.support.layouts import blob, described, directory, image, index, layer, layout
+from tests.support.proxy import Proxy
+from tests.unit.images.push.conftest import keep
+
+PLAIN = "--tls-verify=false"
+
+
+@pytest.fixture
+def registry(machine: Machine, no_leaks: list[Path], tmp_path: Path) -> Iterator[DockerRegistry]:
+    """An empty one."""
+    started = DockerRegistry(tmp_path / "registry")
+    yield started
+    started.stop()
+
+
+@pytest.fixture
+def name(made: Ocirt, registry: DockerRegistry) -> str:
+    """An image of the store at the registry, after a push."""
+    found = f"{registry.address}/team/app:1"
+    made.call("tag", X, found).ok()
+    assert made.call("push", found).ok().out == f"{found}: {made.image(X)[1]}\n"
+    return found
+
+
+def test_there_and_back(made: Ocirt, name: str) -> None:
+    """Into another store."""
+    other = made.another()
+    other.call("pull", "-q", name).ok()
+    assert other.image(name) == made.image(X)
+
+
+def test_a_second_push(made: Ocirt, registry: DockerRegistry, name: str) -> None:
+    """It only asks."""
+    before = registry.asked()
+    made.call("push", name).ok()
+    assert set(registry.asked() - before) == {"HEAD blobs", "HEAD manifests"}
+
+
+def test_a_mount(made: Ocirt, registry: DockerRegistry, name: str) -> None:
+    """Into another repository: nothing but the manifest is sent."""
+    before = registry.asked()
+    made.call("push", "--json", name, f"{registry.address}/other/app:2").ok()
+    new = registry.asked() - before
+    assert (new["POST uploads"], new["PUT uploads"], new["PUT manifests"]) == (3, 0, 1)
+    assert json.loads(registry.get("other/app/tags/list"))["tags"] == ["2"]
+
+
+def test_skopeo_and_podman_read_it(
+    made: Ocirt,
+    skopeo: Callable[..., str],
+    podman: Podman,
+    name: str,
+) -> None:
+    """By the digest and the ID that we have."""
+    identity, manifest = made.image(X)
+    assert digest(skopeo("inspect", PLAIN, "--raw", f"docker://{name}")) == manifest
+    assert digest(skopeo("inspect", PLAIN, "--config", "--raw", f"docker://{name}")) == identity
+    podman.call("pull", PLAIN, name).ok()
+    assert podmans(podman, name) == identity
+
+
+def test_we_read_theirs(
+    made: Ocirt,
+    skopeo: Callable[..., str],
+    podman: Podman,
+    registry: DockerRegistry,
+    name: str,
+) -> None:
+    """What skopeo copied, and what podman pushed."""
+    identity, manifest = made.image(X)
+    other = made.another()
+    copied, pushed = f"{registry.address}/skopeo:1", f"{registry.address}/podman:1"
+    plain = [PLAIN.replace("--", "--src-"), PLAIN.replace("--", "--dest-")]
+    skopeo("copy", "--preserve-digests", *plain, f"docker://{name}", f"docker://{copied}")
+    other.call("pull", "-q", copied).ok()
+    assert other.image(copied) == (identity, manifest)
+    podman.call("pull", PLAIN, name).ok()
+    podman.call("push", PLAIN, name, pushed).ok()
+    other.call("pull", "-q", pushed).ok()
+    assert other.image(pushed)[0] == identity
+
+
+def test_an_index(made: Ocirt, skopeo: Callable[..., str], registry: DockerRegistry, tmp_path: Path) -> None:
+    """All of it; a part of it is refused, and one platform is sent alone."""
+    parts = [image(layer("a", name), architecture=name) for name in ("amd64", "arm64")]
+    top = index(*(one.descriptor(platform=one.platform) for one in parts))
+    name = f"{registry.address}/many:1"
+    target = described(top, annotations={"org.opencontainers.image.ref.name": name})
+    place = directory(tmp_path / "layout", layout([target], dict([blob(top)]), *(one.blobs() for one in parts)))
+    made.call("load", "--platform", "amd64", place).ok()
+    made.call("push", name).failed(
+        rf"{re.escape(name)}: .* HTTP 40\d .*: .* \(not here: linux/arm64\. Pull these too, or push one platform alone", rc=1
+    )
+    made.call("push", "--platform", "linux/amd64", name).ok()
+    assert digest(skopeo("inspect", PLAIN, "--raw", f"docker://{name}")) == parts[0].digest
+    made.call("load", "--all-platforms", place).ok()
+    made.call("push", name).ok()
+    assert digest(skopeo("inspect", PLAIN, "--raw", f"docker://{name}")) == Digest.of(top)
+    skopeo("copy", "--all", PLAIN.replace("--", "--src-"), f"docker://{name}", f"oci-archive:{tmp_path}/all.tar")
+
+
+def test_docker_types_and_foreign_layers(made: Ocirt, registry: DockerRegistry, tmp_path: Path) -> None:
+    """The bytes are kept; such a layer is only referred to."""
+    foreign = images.layer({"windows": b"x"}, docker=True)
+    foreign.descriptor.update(
+        mediaType="application/vnd.docker.image.rootfs.foreign.diff.tar.gzip", urls=["https://layers.example/1"]
+    )
+    one = images.image([foreign, images.layer({"a": b"b"}, docker=True)], docker=True)
+    with Store.open(tmp_path / "s", sync=False) as store, client() as us:
+        record = keep(store, one)
+        assert push(store, us, record, Reference.parse(f"{registry.address}/docker:1")) == one.digest
+    assert registry.get(f"docker/manifests/{one.digest}") == one.manifest
+
+
+def test_the_list_of_referrers(made: Ocirt, registry: DockerRegistry, tmp_path: Path) -> None:
+    """This registry has none of its own, so there is a tag."""
+    subject = images.image([images.layer({"a": b"b"})])
+    one = images.image([images.layer({"c": b"d"})], subject=subject.descriptor)
+    with Store.open(tmp_path / "s", sync=False) as store, client() as us:
+        reference = Reference.parse(f"{registry.address}/app:r")
+        push(store, us, keep(store, one), reference)
+        assert [found.digest for found in us.referrers(reference, Digest(subject.digest))] == [one.digest]
+    tags = json.loads(registry.get("app/tags/list"))["tags"]
+    assert sorted(tags) == ["r", f"sha256-{subject.digest.removeprefix('sha256:')}"]
+
+
+@pytest.mark.parametrize("breaks", [[1 << 20], [1 << 20, 20 << 20], [5 << 20, 5 << 20]])
+def test_broken_connections(registry: DockerRegistry, tmp_path: Path, breaks: list[int]) -> None:
+    """In the middle of a blob: it comes whole all the same."""
+    data = random.Random(1).randbytes(40 << 20)
+    one = images.image([images.layer(data, "")])
+    with (
+        Store.open(tmp_path / "s", sync=False) as store,
+        client() as us,
+        Proxy(registry.address, list(breaks)) as proxy,
+    ):
+        record = keep(store, one)
+        assert push(store, us, record, Reference.parse(f"{proxy.address}/app:1")) == one.digest
+        assert proxy.broken == len(breaks)
+        with us.blob(Reference.parse(f"{registry.address}/app"), Descriptor.parse(one.layers[0].descriptor, "x")) as body:
+            hasher = hashlib.sha256()
+            while piece := body.read():
+                hasher.update(piece)
+    assert f"sha256:{hasher.hexdigest()}" == one.layers[0].digest
+
+
+def client() -> Registry:
+    """A client without anything of the machine's."""
+    return Registry(hosts=Hosts(), credentials=Credentials(), environ={})
