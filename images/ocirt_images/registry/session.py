@@ -76,7 +76,7 @@ class Session:
         self._transport = Transport(self.limits, os.environ if environ is None else environ)
         self._authority = Authority()
         self._closed = threading.Event()
-        self._cancel: Cancel | None = None
+        self._cancels: tuple[Cancel, ...] = ()
         self._parts: set[Session] = set()
         self._sleep = sleep
 
@@ -146,7 +146,7 @@ class Session:
     def until(self, cancel: Cancel) -> Iterator[Session]:
         """The same, which ends when `cancel` is set: what waits then, in other threads, raises Error("cancelled")."""
         part = copy(self)
-        part._closed, part._parts, part._cancel = threading.Event(), set(), cancel
+        part._closed, part._parts, part._cancels = threading.Event(), set(), (*self._cancels, cancel)
         self._parts.add(part)
         if self._closed.is_set():
             part._closed.set()
@@ -165,8 +165,8 @@ class Session:
 
     def check(self) -> None:
         """Raises Error("cancelled") after `close`."""
-        if self._cancel is not None:
-            self._cancel.check()
+        for cancel in self._cancels:
+            cancel.check()
         if self._closed.is_set():
             raise Error("cancelled", "the connection to the registry was closed by us")
 

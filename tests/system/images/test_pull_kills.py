@@ -244,7 +244,9 @@ def test_killed_at_random_moments(tmp_path: Path, registry: LocalRegistry, capsy
             _killed(root, "pull", name, chance.uniform(0, durations["pull"]))
         if verb == "rmi":
             _done(root, "pull", name)
-        killed[verb] += _killed(root, verb, name, chance.uniform(0, 1.1 * durations[verb]))
+        in_time = _killed(root, verb, name, chance.uniform(0, 1.1 * durations[verb]))
+        killed[verb] += in_time
+        durations[verb] *= 1.1 if in_time else 0.7  # how fast this machine is may change while the test runs
         with Store.open(root, sync=False) as store:
             assert fsck(store) == [], f"moment {number}: {verb}"
             assert os.listdir(store.layout.staging) == []
@@ -265,7 +267,7 @@ def test_killed_at_random_moments(tmp_path: Path, registry: LocalRegistry, capsy
                 assert not any(store.content.has(Digest(one)) for one in found.blobs)
     with capsys.disabled():
         print(f"; killed in time: {killed}, something was there {resumed} times", end="")
-    assert sum(killed.values()) >= MOMENTS // 2, "most had ended before they were killed"
+    assert sum(killed.values()) >= MOMENTS // 3, "most had ended before they were killed"
     assert resumed >= MOMENTS // 5
 
 

@@ -10,6 +10,7 @@ from email.utils import format_datetime
 
 import pytest
 
+from ocirt_images.cancel import Cancel
 from ocirt_images.registry.client import Registry
 from ocirt_images.registry.limits import Limits
 from tests.support import images
@@ -129,3 +130,42 @@ def test_close_ends_a_pause(registry: LocalRegistry, make_client: MakeClient) ->
     timer.start()
     refused("cancelled", "closed by us", lambda: client.resolve(ref(registry)))
     timer.join()
+
+
+def test_a_part_says_who_gave_up(client: Registry) -> None:
+    """Not that it was closed: the whole is ended before its parts are."""
+    outer = Cancel()
+    with client.until(outer) as whole, outer.within() as inner, whole.until(inner) as part:
+        part.session._end()  # as the whole does it, when the inner token is not set yet
+        outer._set.set()
+        refused("cancelled", "given up", part.session.check)
+    refused("cancelled", "closed by us", _closed(client).session.check)
+
+
+def _closed(client: Registry) -> Registry:
+    client.close()
+    return client
+
+
+def test_a_part_ends_alone(registry: LocalRegistry, client: Registry, image: images.Image, event: threading.Event) -> None:
+    """What is asked for outside of it goes on, by the same connections."""
+    cancel, asked = Cancel(), threading.Event()
+
+    def seen(_reply: object, _seen: object) -> None:
+        asked.set()
+
+    registry.plant(seen)
+    registry.plant(faults.unanswered(event))
+
+    def end() -> None:
+        assert asked.wait(60)
+        cancel.set()
+
+    thread = threading.Thread(target=end)
+    thread.start()
+    with client.until(cancel) as part:
+        refused("cancelled", "given up", lambda: part.blob(ref(registry), layer(image)))
+        refused("cancelled", "given up", lambda: part.resolve(ref(registry)))
+    thread.join()
+    assert drain(client.blob(ref(registry), layer(image))) == image.layers[0].blob
+    assert not client.session._parts
