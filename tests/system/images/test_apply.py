@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 import zstandard
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from ocirt_images.apply.limits import Limits
@@ -126,7 +126,6 @@ def entries(draw: st.DrawFn) -> Written:
     return Written(pax(values) + header(b"cut", kind.encode(), mode=mode, link=target[:90]))
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 @given(st.lists(entries(), max_size=14))
 def test_beside_gnu_tar(tmp_path: Path, found: list[Written]) -> None:
     """The same tree comes out, or GNU tar complains of a link to what is not there: what a lower layer has to have."""

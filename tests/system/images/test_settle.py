@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from ocirt_images.apply.settle import settle
@@ -130,7 +130,6 @@ CHANGES = st.builds(Change, st.sampled_from("ffddwo"), st.sampled_from(NAMES), s
 LAYERS = st.lists(st.lists(CHANGES, max_size=7).filter(sensible), min_size=1, max_size=4)
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 @given(LAYERS)
 def test_whiteouts_beside_a_model(tmp_path: Path, layers: list[list[Change]]) -> None:
     place = tmp_path / str(len(os.listdir(tmp_path)))

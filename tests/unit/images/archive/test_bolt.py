@@ -12,7 +12,7 @@ import struct
 from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ocirt_images.archive import bolt, containerd
@@ -110,7 +110,7 @@ def test_what_is_none(tmp_path: Path, data: bytes) -> None:
         everything(bolt.read(path))
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=60)
+@settings(max_examples=60)
 @given(
     st.lists(st.tuples(st.integers(0, len(DATA) - 1), st.integers(0, 255)), min_size=1, max_size=20), st.integers(0, len(DATA))
 )

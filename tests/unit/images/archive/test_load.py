@@ -7,7 +7,7 @@ import os
 from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ocirt_images import mediatypes
@@ -286,7 +286,7 @@ def test_a_header_that_lies(store: Store) -> None:
         by_pipe(store, bytes(entry) + b"x" * 4096, AMD, [])
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=60)
+@settings(max_examples=60)
 @given(st.data())
 def test_a_damaged_tar_is_an_error_or_the_same_image(tmp_path_factory: pytest.TempPathFactory, data: st.DataObject) -> None:
     """Bytes cut off or changed anywhere: never another image, never another exception."""

@@ -6,7 +6,7 @@ import threading
 from dataclasses import replace
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ocirt_images import events
@@ -179,7 +179,7 @@ def test_the_answer_to_a_chunk_is_lost(pushing: Pushing, image: images.Image) ->
     assert [one[1] for one in bodies(pushing.registry)] == ["", "10000-39999", "40000-69999", "70000-99999"]
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(
     first=st.integers(2, SIZE - 1),
     later=st.lists(st.tuples(st.integers(0, 29_999), st.integers(0, 3)), max_size=1),

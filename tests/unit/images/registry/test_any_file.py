@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from ocirt_images.errors import Error
@@ -42,7 +42,6 @@ def read_or_refused(path: Path, read: object) -> None:
 
 
 @pytest.mark.parametrize("head", ["", '[host."https://m.example"]\n', '[host."https://m.example".header]\n'])
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(text=st.one_of(lines(CERTS_D), st.text(max_size=50)))
 def test_hosts_toml(tmp_path: Path, head: str, text: str) -> None:
     path = tmp_path / "r.example/hosts.toml"
@@ -52,7 +51,6 @@ def test_hosts_toml(tmp_path: Path, head: str, text: str) -> None:
     read_or_refused(path, lambda: hosts.lookup(NAME))
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(text=st.one_of(st.tuples(lines(GLOBAL), lines(REGISTRIES), lines(REGISTRIES)), st.text(max_size=50)))
 def test_registries_conf(tmp_path: Path, text: str | tuple[str, str, str]) -> None:
     path = tmp_path / "registries.conf"
@@ -62,7 +60,6 @@ def test_registries_conf(tmp_path: Path, text: str | tuple[str, str, str]) -> No
     read_or_refused(path, lambda: hosts.lookup(NAME))
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     value=st.one_of(
         st.dictionaries(

@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ocirt_images.descriptor import Descriptor
@@ -59,7 +59,7 @@ def test_mended(registry: LocalRegistry, client: Registry, image: images.Image, 
     assert registry.asked("GET") == count
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=40)
+@settings(max_examples=40)
 @given(cuts=st.lists(st.integers(0, SIZE), max_size=2), start=st.integers(0, SIZE), resets=st.booleans())
 def test_cut_anywhere(
     registry: LocalRegistry, client: Registry, image: images.Image, cuts: list[int], start: int, resets: bool
