@@ -184,7 +184,12 @@ def test_signatures_of_skopeos(
     signed = f"{registry.address}/signed:1"
     plain = [PLAIN.replace("--", "--src-"), PLAIN.replace("--", "--dest-"), "--preserve-digests"]
     by = ["--sign-by-sigstore-private-key", tmp_path / "key", "--sign-passphrase-file", tmp_path / "passphrase"]
-    skopeo("--registries.d", tmp_path / "registries.d", "copy", *plain, *by, f"docker://{name}", f"docker://{signed}")
+    try:
+        skopeo("--registries.d", tmp_path / "registries.d", "copy", *plain, *by, f"docker://{name}", f"docker://{signed}")
+    except AssertionError as err:
+        if "sigstore disabled" in str(err):
+            pytest.skip("this skopeo does not sign: Debian's is built without sigstore")
+        raise
 
     def trust(one: ec.EllipticCurvePrivateKey) -> None:
         pem = one.public_key().public_bytes(serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo)

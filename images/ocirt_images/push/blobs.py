@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
+from concurrent.futures import ThreadPoolExecutor, wait
 from typing import TYPE_CHECKING
 
 from ocirt_images import events
@@ -45,22 +45,30 @@ class Blobs:
             parts = [threads.submit(self._one, blob, self._on_event) for blob in layers]
             parts += [threads.submit(self._one, blob, events.ignore) for blob in others]
             try:
-                done, _ = wait(parts, return_when=FIRST_EXCEPTION)
-                for part in done:
-                    part.result()
+                wait(parts)
             except BaseException:
                 self._cancel.set()
-                for part in parts:
-                    part.cancel()
                 raise
+        errors = [error for part in parts if (error := part.exception()) is not None]
+        # One that fails ends the others, which say that they were ended.
+        for error in sorted(errors, key=lambda one: isinstance(one, Error) and one.code == "cancelled"):
+            raise error
 
     def _one(self, blob: Descriptor, on_event: events.OnEvent) -> None:
-        """Send a blob, if it is not there."""
-        self._cancel.check()
+        """Send a blob, if it is not there. A failure ends the others."""
+        try:
+            self._cancel.check()
+            on_event(events.LayerDone(blob.digest, self._send(blob, on_event)))
+        except BaseException:
+            self._cancel.set()
+            raise
+
+    def _send(self, blob: Descriptor, on_event: events.OnEvent) -> str:
+        """What became of a blob: see `Upload.run`."""
         descriptor = self._store.content.open(blob.digest)
         try:
             upload = Upload(self._to, blob, descriptor, self._moved(blob, on_event))
-            how = upload.run(self._sources.get(blob.digest, ()), on_event)
+            return upload.run(self._sources.get(blob.digest, ()), on_event)
         except Error as err:
             if err.code in ("invalid", "corrupt") and not _is_whole(descriptor, blob):
                 hint = "ocirt fsck --repair, then pull again"
@@ -68,7 +76,6 @@ class Blobs:
             raise
         finally:
             os.close(descriptor)
-        on_event(events.LayerDone(blob.digest, how))
 
     def _moved(self, blob: Descriptor, on_event: events.OnEvent) -> Callable[[int], None]:
         def moved(at: int) -> None:
