@@ -18,7 +18,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.isolation import mount, umount
+from ocirt.cgroups.layout import detect
+from tests.support.bundle import Bundle
+from tests.support.isolation import Isolation, mount, umount
 from tests.support.runtime import Result, Runtime, reap_orphans, wait_for
 from tests.system.conftest import MakeBundle
 from tests.system.test_cgroups import available
@@ -123,31 +125,47 @@ def test_a_root_that_cannot_be_written(runtime: Runtime, bundle: MakeBundle) -> 
         runtime.call("list").ok()
 
 
-def test_no_process_is_allowed(runtime: Runtime, bundle: MakeBundle) -> None:
-    """A runtime in a cgroup that takes no second process; then one whose container's own limit is 1."""
+@pytest.fixture
+def full(isolation: Isolation) -> Iterator[Path]:
+    """A cgroup that takes one process. No container's lies below it."""
     if not available("pids"):
         pytest.skip("no pids controller in this view")
     place = next(path for path in (Path("/sys/fs/cgroup/pids"), Path("/sys/fs/cgroup")) if (path / "cgroup.procs").exists())
-    full = place / (runtime.cgroup_parent or "")[1:] / "full"
-    full.mkdir()
-    try:
-        (full / "pids.max").write_text("1")
-        made = bundle(args=["true"])
-        container = runtime.new_id()
-        runtime.prepare(made, container)
-        argv = runtime.argv("run", "--bundle", made.path, container)
-        with subprocess.Popen(
-            ["sh", "-c", 'echo $$ > "$0" && exec "$@"', str(full / "cgroup.procs"), *argv],
-            stderr=subprocess.PIPE,
-            text=True,
-        ) as process:
-            _, said = process.communicate(timeout=20)
-        assert process.returncode == 1
-        assert "clone" in said or "temporarily unavailable" in said, said
-        assert said.count("\n") == 1
-    finally:
-        wait_for(lambda: not (full / "cgroup.procs").read_text(), "the end of the processes")
-        full.rmdir()
+    parent = place / isolation.cgroup_parent[1:]
+    if (parent / "cgroup.subtree_control").exists():
+        (parent / "cgroup.subtree_control").write_text("+pids")
+    made = parent / "full"
+    made.mkdir()
+    (made / "pids.max").write_text("1")
+    yield made
+    wait_for(lambda: not (made / "cgroup.procs").read_text(), "the end of the processes")
+    made.rmdir()
+
+
+def run_in(cgroup: Path, runtime: Runtime, made: Bundle) -> Result:
+    """`run` by a process of this cgroup."""
+    container = runtime.new_id()
+    runtime.prepare(made, container)
+    argv = runtime.argv("run", "--bundle", made.path, container)
+    command = ["sh", "-c", 'echo $$ > "$0" && exec "$@"', str(cgroup / "cgroup.procs"), *argv]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=20, check=False)
+    return Result(tuple(argv), done.returncode, done.stdout, done.stderr)
+
+
+def test_no_process_is_allowed(runtime: Runtime, bundle: MakeBundle, full: Path) -> None:
+    """A runtime in a cgroup that takes no second process; then one whose container's own limit is 1.
+
+    Version 2 has init made in the container's cgroup, whose limit is the one that counts then (CLONE_INTO_CGROUP). In version 1,
+    and where systemd moves a process that is there, it is made in the runtime's. A hook's process is always.
+    """
+    made = bundle(args=["echo", "made"])
+    done = run_in(full, runtime, made)
+    if detect().mode == "v2" and runtime.manager != "systemd":
+        assert done.ok().out == "made\n"
+    else:
+        assert done.failed("clone|temporarily unavailable", rc=1).err.count("\n") == 1
+    made.edit(hooks={"createRuntime": [{"path": "/bin/true"}]})
+    assert run_in(full, runtime, made).failed("temporarily unavailable", rc=1).err.count("\n") == 1
     one = bundle(args=["true"], edit=lambda config: config["linux"]["resources"].update({"pids": {"limit": 1}}))
     runtime.run(one).ok()
 

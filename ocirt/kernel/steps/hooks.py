@@ -33,6 +33,15 @@ def run(run: Run, kind: str, index: int, hook: dict[str, Any], status: str) -> N
 
 def execute(hook: dict[str, Any], state: bytes, what: str) -> None:
     """Run one hook to its end. Raises HookError, whose text begins with `what`."""
+    try:
+        _execute(hook, state, what)
+    except HookError:
+        raise
+    except OSError as err:  # there is no process to be had, or no descriptor
+        raise HookError(f"{what}: {hook['path']}: {_words(err.errno)}") from err
+
+
+def _execute(hook: dict[str, Any], state: bytes, what: str) -> None:
     reader, writer = posix.pipe2(posix.O_CLOEXEC)
     said = _output()
     try:
@@ -60,7 +69,12 @@ def _spawn(hook: dict[str, Any], stdin: int, output: int, what: str) -> int:
         name, _, value = entry.partition("=")
         env[name] = value
     failed, failure = posix.pipe2(posix.O_CLOEXEC)
-    pid = process.clone3(0)
+    try:
+        pid = process.clone3(0)
+    except OSError:
+        posix.close(failure)
+        posix.close(failed)
+        raise
     if pid == 0:
         try:
             for fd, own in ((0, stdin), (1, output), (2, output)):
@@ -76,9 +90,13 @@ def _spawn(hook: dict[str, Any], stdin: int, output: int, what: str) -> int:
     posix.close(failed)
     if errno:
         posix.waitpid(pid, 0)
-        text = posix.strerror(int(errno))
-        raise HookError(f"{what}: {path}: {text[:1].lower()}{text[1:]}")
+        raise HookError(f"{what}: {path}: {_words(int(errno))}")
     return pid
+
+
+def _words(errno: int | None) -> str:
+    text = posix.strerror(errno or 0)
+    return text[:1].lower() + text[1:]
 
 
 def _output() -> int:
