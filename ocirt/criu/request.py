@@ -146,12 +146,12 @@ def mounts_from_outside(
     place: a destination of config.json to the path where it is in the container, links resolved.
     """
     found = []
-    own = {entry["type"] for entry in spec["linux"].get("namespaces", ())}
+    own = {entry["type"] for entry in spec["linux"].get("namespaces", ()) if not entry.get("path")}
     for mount in spec.get("mounts", ()):
         kind, target = mount.get("type", ""), paths.clean("/" + mount["destination"])
         if parse(mount.get("options") or [], kind)["bind"]:
             found.append((place(target), paths.join(bundle, mount["source"])))
-        elif "cgroup" not in own and (kind == "cgroup" or (kind == "cgroup2" and layout.mode != "v2")):
+        elif "cgroup" not in own and kind in ("cgroup", "cgroup2"):
             found += [(place(target) + below, source) for below, source in _cgroup_binds(layout, cgroups)]
     devices = [path for path, *_ in DEFAULTS if path]
     devices += [device["path"] for device in spec["linux"].get("devices", ())]

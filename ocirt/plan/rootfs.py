@@ -217,7 +217,7 @@ def mounts(tree: Tree, spaces: Namespaces, cgroup_paths: dict[str, str], host: H
             plan.append(step(INIT, "mount.attach", slot, target, target in _EXACT, target in PROC_FILES, at=pointer))
         elif options["remount"]:
             plan.append(step(INIT, "mount.remount", slot, target, options["attr_set"], options["attr_clear"], at=pointer))
-        elif kind == "cgroup" or (kind == "cgroup2" and host.layout.mode != "v2"):
+        elif _shows_cgroups(kind, host.layout.mode, spaces):
             plan.append(
                 step(
                     INIT,
@@ -258,6 +258,15 @@ def mounts(tree: Tree, spaces: Namespaces, cgroup_paths: dict[str, str], host: H
         for flag in options["propagation"]:
             plan.append(step(INIT, "mount.propagate", slot, flag & ~MS_REC, bool(flag & MS_REC), at=pointer + "/options"))
     return plan
+
+
+def _shows_cgroups(kind: str, mode: str, spaces: Namespaces) -> bool:
+    """Whether a mount shows the container's cgroups as the host has them; else it is of a file system like any other.
+
+    A cgroup2 that is mounted in the host's cgroup namespace gives its options to all of them: the host would lose `nsdelegate`
+    and `memory_recursiveprot` (kernel/cgroup/cgroup.c, apply_cgroup_root_flags).
+    """
+    return kind == "cgroup" or (kind == "cgroup2" and not (mode == "v2" and "cgroup" in spaces.new))
 
 
 def notify(tree: Tree, spaces: Namespaces) -> Plan:

@@ -121,7 +121,11 @@ class Isolation:
         self.own_network = os.open("/proc/self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
         loopback_up()
         if view == "v2" and not Path("/sys/fs/cgroup/cgroup.controllers").exists():
-            mount("cgroup2", "/sys/fs/cgroup", "cgroup2", 0)
+            unified = Path("/sys/fs/cgroup/unified")
+            if unified in cgroup_mounts():
+                mount(str(unified), "/sys/fs/cgroup", "none", MS_BIND)  # a new one would give the machine's its own options
+            else:
+                mount("cgroup2", "/sys/fs/cgroup", "cgroup2", 0)
         # Below this name in every hierarchy lives what the tests make. Made here, as a runtime would otherwise leave it.
         self.cgroup_parent = f"/ocirt-test-{self.token}"
         self.slice = f"{self.token}.slice" if by_systemd else ""

@@ -59,12 +59,16 @@ class Leak:
 
 
 def mounts() -> dict[str, str]:
-    """Each mount by target and id: `root, type, source, options`. A bound namespace shows as nsfs."""
+    """Each mount by target and id: `root, type, source, options`, of cgroup2 also those that all its mounts share.
+
+    A bound namespace shows as nsfs.
+    """
     found = {}
     for line in Path("/proc/self/mountinfo").read_text().splitlines():
         fields = line.split()
         end = fields.index("-")
-        found[f"{fields[4]} #{fields[0]}"] = " ".join((fields[3], *fields[end + 1 : end + 3], fields[5], *fields[6:end]))
+        shared = fields[end + 3 :] if fields[end + 1] == "cgroup2" else []
+        found[f"{fields[4]} #{fields[0]}"] = " ".join((fields[3], *fields[end + 1 : end + 3], fields[5], *fields[6:end], *shared))
     return found
 
 

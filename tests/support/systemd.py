@@ -116,7 +116,10 @@ class Systemd:
             raise RuntimeError(done.stderr)
         self.pid = int(done.stdout)
         nsenter = shutil.which("nsenter") or "/usr/bin/nsenter"
-        self.prefix = [nsenter, "-t", str(self.pid), "-m", "-p", "-C", "-n", "-i", "-u", "-r", "-w", "--"]
+        # From a cgroup that this systemd sees: where the machine's cgroup2 has nsdelegate it could not move others to its units.
+        beside = next(path for path in self._groups if (path / "cgroup.type").exists()) / "init.scope/cgroup.procs"
+        enter = ["sh", "-c", 'echo $$ >"$0" && exec "$@"', str(beside)]
+        self.prefix = [*enter, nsenter, "-t", str(self.pid), "-m", "-p", "-C", "-n", "-i", "-u", "-r", "-w", "--"]
         self._await()
 
     def _await(self) -> None:

@@ -29,7 +29,7 @@ from ocirt.kernel import ffi, mount, process, resolve, run  # noqa: E402
 from ocirt.kernel.steps import console, program, stdio, tree, user  # noqa: E402
 from ocirt.kernel.steps import mount as mounting  # noqa: E402
 from ocirt.kernel.steps import process as processes  # noqa: E402
-from ocirt.plan import INIT, step  # noqa: E402
+from ocirt.plan import INIT, rootfs, step  # noqa: E402
 from ocirt.plan import process as planning  # noqa: E402
 from ocirt.seccomp import Filter, cache  # noqa: E402
 
@@ -453,6 +453,11 @@ def cgroups_read_only() -> None:
         return int(real(source, attributes & ~k.MOUNT_ATTR_RDONLY))
 
     real = replace(mounting, "_bind", bind)
+
+
+def cgroup_options_kept() -> None:
+    """A cgroup2 is mounted like any other file system, in whatever cgroup namespace."""
+    replace(rootfs, "_shows_cgroups", lambda kind, mode, _: kind == "cgroup" or (kind == "cgroup2" and mode != "v2"))
 
 
 def hooks_own_environment() -> None:

@@ -161,3 +161,6 @@ def test_cgroups_are_bound_without_a_namespace_of_theirs() -> None:
     assert found == [(place + "/cpu,cpuacct", "/c/cpu"), (place + "/unified", f"{CGROUP}/unified")]
     own = spec(add_mounts=[cgroup_mount()], namespaces=spaces("mount", "cgroup"))
     assert mounts(own, groups={"": CGROUP + "/c"}) == []
+    joined = [*spaces("mount"), {"type": "cgroup", "path": "/proc/7/ns/cgroup"}]
+    given = spec(add_mounts=[cgroup_mount() | {"type": "cgroup2"}], namespaces=joined)
+    assert mounts(given, groups={"": CGROUP + "/c"}) == [(place, CGROUP + "/c")]

@@ -196,9 +196,13 @@ def test_a_cgroup_mount_shows_where_init_is_if_the_container_has_no_cgroup() -> 
 
 
 def test_cgroup2_is_a_file_system_where_it_is_the_only_one() -> None:
+    """And the container has a cgroup namespace of its own: in the host's it would give its options to all mounts of it."""
     entry = mount("/sys/fs/cgroup", "nsdelegate", kind="cgroup2", source="cgroup")
-    assert the(create(add_mounts=[entry]), "mount.new", "mount/6")[2][1] == "cgroup2"
-    assert len(find(create(host("v1"), add_mounts=[entry]), "mount.cgroup")) == 1
+    kinds = spaces("mount", "uts", "cgroup")
+    assert the(create(namespaces=kinds, add_mounts=[entry]), "mount.new", "mount/6")[2][1] == "cgroup2"
+    joined = [*spaces("mount", "uts"), {"type": "cgroup", "path": "/proc/7/ns/cgroup"}]
+    for on, namespaces in ((host("v1"), kinds), (host("v2"), spaces("mount", "uts")), (host("v2"), joined)):
+        assert len(find(create(on, namespaces=namespaces, add_mounts=[entry]), "mount.cgroup")) == 1
 
 
 # -- the root ------------------------------------------------------------------------------------------------------------------
