@@ -176,7 +176,7 @@ def _resources() -> dict[str, Row]:
         "memory": ("limit", "reservation", "swap", "swappiness", "disableOOMKiller"),
         "cpu": ("cpus", "mems", "period", "quota", "burst", "realtimePeriod", "realtimeRuntime", "shares", "idle"),
         "pids": ("limit",),
-        "blockIO": ("weight", "leafWeight", "weightDevice", *THROTTLES),
+        "blockIO": ("weight", "leafWeight", *THROTTLES),
     }
     for section, parts in own.items():
         for part in parts:
@@ -188,9 +188,9 @@ def _resources() -> dict[str, Row]:
     for name in THROTTLES:
         for part in ("major", "minor", "rate"):
             rows[f"{BLOCK}/{name}/*/{part}"] = (step(f"{BLOCK}/{name}/*/{part}"), limited(f"{BLOCK}/{name}"))
-    for part in ("major", "minor", "weight"):
-        entry = f"{BLOCK}/weightDevice/*/{part}"
-        rows[entry] = (step(entry), limited(BLOCK + "/weightDevice"))
+    for part in ("", "/*/major", "/*/minor", "/*/weight"):
+        entry = f"{BLOCK}/weightDevice{part}"
+        rows[entry] = (step(entry), EFFECT + "test_weight_of_a_device")
     entry = f"{BLOCK}/weightDevice/*/leafWeight"
     rows[entry] = (step(entry), "not: blkio.leaf_weight_device went with CFQ in Linux 5.0")
     for part in ("", "/*/pageSize", "/*/limit"):

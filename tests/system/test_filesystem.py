@@ -354,26 +354,6 @@ def test_no_mount_reaches_the_host(runtime: Runtime, bundle: MakeBundle, tmp_pat
         umount(str(path))
 
 
-def test_id_mapped_mounts(runtime: Runtime, bundle: MakeBundle, tmp_path: Path) -> None:
-    """With `idmap` the files of the host's root are those of the container's; without, of nobody."""
-    from tests.system.test_namespaces import with_user_namespace  # noqa: PLC0415
-
-    source = tmp_path / "source"
-    source.mkdir()
-    (source / "file").write_text("words")
-    mounts = [
-        {"destination": "/mapped", "type": "bind", "source": str(source), "options": ["rbind", "idmap"]},
-        {"destination": "/plain", "type": "bind", "source": str(source), "options": ["rbind"]},
-    ]
-    made = with_user_namespace(bundle(add_mounts=mounts))
-    if runtime.is_ocirt and "cannot map the ids" in runtime.run(made).err:
-        pytest.skip("this kernel has no id-mapped mounts of the file system that tests write to (tmpfs: Linux 6.3)")
-    seen = stat_in(runtime, made, "/mapped/file", "/plain/file")
-    assert (seen["/mapped/file"]["uid"], seen["/plain/file"]["uid"]) == (0, 65534)
-    runtime.shell(made, "echo new > /mapped/new").ok()
-    assert (source / "new").stat().st_uid == 0
-
-
 def test_no_pivot(runtime: Runtime, bundle: MakeBundle) -> None:
     """`--no-pivot`, for a root in a ramdisk: the tree is moved, and nothing of the host's is in sight."""
     made = bundle(args=["sh", "-c", "ls /; cut -d' ' -f5 /proc/self/mountinfo"])

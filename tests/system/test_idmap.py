@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import os
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tests.support.disks import load_modules, mount_mappable
 from tests.support.isolation import MS_SHARED, mount, umount
 from tests.support.runtime import Runtime
 from tests.system.conftest import MakeBundle
@@ -17,26 +17,12 @@ from tests.system.test_filesystem import mounts_in, stat_in
 from tests.system.test_namespaces import with_user_namespace
 
 NOBODY = 65534
-TMPFS = tuple(int(number) for number in os.uname().release.split("-")[0].split(".")[:2]) >= (6, 3)
 
 
 @pytest.fixture(scope="module", autouse=True)
 def modules() -> None:
-    """What `mount_mappable` needs, there before the search for leaks begins: it finds devices that come with a module."""
-    if not TMPFS:
-        subprocess.run(["modprobe", "-q", "-a", "loop", "ext4"], check=False)
-
-
-def mount_mappable(path: Path, tmp_path: Path) -> None:
-    """Mount a file system whose ids this kernel can map: a tmpfs (since Linux 6.3), or an ext4 in a file."""
-    if TMPFS:
-        mount("tmpfs", str(path), "tmpfs", 0)
-        return
-    image = tmp_path / f"{path.name}.ext4"
-    with image.open("wb") as file:
-        file.truncate(8 << 20)
-    subprocess.run(["mkfs.ext4", "-q", image], check=True)
-    subprocess.run(["mount", "-o", "loop", image, path], check=True)
+    """What `mount_mappable` needs."""
+    load_modules()
 
 
 @pytest.fixture

@@ -15,6 +15,7 @@ import pytest
 
 from tests.support.attacks import without
 from tests.support.bundle import Bundle
+from tests.support.disks import load_modules, mount_mappable
 from tests.support.isolation import mount, umount
 from tests.support.kills import PATIENCE, Call, Point, Watch, chosen, killed_at, of_process, of_runtime, trace, who
 from tests.support.runtime import Runtime
@@ -26,6 +27,12 @@ pytestmark = pytest.mark.ocirt_only("runc leaves things behind here (opencontain
 
 MOST = 40  # points of one test, unless all are tried
 KINDS = ("prestart", "createRuntime", "createContainer", "startContainer", "poststart", "poststop")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def modules() -> None:
+    """What `mount_mappable` needs."""
+    load_modules()
 
 
 @pytest.fixture
@@ -46,14 +53,24 @@ def names(tmp_path: Path) -> Iterator[Path]:
 
 
 @pytest.fixture
-def long(bundle: MakeBundle, names: Path) -> Bundle:
+def tree(tmp_path: Path) -> Iterator[Path]:
+    """A file system whose ids can be mapped: the machine's own may be one that cannot."""
+    place = tmp_path / "tree"
+    place.mkdir()
+    mount_mappable(place, tmp_path)
+    yield place
+    umount(str(place))
+
+
+@pytest.fixture
+def long(bundle: MakeBundle, names: Path, tree: Path) -> Bundle:
     """The bundle."""
     made = bundle(
         args=["/bin/true"],
         terminal=True,
         hostname=None,
         hooks={kind: [{"path": "/bin/true", "args": ["true", kind]}] for kind in KINDS},
-        add_mounts=[{"destination": "/mapped", "type": "bind", "source": "/usr", "options": ["rbind", "ro", "idmap"]}],
+        add_mounts=[{"destination": "/mapped", "type": "bind", "source": str(tree), "options": ["rbind", "ro", "idmap"]}],
     )
     with_user_namespace(made)
     (entry,) = (one for one in made.config["linux"]["namespaces"] if one["type"] == "uts")
