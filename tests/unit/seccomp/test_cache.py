@@ -39,6 +39,23 @@ def translations(monkeypatch: pytest.MonkeyPatch) -> Translations:
     return Translations(monkeypatch)
 
 
+class Calls:
+    """Counts the calls of functions, Python's and C's, as long as the context lasts."""
+
+    def __init__(self) -> None:
+        self.count = 0
+
+    def __enter__(self) -> Calls:
+        sys.setprofile(self._event)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        sys.setprofile(None)
+
+    def _event(self, _frame: object, event: str, _argument: object) -> None:
+        self.count += event in ("call", "c_call")
+
+
 def _parts(made: Filter) -> tuple[bytes, int, bool]:
     return made.program, made.flags, made.listener
 
@@ -80,6 +97,18 @@ print(any("libseccomp" in line for line in open("/proc/self/maps")))
     assert cold[1] == "True"
     assert set(warm[0].split()) <= {"_blake2", "ocirt.seccomp", "ocirt.seccomp.cache"}
     assert warm[1] == "False"
+
+
+def test_a_hit_is_little_work(tmp_path: Path) -> None:
+    """A few dozen calls of functions, as many for docker's profile as for one of three lines: a start must not notice it."""
+    counts = set()
+    for section in (small(), docker_default()):
+        cache.load(str(tmp_path), section)
+        with Calls() as calls:
+            cache.load(str(tmp_path), section)
+        counts.add(calls.count)
+    assert len(counts) == 1
+    assert counts.pop() <= 60
 
 
 @pytest.mark.parametrize(
