@@ -38,7 +38,8 @@ def link(no_leaks: list[Path]) -> Iterator[str]:
     wait_for(lambda: not names() & {"there0", "here0"}, "the end of the last test's links")
     ip("link", "add", "here0", "type", "veth", "peer", "name", "there0")
     try:
-        ip("link", "set", "there0", "mtu", "1400", "address", ADDRESS)
+        # No address that the kernel makes: it comes when the link is up, and is tentative for a second.
+        ip("link", "set", "there0", "mtu", "1400", "address", ADDRESS, "addrgenmode", "none")
         ip("link", "property", "add", "dev", "there0", "altname", "also0")
         for words in (
             "10.1.2.3/24 brd 10.1.2.255",
@@ -50,6 +51,8 @@ def link(no_leaks: list[Path]) -> Iterator[str]:
             ip("address", "add", "dev", "there0", *words.split())
         ip("link", "set", "there0", "up")
         ip("link", "set", "here0", "up")
+        # The kernel says some time later that there is a carrier.
+        wait_for(lambda: ip("link", "show", "dev", "there0")[0]["operstate"] == "UP", "the link's state")
         yield "there0"
     finally:
         subprocess.run(["ip", "link", "delete", "here0"], check=False, capture_output=True)
