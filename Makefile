@@ -66,7 +66,8 @@ needs-test: needs
 		program uidmap newuidmap;)
 
 needs-vm: needs-test
-	$(call install, program qemu-system-x86 qemu-system-x86_64; program busybox-static busybox; program kmod depmod;)
+	$(call install, program qemu-system-x86 qemu-system-x86_64; program busybox-static busybox; program kmod depmod; \
+		program apparmor apparmor_parser;)
 
 needs-conformance: needs-test
 	$(call install, program podman podman; program conmon conmon; program catatonit catatonit; program runc runc; \
