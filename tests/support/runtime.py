@@ -123,9 +123,10 @@ class Runtime:
         return f"{self.cgroup_parent}/{container}"
 
     def argv(self, *args: str | Path, globals_: Sequence[str] = ()) -> list[str]:
-        """The whole command line of one call."""
-        manager = ["--systemd-cgroup"] if self.manager == "systemd" else []
-        return [*self.prefix, *self.command, "--root", str(self.root), *manager, *globals_, *map(str, args)]
+        """The whole command line of one call. A `--cgroup-manager` in it is the one that counts."""
+        given = [*globals_, *map(str, args)]
+        manager = ["--systemd-cgroup"] if self.manager == "systemd" and "--cgroup-manager" not in given else []
+        return [*self.prefix, *self.command, "--root", str(self.root), *manager, *given]
 
     def call(
         self,

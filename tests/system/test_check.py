@@ -140,7 +140,7 @@ def test_a_cgroup_in_use(runtime: Runtime, bundle: MakeBundle) -> None:
     taken = json.loads((runtime.root / container / "state.json").read_text())["cgroup"]["paths"]
     if not taken:
         pytest.skip("no cgroups to be had")
-    made.config["linux"]["cgroupsPath"] = f"{runtime.cgroup_parent}/{container}"
+    made.config["linux"]["cgroupsPath"] = runtime.cgroups_path(container)
     [finding] = [each for each in checked(runtime, made.edit()) if each["severity"] == "error"]
     assert finding["pointer"] == "/linux/cgroupsPath"
     assert "not empty" in finding["message"]

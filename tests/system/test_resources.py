@@ -71,11 +71,11 @@ def network_controllers(no_leaks: list[Path], isolation: Isolation, tmp_path: Pa
 
 
 @pytest.mark.usefixtures("network_controllers")
-def test_class_and_priorities_of_packets(runtime: Runtime, bundle: MakeBundle, isolation: Isolation) -> None:
+def test_class_and_priorities_of_packets(runtime: Runtime, bundle: MakeBundle) -> None:
     """Written to net_cls and net_prio of version 1, where the container's process is."""
     network = {"classID": 0x100001, "priorities": [{"name": "lo", "priority": 500}]}
     container = runtime.run_detached(bundle(args=SLEEP, resources={"network": network}))
-    group = f"{isolation.cgroup_parent}/{container}"
+    group = runtime.group(container)
     path = next(root for root in cgroup_mounts() if "net_cls" in root.name.split(",")) / group[1:]
     assert (path / "net_cls.classid").read_text() == f"{0x100001}\n"
     assert "lo 500\n" in (path / "net_prio.ifpriomap").read_text()
@@ -118,14 +118,14 @@ def test_a_controller_that_the_host_lacks(
         result.failed(f"cannot set {controller} limit: container could not join or create cgroup", rc=1)
 
 
-def test_huge_pages(runtime: Runtime, bundle: MakeBundle, isolation: Isolation) -> None:
+def test_huge_pages(runtime: Runtime, bundle: MakeBundle) -> None:
     """Limits of use and of reservations; the kernel rounds down to whole pages."""
     if not usable("hugetlb"):
         pytest.skip("no hugetlb controller in this view")
     pages = [{"pageSize": "2MB", "limit": (4 << 20) + 1}, {"pageSize": "1GB", "limit": 1 << 30}]
     pages = [each for each in pages if Path(f"/sys/kernel/mm/hugepages/hugepages-{_kilobytes(each)}kB").exists()]
     container = runtime.run_detached(bundle(args=SLEEP, resources={"hugepageLimits": pages}))
-    group = f"{isolation.cgroup_parent}/{container}"
+    group = runtime.group(container)
     for size, limit in (("2MB", 4 << 20), ("1GB", 1 << 30))[: len(pages)]:
         for kind in ("", ".rsvd"):
             path = file_of("hugetlb", group, f"hugetlb.{size}{kind}.limit_in_bytes", f"hugetlb.{size}{kind}.max")
@@ -140,7 +140,7 @@ def _kilobytes(page: dict[str, object]) -> int:
     return {"2MB": 1 << 11, "1GB": 1 << 20}[str(page["pageSize"])]
 
 
-def test_rdma(runtime: Runtime, bundle: MakeBundle, isolation: Isolation) -> None:
+def test_rdma(runtime: Runtime, bundle: MakeBundle) -> None:
     """Handles and objects of a device."""
     if not usable("rdma"):
         pytest.skip("no rdma controller in this view")
@@ -152,5 +152,5 @@ def test_rdma(runtime: Runtime, bundle: MakeBundle, isolation: Isolation) -> Non
         pytest.skip("no RDMA device here; one that is missing was refused")
     resources = {"rdma": {devices[0]: {"hcaHandles": 3, "hcaObjects": 100}}}
     container = runtime.run_detached(bundle(args=SLEEP, resources=resources))
-    path = file_of("rdma", f"{isolation.cgroup_parent}/{container}", "rdma.max", "rdma.max")
+    path = file_of("rdma", runtime.group(container), "rdma.max", "rdma.max")
     assert f"{devices[0]} hca_handle=3 hca_object=100\n" in path.read_text()

@@ -14,7 +14,7 @@ import pytest
 from ocirt.spec.capabilities import NAMES
 from tests.support.build import copy_clone
 from tests.support.bundle import Bundle, cgroup_mount
-from tests.support.isolation import cgroup_mounts, mount, umount
+from tests.support.isolation import Isolation, cgroup_mounts, mount, umount
 from tests.support.runtime import Runtime
 from tests.support.terminal import Terminal
 from tests.system.conftest import MakeBundle
@@ -202,10 +202,9 @@ def test_without_newuidmap(rootless: Runtime, bundle: MakeBundle) -> None:
 
 
 @pytest.fixture
-def delegated(runtime: Runtime) -> Iterator[Path]:
+def delegated(isolation: Isolation) -> Iterator[Path]:
     """A cgroup in each hierarchy that is the user's, as systemd delegates one; its path in the hierarchies."""
-    assert runtime.cgroup_parent is not None
-    inner = f"{runtime.cgroup_parent}/user"
+    inner = f"{isolation.cgroup_parent}/user"
     made = [mount / inner[1:] for mount in cgroup_mounts()]
     for place in made:
         place.mkdir()
