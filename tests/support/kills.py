@@ -32,7 +32,7 @@ T = TypeVar("T")
 
 EVERY = os.environ.get("OCIRT_TEST_ALL_KILLS") == "1"
 MOST = 120  # points of one test, unless all are tried
-PATIENCE = 20.0  # seconds until something hangs
+PATIENCE = 60.0  # seconds until something hangs; strace on an emulated processor takes its time
 
 # What changes the state of anything outside of the process, or its own rights and place.
 _CHANGING = """

@@ -299,6 +299,12 @@ def by_number(rules: list[str]) -> list[str]:
     return [" ".join(numbers.get(word, word) for word in rule.split(" ")) for rule in rules]
 
 
+def of_devices_there(shown: dict[str, list[str]]) -> dict[str, list[str]]:
+    """Without the rules for devices that this kernel does not have (a tun that is not loaded): an old runc leaves them out."""
+    missing = [rule for rule in shown["DeviceAllow"] if rule.startswith("/dev/") and not Path("/sys" + rule.split()[0]).exists()]
+    return shown | {"DeviceAllow": [rule for rule in shown["DeviceAllow"] if rule not in missing]}
+
+
 def seen(runtime: Runtime, bundle: MakeBundle, systemd: Systemd, **edits: Any) -> dict[str, list[str]]:
     """The properties of a container's unit."""
     path = f"{edits.pop('slice', 'peer-x.slice')}:pre:same"
@@ -327,7 +333,7 @@ def test_the_same_unit_as_runc_s(new: Callable[..., Runtime], bundle: MakeBundle
     ]
     edits = {"annotations": {NOTE + "TimeoutStopSec": "5"}, "resources": {"devices": devices}}
     ours, theirs = (seen(runtime, bundle, systemd, **edits) for runtime in (new(), new(peer())))
-    assert ours == theirs
+    assert of_devices_there(ours) == of_devices_there(theirs)
     assert ours["DevicePolicy"] == ["strict"]
     assert "/dev/char/10:229 rw" in ours["DeviceAllow"]
 
@@ -340,7 +346,7 @@ def test_the_same_limits_as_runc_s(new: Callable[..., Runtime], bundle: MakeBund
         # By a formula that gave containers too little: opencontainers/runc issue 4772.
         assert theirs["CPUWeight"] == ["20"]
         theirs["CPUWeight"] = ["59"]
-    assert ours == theirs
+    assert of_devices_there(ours) == of_devices_there(theirs)
     assert ours["TasksMax"] == ["50"]
     assert ours["CPUQuotaPerSecUSec"] == ["130ms"]
 
