@@ -471,6 +471,16 @@ def test_a_unit_that_is_taken(box: Runtime, bundle: MakeBundle, systemd: Systemd
     assert systemd.show("pre-taken.scope")["ActiveState"] == ["active"]
 
 
+def test_check_finds_a_unit_that_is_taken(box: Runtime, bundle: MakeBundle) -> None:
+    """Before anything is made, as it finds a cgroup that is."""
+    box.run_detached(bundle(args=SLEEP, cgroupsPath=f"{SLICE}:pre:taken"))
+    said = box.call("check", "--json", bundle(cgroupsPath=f"{SLICE}:pre:taken").path)
+    assert said.err == ""
+    [finding] = said.json()
+    assert finding["pointer"] == "/linux/cgroupsPath"
+    assert "not empty" in finding["message"]
+
+
 def test_a_property_that_systemd_does_not_know(box: Runtime, bundle: MakeBundle) -> None:
     container = box.new_id()
     found = box.run(bundle(annotations={NOTE + "Nonsense": "5"}), container=container)
