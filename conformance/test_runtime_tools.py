@@ -58,7 +58,7 @@ PROGRAMS = (
 # none for bind mounts, so runc since 1.2 and ocirt refuse the container. Both get the program with those options taken out.
 MOUNTS = "mounts"
 REFUSED = "a bind mount takes no options of a file system, but 'mode=755' is not one of a mount"
-SECONDS = 60.0
+SECONDS = 240.0  # until a program hangs; an emulated processor takes its time
 
 # A runtime for the program: it takes the options out of the config.json that it is given, and is the other runtime from there on.
 TAKES_OPTIONS_OUT = """\

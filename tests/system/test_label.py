@@ -79,6 +79,8 @@ def test_a_profile(runtime: Runtime, bundle: MakeBundle, profile: str) -> None:
     (made.rootfs / "denied").mkdir()
     (made.rootfs / "denied").chmod(0o777)
     assert runtime.run(made).ok().out.strip() == f"{profile} (enforce)"
+    if runtime.is_ocirt:
+        runtime.call("check", made.path).ok()
     made.edit(user={"uid": 1000, "gid": 1000})
     assert runtime.run(made).ok().out.strip() == f"{profile} (enforce)"
     made.edit(user={"uid": 0, "gid": 0}, args=["sh", "-c", "echo x > /fine && echo x > /denied/x"])

@@ -286,23 +286,32 @@ def release(command: str) -> tuple[int, ...]:
     return tuple(map(int, found.groups()))
 
 
-def by_number(rules: list[str]) -> list[str]:
-    """DeviceAllow with `char-136` for `char-pts`: which of the two a runc says depends on its version, systemd takes both."""
-    numbers: dict[str, str] = {}
+def device_groups() -> dict[str, str]:
+    """The groups of devices that this kernel has, `char-pts` to `char-136`."""
+    found: dict[str, str] = {}
     kind = ""
     for line in Path("/proc/devices").read_text().splitlines():
         number, _, name = line.strip().partition(" ")
         if name == "devices:":
             kind = number.lower().removesuffix("acter")
         elif name:
-            numbers.setdefault(f"{kind}-{name}", f"{kind}-{number}")
-    return [" ".join(numbers.get(word, word) for word in rule.split(" ")) for rule in rules]
+            found.setdefault(f"{kind}-{name}", f"{kind}-{number}")
+    return found
 
 
-def of_devices_there(shown: dict[str, list[str]]) -> dict[str, list[str]]:
-    """Without the rules for devices that this kernel does not have (a tun that is not loaded): an old runc leaves them out."""
-    missing = [rule for rule in shown["DeviceAllow"] if rule.startswith("/dev/") and not Path("/sys" + rule.split()[0]).exists()]
-    return shown | {"DeviceAllow": [rule for rule in shown["DeviceAllow"] if rule not in missing]}
+def comparable(shown: dict[str, list[str]]) -> dict[str, list[str]]:
+    """With DeviceAllow as any runc would have it.
+
+    Groups by number: some say their names, systemd takes both. Without what this kernel does not have (the driver of tun or loop
+    is not loaded): some leave it out.
+    """
+    groups, rules = device_groups(), []
+    for rule in shown["DeviceAllow"]:
+        device, _, access = rule.partition(" ")
+        device = groups.get(device, device)
+        if device in groups.values() or device.endswith("-*") or Path("/sys" + device).exists():
+            rules.append(f"{device} {access}")
+    return shown | {"DeviceAllow": sorted(rules)}
 
 
 def seen(runtime: Runtime, bundle: MakeBundle, systemd: Systemd, **edits: Any) -> dict[str, list[str]]:
@@ -314,7 +323,6 @@ def seen(runtime: Runtime, bundle: MakeBundle, systemd: Systemd, **edits: Any) -
     wait_for(lambda: "pre-same.scope" not in systemd.scopes(), "the end of the unit")
     if is_running():
         systemd.call("systemctl", "stop", "peer-x.slice", "peer.slice")
-    shown["DeviceAllow"] = by_number(shown.get("DeviceAllow", []))
     return {name: sorted(shown.get(name, [])) for name in SHOWN}
 
 
@@ -333,7 +341,7 @@ def test_the_same_unit_as_runc_s(new: Callable[..., Runtime], bundle: MakeBundle
     ]
     edits = {"annotations": {NOTE + "TimeoutStopSec": "5"}, "resources": {"devices": devices}}
     ours, theirs = (seen(runtime, bundle, systemd, **edits) for runtime in (new(), new(peer())))
-    assert of_devices_there(ours) == of_devices_there(theirs)
+    assert comparable(ours) == comparable(theirs)
     assert ours["DevicePolicy"] == ["strict"]
     assert "/dev/char/10:229 rw" in ours["DeviceAllow"]
 
@@ -346,7 +354,7 @@ def test_the_same_limits_as_runc_s(new: Callable[..., Runtime], bundle: MakeBund
         # By a formula that gave containers too little: opencontainers/runc issue 4772.
         assert theirs["CPUWeight"] == ["20"]
         theirs["CPUWeight"] = ["59"]
-    assert of_devices_there(ours) == of_devices_there(theirs)
+    assert comparable(ours) == comparable(theirs)
     assert ours["TasksMax"] == ["50"]
     assert ours["CPUQuotaPerSecUSec"] == ["130ms"]
 
@@ -469,6 +477,16 @@ def test_a_unit_that_is_taken(box: Runtime, bundle: MakeBundle, systemd: Systemd
     box.try_create(bundle(args=SLEEP, cgroupsPath="system.slice:pre:taken")).failed("pre-taken.scope", rc=1)
     assert box.status(first) == "running"
     assert systemd.show("pre-taken.scope")["ActiveState"] == ["active"]
+
+
+def test_check_finds_a_unit_that_is_taken(box: Runtime, bundle: MakeBundle) -> None:
+    """Before anything is made, as it finds a cgroup that is."""
+    box.run_detached(bundle(args=SLEEP, cgroupsPath=f"{SLICE}:pre:taken"))
+    said = box.call("check", "--json", bundle(cgroupsPath=f"{SLICE}:pre:taken").path)
+    assert said.err == ""
+    [finding] = said.json()
+    assert finding["pointer"] == "/linux/cgroupsPath"
+    assert "not empty" in finding["message"]
 
 
 def test_a_property_that_systemd_does_not_know(box: Runtime, bundle: MakeBundle) -> None:
