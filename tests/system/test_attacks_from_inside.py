@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import struct
@@ -45,13 +46,14 @@ def test_interpreter_is_seen_from_another_process(runtime: Runtime, bundle: Make
     runtime.wait_output(container, "ready")
     runtime.command = without("protect,slow", victim.python) if off else victim.launcher
     try:
-        for _ in range(60 if off else 15):
+        for _ in range(15):
             runtime.exec(container, "true")
             if off and "caught" in runtime.output_of(container).read_text():
                 break
     finally:
         runtime.command = default_command()
-    (root / "enough").touch()
+    with contextlib.suppress(FileNotFoundError):  # who has caught one may have ended
+        (root / "enough").touch()
     said = runtime.wait_output(container, "done")
     assert victim.overwritten() == off, said
 
