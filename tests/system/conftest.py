@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -17,6 +18,7 @@ from typing import Any
 import pytest
 
 from tests.support.attacks import Attacked
+from tests.support.build import copy_clone
 from tests.support.bundle import Bundle, make_bundle
 from tests.support.isolation import Isolation, remove_tree
 from tests.support.kills import Watch
@@ -145,6 +147,24 @@ def attacked(runtime: Runtime, request: pytest.FixtureRequest) -> Attacked:
     """The runtime under attack, as `tests.support.attacks.against` wants it."""
     patches, off = request.param
     return Attacked(runtime, patches, off=off)
+
+
+@pytest.fixture(scope="session")
+def clone() -> Iterator[Path]:
+    """The built clone where every user can reach it."""
+    directory = Path(tempfile.mkdtemp(prefix="ocirt-test-clone-"))
+    copy_clone(directory)
+    yield directory
+    shutil.rmtree(directory)
+
+
+@pytest.fixture
+def place(no_leaks: list[Path]) -> Path:
+    """A directory that every user can reach."""
+    directory = Path(tempfile.mkdtemp(prefix="ocirt-test-"))
+    directory.chmod(0o755)
+    no_leaks.append(directory)
+    return directory
 
 
 @pytest.fixture

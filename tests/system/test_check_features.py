@@ -26,14 +26,13 @@ from tests.system.test_namespaces import with_user_namespace
 from tests.system.test_netdevices import joining, link, links_in, namespace
 from tests.system.test_resources import network_controllers, usable
 from tests.system.test_rootless import ONE as ONE_USER
-from tests.system.test_rootless import clone, delegated, owned, rootless
+from tests.system.test_rootless import delegated, owned, rootless
 from tests.system.test_scheduling import CPUS, need_cpuset, needs_two_cpus
 from tests.system.test_systemd import SLICE, new, shared, systemd
 from tests.system.test_systemd import bundle as shared_bundle
 
 # Fixtures of others.
 __all__ = [
-    "clone",
     "delegated",
     "link",
     "modules",

@@ -12,7 +12,6 @@ from typing import Any
 import pytest
 
 from ocirt.spec.capabilities import NAMES
-from tests.support.build import copy_clone
 from tests.support.bundle import Bundle, cgroup_mount
 from tests.support.isolation import Isolation, cgroup_mounts, mount, umount
 from tests.support.runtime import Runtime
@@ -27,15 +26,6 @@ ONE = [{"containerID": 0, "hostID": USER, "size": 1}]
 SUBORDINATE = [{"containerID": 0, "hostID": USER, "size": 1}, {"containerID": 1, "hostID": 200_000, "size": 65_536}]
 
 pytestmark = pytest.mark.ocirt_only("peers differ in what a user may do; these are ocirt's own promises")
-
-
-@pytest.fixture(scope="module")
-def clone() -> Iterator[Path]:
-    """The built clone where every user can reach it."""
-    directory = Path(tempfile.mkdtemp(prefix="ocirt-test-clone-"))
-    copy_clone(directory)
-    yield directory
-    shutil.rmtree(directory)
 
 
 @pytest.fixture

@@ -23,7 +23,7 @@ from tests.support.build import ROOT
 from tests.support.bundle import Bundle
 from tests.support.runtime import Runtime, wait_for
 from tests.system.conftest import MakeBundle
-from tests.system.test_rootless import ONE, clone, owned, rootless  # noqa: F401  (fixtures)
+from tests.system.test_rootless import ONE, owned, rootless  # noqa: F401  (fixtures)
 from tests.system.test_tail import exits  # noqa: F401
 
 pytestmark = pytest.mark.skipif(platform.machine() != "x86_64", reason="uses x86_64's numbers")

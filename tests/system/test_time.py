@@ -12,9 +12,9 @@ from tests.support.bundle import NAMESPACES, Bundle
 from tests.support.runtime import Runtime
 from tests.system.conftest import MakeBundle
 from tests.system.test_namespaces import MAPPING, with_user_namespace
-from tests.system.test_rootless import ONE, clone, owned, rootless
+from tests.system.test_rootless import ONE, owned, rootless
 
-__all__ = ["clone", "rootless"]  # fixtures
+__all__ = ["rootless"]  # fixtures
 
 OFFSETS = {"monotonic": {"secs": 7881, "nanosecs": 2718281}, "boottime": {"secs": 133700, "nanosecs": 3141519}}
 WANTED = (7881, 133700)

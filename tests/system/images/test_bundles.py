@@ -8,7 +8,6 @@ import os
 import shutil
 import signal
 import subprocess
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -19,7 +18,6 @@ from ocirt_images.errors import Error
 from ocirt_images.snapshots import ANNOTATION, Snapshots, detach
 from ocirt_images.store import Store
 from ocirt_images.store.checks import fsck
-from tests.support.build import copy_clone
 from tests.support.layers import busybox_image, fill, listing, stored
 from tests.support.runtime import Result, Runtime, wait_for
 
@@ -27,15 +25,6 @@ USER = 1000
 BOX = "docker.io/library/busybox:latest"
 
 pytestmark = pytest.mark.ocirt_only("peers know nothing of images")
-
-
-@pytest.fixture
-def place(no_leaks: list[Path]) -> Path:
-    """A directory that every user can reach."""
-    directory = Path(tempfile.mkdtemp(prefix="ocirt-test-images-"))
-    directory.chmod(0o755)
-    no_leaks.append(directory)
-    return directory
 
 
 @pytest.fixture
@@ -342,15 +331,6 @@ def test_the_store_is_free_while_a_container_runs(runtime: Runtime, images: Path
 
 
 # Without root
-
-
-@pytest.fixture(scope="module")
-def clone() -> Iterator[Path]:
-    """The built clone where every user can reach it."""
-    directory = Path(tempfile.mkdtemp(prefix="ocirt-test-clone-"))
-    copy_clone(directory)
-    yield directory
-    shutil.rmtree(directory)
 
 
 @pytest.fixture

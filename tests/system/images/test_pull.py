@@ -7,7 +7,6 @@ import os
 import signal
 import subprocess
 import tarfile
-import tempfile
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -45,15 +44,6 @@ def box(tmp_path_factory: pytest.TempPathFactory) -> images.Image:
 def here() -> images.Json:
     """This machine's platform."""
     return {"os": "linux", "architecture": platforms.host().architecture}
-
-
-@pytest.fixture
-def place(no_leaks: list[Path]) -> Path:
-    """A directory that every user can reach."""
-    directory = Path(tempfile.mkdtemp(prefix="ocirt-test-images-"))
-    directory.chmod(0o755)
-    no_leaks.append(directory)
-    return directory
 
 
 @pytest.fixture
