@@ -62,7 +62,8 @@ class Commits:
             new = False
             for one in ready:
                 if one.staged is not None and one.applied is not None:
-                    settle(one.applied.needs, one.staged.path, self.paths[::-1], name=self.fetch.name(one.layer))
+                    name, xattrs = self.fetch.name(one.layer), self.fetch.xattrs
+                    settle(one.applied.needs, one.staged.path, self.paths[::-1], xattrs=xattrs, name=name)
                     self.paths.append(one.staged.path)
                     new = True
                 else:

@@ -11,6 +11,7 @@ from ocirt_images import events, mediatypes
 from ocirt_images.apply.job import Job
 from ocirt_images.apply.source import Growing
 from ocirt_images.errors import Error
+from ocirt_images.snapshots.namespace import is_host_root
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection
@@ -66,6 +67,8 @@ class Fetch:
         self.on_event = on_event
         self.subject = subject
         self.cancel = cancel
+        # Where overlayfs' marks are looked for when the layers are mounted, by the same user.
+        self.xattrs = "trusted" if is_host_root() else "user"
 
     def name(self, layer: Layer) -> str:
         """How errors call a layer."""
@@ -146,6 +149,7 @@ class Fetch:
                 # A user's files are all the user's own, and device nodes are not for users to make.
                 squash=os.geteuid() != 0,
                 devices=os.geteuid() == 0,
+                xattrs=self.xattrs,
             )
             applied = self.workers.apply(job)
             try:

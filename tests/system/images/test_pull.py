@@ -31,6 +31,7 @@ RUNS = {
     "User": "alice",
 }
 BOX = "test/box:1"
+USER = 1000
 
 
 @pytest.fixture(scope="session")
@@ -83,6 +84,34 @@ def started(command: list[str], runtime: Runtime) -> Iterator[subprocess.Popen[s
             yield process
         finally:
             process.kill()
+
+
+def test_a_user_pulls(runtime: Runtime, registry: LocalRegistry, clone: Path, place: Path) -> None:
+    """overlayfs' marks are the user's own then: a directory that hides what lower layers have in it, a name that is gone."""
+    rootfs = make_rootfs(place / "rootfs")
+    layers = [
+        images.layer(images.tree(rootfs)),
+        images.layer({"etc/.wh..wh..opq": b"", "etc/new": b"upper\n", "bin/.wh.cat": b""}),
+    ]
+    registry.add(
+        "test/box", images.image(layers, config={"Cmd": ["sh", "-c", "ls /etc; test ! -e /bin/cat"]}, platform=here()), "1"
+    )
+    for path in (place, place / "images"):
+        path.mkdir(exist_ok=True)
+        os.chown(path, USER, USER)
+    prefix = ["setpriv", f"--reuid={USER}", f"--regid={USER}", "--clear-groups", "--"]
+    user = Runtime([*prefix, str(clone / "build" / "ocirt")], place, runtime.token + "u", None)
+    user.env = {
+        "PATH": os.environ["PATH"],
+        "HOME": str(place),
+        "XDG_RUNTIME_DIR": str(place),
+        "OCIRT_IMAGE_ROOT": str(place / "images"),
+    }
+    user.call("pull", f"{registry.address}/test/box:1").ok()
+    said = user.call("run", "--image", f"{registry.address}/test/box:1", "--name", user.new_id()).ok().out.split()
+    assert sorted(set(said) - {"hostname", "hosts", "resolv.conf"}) == ["new"]
+    whole(user)
+    assert user.clean_up() == []
 
 
 def test_pull_bundle_run(puller: Runtime, real: DockerRegistry, place: Path, box: images.Image) -> None:
