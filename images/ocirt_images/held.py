@@ -1,17 +1,18 @@
-"""What of an image is in the store: an index may be there with the manifests for some platforms only."""
+"""Images as they are in the store: read from there, an index perhaps with the manifests for some platforms only."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
 from ocirt_images import manifest, platforms
+from ocirt_images.config import ImageConfig
 from ocirt_images.errors import Error
 from ocirt_images.manifest import Index, Manifest
 
 if TYPE_CHECKING:
     from ocirt_images.descriptor import Descriptor
     from ocirt_images.platforms import Platform
-    from ocirt_images.store import Store
+    from ocirt_images.store import ImageRecord, Store
 
 DEEPEST = 8  # indexes in indexes
 
@@ -19,6 +20,14 @@ DEEPEST = 8  # indexes in indexes
 def read(store: Store, described: Descriptor) -> Manifest | Index:
     """A manifest or index from the store. Raises Error("not-found", "corrupt", "invalid")."""
     return manifest.read(store.content.read(described.digest), described.media_type, str(described.digest))
+
+
+def image(store: Store, record: ImageRecord) -> tuple[Manifest, ImageConfig]:
+    """The manifest that was chosen for this platform, and its configuration. Raises Error("not-found", "corrupt", "invalid")."""
+    found = manifest.read(store.content.read(record.manifest), "", str(record.manifest))
+    if not isinstance(found, Manifest):
+        raise Error("corrupt", "an index where a manifest is wanted", subject=record.name)
+    return found, ImageConfig.read(store.content.read(record.config), str(record.config))
 
 
 def narrowed(store: Store, target: Descriptor, wanted: Platform) -> Descriptor:

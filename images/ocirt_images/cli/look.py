@@ -5,14 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from ocirt_images import manifest
-from ocirt_images.config import ImageConfig
+from ocirt_images import held
 from ocirt_images.digest import chain_ids
 from ocirt_images.errors import Error
-from ocirt_images.manifest import Manifest
 
 if TYPE_CHECKING:
+    from ocirt_images.config import ImageConfig
     from ocirt_images.digest import Digest
+    from ocirt_images.manifest import Manifest
     from ocirt_images.store import ImageRecord, Store
 
 
@@ -37,12 +37,8 @@ class Image:
 
 def image(store: Store, record: ImageRecord) -> Image:
     """All of an image. Raises Error("not-found"), Error("corrupt") if content of it is missing or damaged."""
-    data = store.content.read(record.manifest)
-    found = manifest.read(data, "", str(record.manifest))
-    if not isinstance(found, Manifest):
-        raise Error("corrupt", "an index where a manifest is wanted", subject=record.name)
-    config = ImageConfig.read(store.content.read(record.config), str(record.config))
-    size = len(data) + found.config.size + sum(layer.size for layer in found.layers)
+    found, config = held.image(store, record)
+    size = store.content.size(record.manifest) + found.config.size + sum(layer.size for layer in found.layers)
     return Image(record, found, config, size, _unpacked(store, record))
 
 

@@ -13,17 +13,15 @@ from __future__ import annotations
 from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
-from ocirt_images import events, platforms
+from ocirt_images import events, held, platforms
 from ocirt_images.cancel import Cancel
-from ocirt_images.config import ImageConfig
-from ocirt_images.digest import Digest, chain_ids
-from ocirt_images.manifest import Manifest, read
 from ocirt_images.pull.download import Downloads
 from ocirt_images.pull.manifests import choose
-from ocirt_images.pull.unpack import stack_of, unpack, unpack_all
+from ocirt_images.pull.unpack import are_unpacked, stack_of, unpack, unpack_all
 
 if TYPE_CHECKING:
     from ocirt_images.apply.worker import Workers
+    from ocirt_images.digest import Digest
     from ocirt_images.platforms import Platform
     from ocirt_images.reference import Reference
     from ocirt_images.registry.client import Registry
@@ -56,39 +54,25 @@ def pull(
     What came stays for the next attempt, whatever happens. Raises Error, OSError.
     """
     platform = platform or platforms.host()
-    with (cancel or Cancel()).within() as ends, registry.until(ends) as registry:
-        return _pull(store, registry, reference, platform, on_event, workers, connections, ends, pulled_by, policy)
-
-
-def _pull(
-    store: Store,
-    registry: Registry,
-    reference: Reference,
-    platform: Platform,
-    on_event: events.OnEvent,
-    workers: Workers | None,
-    connections: int,
-    cancel: Cancel,
-    pulled_by: str,
-    policy: Policy | None,
-) -> ImageRecord:
-    resolved = registry.resolve(reference, lambda digest: _held(store, digest))
-    if policy is not None:
-        policy.check(reference, resolved.descriptor, registry)
-    record = store.images.get(str(reference))
-    if record is not None and record.target.digest == resolved.descriptor.digest and _whole(store, record, platform):
-        on_event(events.Resolved(record.name, record.target.digest, str(platform), resolved.host))
-        on_event(events.Done(record.name, record.target.digest, record.config))
-        return record
     with ExitStack() as stack:
+        ends = stack.enter_context((cancel or Cancel()).within())
+        client = stack.enter_context(registry.until(ends))
+        resolved = client.resolve(reference, lambda digest: _held(store, digest))
+        if policy is not None:
+            policy.check(reference, resolved.descriptor, client)
+        record = store.images.get(str(reference))
+        if record is not None and record.target.digest == resolved.descriptor.digest and _whole(store, record, platform):
+            on_event(events.Resolved(record.name, record.target.digest, str(platform), resolved.host))
+            on_event(events.Done(record.name, record.target.digest, record.config))
+            return record
         lease = stack.enter_context(store.leases.lease(f"pull {reference}"))
-        downloads = stack.enter_context(Downloads(registry, reference, connections, cancel))
+        downloads = stack.enter_context(Downloads(client, reference, connections, ends))
         lease.pin([resolved.descriptor.digest])
         chosen = choose(store, downloads, resolved, platform, lease)
         on_event(events.Resolved(str(reference), resolved.descriptor.digest, str(chosen.config.platform), resolved.host))
         layers = stack_of(chosen.manifest, chosen.config)
-        unpack_all(store, downloads, layers, lease, on_event, str(reference), cancel, workers)
-        cancel.check()
+        unpack_all(store, downloads, layers, lease, on_event, str(reference), ends, workers)
+        ends.check()
         record = store.images.put(
             str(reference),
             resolved.descriptor,
@@ -109,12 +93,9 @@ def _held(store: Store, digest: Digest) -> bytes | None:
 
 def _whole(store: Store, record: ImageRecord, platform: Platform) -> bool:
     """Whether all of an image is there, unpacked, for this platform."""
-    if not store.content.has(record.manifest) or not store.content.has(record.config):
+    if store.content.missing((record.manifest, record.config)):
         return False
-    manifest = read(store.content.read(record.manifest), "", record.name)
-    config = ImageConfig.read(store.content.read(record.config), record.name)
-    if not isinstance(manifest, Manifest) or platforms.rank(config.platform, platform) is None:
-        return False
-    if store.content.missing(layer.digest for layer in manifest.layers):
-        return False
-    return all(store.layers.get(chain_id) is not None for chain_id in chain_ids(list(config.diff_ids)))
+    manifest, config = held.image(store, record)
+    layers = stack_of(manifest, config)
+    fits = platforms.rank(config.platform, platform) is not None
+    return fits and not store.content.missing(one.blob.digest for one in layers) and are_unpacked(store, record, layers)

@@ -59,23 +59,18 @@ class Commits:
     def _commit(self, ready: list[Unpacked]) -> None:
         """Commit neighbours together: what is new of them is put on disk at once."""
         try:
-            new = False
+            trees = list(self.paths)
             for one in ready:
                 if one.staged is not None and one.applied is not None:
                     name, xattrs = self.fetch.name(one.layer), self.fetch.xattrs
-                    settle(one.applied.needs, one.staged.path, self.paths[::-1], xattrs=xattrs, name=name)
-                    self.paths.append(one.staged.path)
-                    new = True
-                else:
-                    self.paths.append(self._committed(one))
-            if new:
+                    settle(one.applied.needs, one.staged.path, trees[::-1], xattrs=xattrs, name=name)
+                trees.append(one.staged.path if one.staged is not None else self._committed(one))
+            if any(one.staged is not None for one in ready):
                 self.store.layers.sync()
-            del self.paths[len(self.paths) - len(ready) :]
             for one in ready:
                 if one.staged is not None and one.applied is not None:
-                    self.paths.append(one.staged.commit(size=one.applied.size, inodes=one.applied.inodes, synced=True).path)
-                else:
-                    self.paths.append(self._committed(one))
+                    one.staged.commit(size=one.applied.size, inodes=one.applied.inodes, synced=True)
+                self.paths.append(self._committed(one))
                 how = "" if one.moved else "exists"
                 self.fetch.on_event(events.LayerDone(one.layer.blob.digest, how))
         except BaseException:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -92,27 +93,25 @@ class Fetch:
         ingest = self.store.content.ingest(layer.blob, self.lease, waiting=self._waiting(layer.blob.digest))
         found = Unpacked(layer, moved=ingest is not None)
         try:
-            if ingest is not None and not self._stage(found, patient=False):
-                # Somebody makes this tree of other bytes. He will wait for his lower layers, and they may for these bytes: they
-                # must not wait for him.
-                self._bring(layer, ingest, avoid)
-                ingest = None
-            if ingest is None:
-                self._stage(found, patient=True)
-            if found.staged is not None:
-                found.applied = self._unpack(layer, found.staged, ingest, avoid)
-            elif ingest is not None:
-                self._bring(layer, ingest, avoid)
-            self.cancel.check()
+            with nullcontext() if ingest is None else ingest:  # what came is kept, whatever happens
+                if ingest is not None and not self._stage(found, patient=False):
+                    # Somebody makes this tree of other bytes. He will wait for his lower layers, and they may for these bytes:
+                    # they must not wait for him.
+                    self._bring(layer, ingest, avoid)
+                    ingest = None
+                if ingest is None:
+                    self._stage(found, patient=True)
+                if found.staged is not None:
+                    found.applied = self._unpack(layer, found.staged, ingest, avoid)
+                elif ingest is not None:
+                    self._bring(layer, ingest, avoid)
+                self.cancel.check()
         except BaseException as err:
             if found.staged is not None:
                 found.staged.discard()
             if isinstance(err, Error) and err.code == "cancelled":
                 self.cancel.check()  # in the words of who gave up
             raise
-        finally:
-            if ingest is not None:
-                ingest.__exit__(None, None, None)  # keeps what came, if it was not committed
         return found
 
     def _stage(self, found: Unpacked, *, patient: bool) -> bool:

@@ -6,17 +6,16 @@ import os
 from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
-from ocirt_images import events
+from ocirt_images import events, held
 from ocirt_images.cancel import Cancel
-from ocirt_images.config import ImageConfig
 from ocirt_images.digest import Digest, chain_ids
-from ocirt_images.errors import Error
-from ocirt_images.manifest import Manifest, read
 from ocirt_images.pull.commits import Commits
 from ocirt_images.pull.layer import Fetch, Layer
 
 if TYPE_CHECKING:
     from ocirt_images.apply.worker import Workers
+    from ocirt_images.config import ImageConfig
+    from ocirt_images.manifest import Manifest
     from ocirt_images.pull.download import Downloads
     from ocirt_images.store import ImageRecord, Lease, Store
 
@@ -25,7 +24,7 @@ AT_ONCE = 4  # layers that are fetched or wait for a worker
 
 def is_unpacked(store: Store, record: ImageRecord) -> bool:
     """Whether all trees of an image are there. Raises as `unpack` does for what is no image."""
-    return _missing(store, record) is None
+    return are_unpacked(store, record, _layers(store, record))
 
 
 def unpack(
@@ -36,8 +35,8 @@ def unpack(
     Raises Error("not-found") if bytes of a layer are missing, Error("unsupported") for an artifact, what the applier raises,
     OSError.
     """
-    layers = _missing(store, record)
-    if layers is None:
+    layers = _layers(store, record)
+    if are_unpacked(store, record, layers):
         return record
     with (cancel or Cancel()).within() as ends, store.leases.lease(f"unpack {record.name}") as lease:
         unpack_all(store, None, layers, lease, on_event, record.name, ends)
@@ -53,18 +52,16 @@ def unpack(
         )
 
 
-def _missing(store: Store, record: ImageRecord) -> list[Layer] | None:
-    """All layers of an image, if one of them is not unpacked."""
-    manifest = read(store.content.read(record.manifest), "", record.name)
-    if not isinstance(manifest, Manifest):
-        raise Error("invalid", "an index, where a manifest is wanted", subject=record.name)
+def _layers(store: Store, record: ImageRecord) -> list[Layer]:
+    manifest, config = held.image(store, record)
     manifest.check_runnable(record.name)
-    config = ImageConfig.read(store.content.read(record.config), record.name)
     config.check_layers(manifest, record.name)
-    layers = stack_of(manifest, config)
-    if not layers or (record.layer == layers[-1].chain_id and all(store.layers.get(one.chain_id) for one in layers)):
-        return None
-    return layers
+    return stack_of(manifest, config)
+
+
+def are_unpacked(store: Store, record: ImageRecord, layers: list[Layer]) -> bool:
+    """Whether the trees of an image's layers are there, and the image holds them."""
+    return not layers or (record.layer == layers[-1].chain_id and all(store.layers.get(one.chain_id) for one in layers))
 
 
 def stack_of(manifest: Manifest, config: ImageConfig) -> list[Layer]:

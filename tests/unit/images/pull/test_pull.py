@@ -110,6 +110,20 @@ def test_trees_that_are_gone_are_made_again(box: Box, registry: LocalRegistry, i
     box.holds(unpack(box.store, box.store.images.find(record.name)), image)
 
 
+def test_trees_that_only_another_name_holds(box: Box, registry: LocalRegistry, image: images.Image) -> None:
+    """An image that was loaded has none of its own, though those of the same layers are there."""
+    registry.add("team/app", image, "latest", "other")
+    record = box.pull(registry)
+    other = str(ref(registry, "team/app:other"))
+    with box.store.leases.lease() as lease:
+        box.store.images.put(other, record.target, manifest=record.manifest, config=record.config, lease=lease)
+    assert box.pull(ref(registry, "team/app:other")).layer == record.layer
+    box.store.images.delete(record.name)
+    again = box.store.images.get(other)
+    assert again is not None
+    box.holds(again, image)
+
+
 def test_unpack_says_which_bytes_are_missing(box: Box, registry: LocalRegistry, image: images.Image) -> None:
     record = box.pull(registry)
     box.forget_trees(record)
