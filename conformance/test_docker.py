@@ -28,12 +28,12 @@ SLEEP = ("sleep", "1000")
 class Dockerd:
     """A dockerd of our own, with a containerd of our own: one that dockerd starts makes a directory in /opt."""
 
-    def __init__(self, machine: Machine, runtimes: dict[str, str]) -> None:
+    def __init__(self, machine: Machine, runtimes: dict[str, str], name: str = "docker") -> None:
         self.machine = machine
-        self.containerd = Containerd(machine, "docker")
-        self.address = f"unix://{machine.path}/docker.sock"
+        self.containerd = Containerd(machine, name)
+        self.address = f"unix://{machine.path}/{name}.sock"
         self.env = {**machine.env, "DOCKER_HOST": self.address, "DOCKER_CONFIG": str(machine.path)}
-        place = machine.path / "dockerd"
+        place = machine.path / f"{name}d"
         place.mkdir()
         # Else it is made in /etc/docker.
         (place / "daemon.json").write_text(json.dumps({"deprecated-key-path": f"{place}/key.json"}))
