@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from ocirt_images import manifest, platforms
+from ocirt_images import manifest
 from ocirt_images.config import ImageConfig
 from ocirt_images.errors import Error
 from ocirt_images.manifest import Index, Manifest
@@ -36,9 +36,9 @@ def narrowed(store: Store, target: Descriptor, wanted: Platform) -> Descriptor:
         found = read(store, target)
         if isinstance(found, Manifest):
             return target
-        number = platforms.choose([child.platform for child in found.manifests], wanted)
-        if number is None or not store.content.has(found.manifests[number].digest):
+        child = manifest.choose(found.manifests, wanted)
+        if child is None or not store.content.has(child.digest):
             hint = f"pull it for that platform: ocirt pull --platform {wanted}"
             raise Error("not-found", f"nothing for {wanted} is here", subject=str(target.digest), hint=hint)
-        target = found.manifests[number]
+        target = child
     raise Error("invalid", f"more than {DEEPEST} indexes in one another", subject=str(target.digest))

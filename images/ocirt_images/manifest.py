@@ -6,11 +6,17 @@ They are read from the bytes whose digest was verified, and those bytes are what
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
-from ocirt_images import mediatypes
+from ocirt_images import mediatypes, platforms
 from ocirt_images.descriptor import Descriptor
 from ocirt_images.errors import Error
 from ocirt_images.fields import Json, items, parse, strings, text
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from ocirt_images.platforms import Platform
 
 LIMIT = 8 << 20  # bytes of a manifest; registries refuse more than 4 MiB
 LAYER_LIMIT = 500  # the lower layers that overlayfs takes (OVL_MAX_STACK)
@@ -53,6 +59,19 @@ class Index:
     annotations: dict[str, str] = field(default_factory=dict)
 
 
+def choose(entries: Iterable[Descriptor], platform: Platform) -> Descriptor | None:
+    """Which entry of an index is for a platform. Those of types that nobody knows are passed over, as image-index.md wants it."""
+    known = [one for one in entries if one.media_type in mediatypes.KNOWN]
+    number = platforms.choose([one.platform for one in known], platform)
+    return None if number is None else known[number]
+
+
+def offered(entries: Iterable[Descriptor]) -> str:
+    """The platforms that there are instead, for a hint; "" for none."""
+    known = [one.platform for one in entries if one.media_type in mediatypes.KNOWN and one.platform is not None]
+    return ", ".join(sorted({str(one) for one in known if not one.nobody}))
+
+
 def read(data: bytes, media_type: str, subject: str) -> Manifest | Index:
     """A manifest or index from its bytes.
 
@@ -92,14 +111,13 @@ def _media_type(value: Json, said: str, subject: str) -> str:
     if value.get("schemaVersion") == 1 or said in mediatypes.SCHEMA_1:
         hint = "push it again with a client of this decade"
         raise Error("unsupported", "a manifest of docker's schema 1", subject=subject, hint=hint)
-    known = mediatypes.INDEXES | mediatypes.MANIFESTS
-    if own and said in known and own != said:
+    if own and said in mediatypes.KNOWN and own != said:
         raise Error("invalid", f"it says {own[:80]}, but was announced as {said}", subject=f"{subject}/mediaType")
-    if not own and said not in known:
+    if not own and said not in mediatypes.KNOWN:
         # The specification only recommends the field, and a registry may answer with a type of its own.
         own = mediatypes.INDEX if "manifests" in value else mediatypes.MANIFEST
     found = own or said
-    if found not in known:
+    if found not in mediatypes.KNOWN:
         raise Error("unsupported", f"a manifest of type {found[:80]}", subject=subject, hint="an OCI or docker image is wanted")
     if value.get("schemaVersion") != 2:
         raise Error("invalid", "not 2", subject=f"{subject}/schemaVersion", cause=repr(value.get("schemaVersion"))[:80])

@@ -15,6 +15,7 @@ DOCKER_FOREIGN = "application/vnd.docker.image.rootfs.foreign.diff.tar.gzip"
 
 INDEXES = frozenset((INDEX, DOCKER_LIST))
 MANIFESTS = frozenset((MANIFEST, DOCKER_MANIFEST))
+KNOWN = INDEXES | MANIFESTS  # what an index of images points to
 CONFIGS = frozenset((CONFIG, DOCKER_CONFIG))
 # docker's first schema: no content addresses, signed in a way of its own. Old registries answer with it when asked for nothing
 # else.

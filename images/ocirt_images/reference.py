@@ -61,6 +61,14 @@ class Reference:
             path = f"library/{path}"
         return cls(host, path, said or ("" if found else tag), found)
 
+    @classmethod
+    def full(cls, text: str) -> str:
+        """The full name of what may be a short one; "" for what is no name."""
+        try:
+            return str(cls.parse(text, short=True))
+        except Error:
+            return ""
+
     @staticmethod
     def _check(text: str, host: str, path: str, tag: str | None) -> None:
         shown = text[:LIMIT]

@@ -77,10 +77,7 @@ def _varint(data: bytes) -> int:
 
 def _kept_name(name: str) -> str:
     """A name to keep an image under, or "" for what is none: the CRI plugin names each image by its ID as well."""
-    try:
-        return "" if name.startswith("sha256:") else str(Reference.parse(name, short=True))
-    except Error:
-        return ""
+    return "" if name.startswith("sha256:") else Reference.full(name)
 
 
 def names(socket: Path, namespace: str) -> list[str]:

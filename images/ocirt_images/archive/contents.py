@@ -5,9 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from ocirt_images.errors import Error
-from ocirt_images.reference import Reference
-
 if TYPE_CHECKING:
     from ocirt_images.archive.files import Files
     from ocirt_images.descriptor import Descriptor
@@ -45,11 +42,3 @@ class Archive:
     def place(self, digest: Digest) -> str:
         """The file of a blob."""
         return self.places.get(digest) or f"blobs/{digest.algorithm}/{digest.encoded}"
-
-
-def full_name(text: str) -> str:
-    """A name of an image as it is kept: docker's short names are docker.io's. "" for what is no name."""
-    try:
-        return str(Reference.parse(text, short=True))
-    except Error:
-        return ""

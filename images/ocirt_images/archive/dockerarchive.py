@@ -10,12 +10,13 @@ from typing import TYPE_CHECKING
 
 from ocirt_images import mediatypes
 from ocirt_images.archive import streams
-from ocirt_images.archive.contents import Archive, Entry, full_name
+from ocirt_images.archive.contents import Archive, Entry
 from ocirt_images.config import ImageConfig
 from ocirt_images.descriptor import Descriptor
 from ocirt_images.digest import Digest
 from ocirt_images.errors import Error
 from ocirt_images.fields import Json, mapping, text, texts
+from ocirt_images.reference import Reference
 
 if TYPE_CHECKING:
     from ocirt_images.archive.files import Files
@@ -56,7 +57,7 @@ def _list(files: Files) -> list[Json]:
 
 
 def _names(entry: Json, pointer: str) -> tuple[str, ...]:
-    return tuple(name for one in texts(entry, "RepoTags", pointer) if (name := full_name(one)))
+    return tuple(name for one in texts(entry, "RepoTags", pointer) if (name := Reference.full(one)))
 
 
 def _add(archive: Archive, entry: Json, pointer: str) -> None:

@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING
 
 from ocirt_images import mediatypes
 from ocirt_images.archive import dockerarchive
-from ocirt_images.archive.contents import Archive, Entry, full_name
+from ocirt_images.archive.contents import Archive, Entry
 from ocirt_images.descriptor import Descriptor
 from ocirt_images.errors import Error
 from ocirt_images.fields import items, parse, text
+from ocirt_images.reference import Reference
 
 if TYPE_CHECKING:
     from ocirt_images.archive.files import Files
@@ -38,7 +39,7 @@ def read(files: Files) -> Archive:
     grouped: dict[tuple[str, str], list[Descriptor]] = {}
     for number, one in enumerate(items(parse(files.read(INDEX), where), "manifests", where)):
         target = Descriptor.parse(one, f"{where}/manifests/{number}")
-        if target.media_type in mediatypes.INDEXES | mediatypes.MANIFESTS | mediatypes.SCHEMA_1 and not _attests(target):
+        if target.media_type in mediatypes.KNOWN | mediatypes.SCHEMA_1 and not _attests(target):
             grouped.setdefault(_named(target.annotations), []).append(target)
     entries = []
     for (name, tag), targets in grouped.items():
@@ -57,7 +58,7 @@ def _attests(target: Descriptor) -> bool:
 def _named(annotations: dict[str, str]) -> tuple[str, str]:
     """The whole name that annotations give, or "", and what stands in its place."""
     said = annotations.get(REFERENCE, "")
-    name = full_name(annotations.get(WHOLE_NAME, ""))
+    name = Reference.full(annotations.get(WHOLE_NAME, ""))
     if not name and ("/" in said or ":" in said):
-        name = full_name(said)
+        name = Reference.full(said)
     return name, "" if name else said

@@ -9,14 +9,14 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ocirt_images import manifest, mediatypes, platforms
+from ocirt_images import held, manifest, mediatypes, platforms
 from ocirt_images.archive import dockerarchive, files, layout, streams
-from ocirt_images.archive.contents import full_name
 from ocirt_images.config import ImageConfig
 from ocirt_images.descriptor import Descriptor
 from ocirt_images.errors import Error
 from ocirt_images.events import Done, LayerDone, LayerKnown, LayerProgress, LayerWaiting, OnEvent, Resolved, ignore
 from ocirt_images.manifest import Index, Manifest
+from ocirt_images.reference import Reference
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -28,7 +28,6 @@ if TYPE_CHECKING:
     from ocirt_images.platforms import Platform
     from ocirt_images.store import Lease, Store
 
-_DEEPEST = 8  # indexes in indexes
 _SHOWN = 1 << 20  # bytes from which on a blob of a stream is worth a line
 
 
@@ -125,7 +124,7 @@ class Taker:
     def image(self, archive: Archive, entry: Entry, wish: Wish) -> Loaded:
         """One image of an archive. Raises what `load` raises."""
         subject = archive.files.subject
-        target = entry.targets[self._choose(entry.targets, wish, subject) if len(entry.targets) > 1 else 0]
+        target = _choose(entry.targets, wish, subject) if len(entry.targets) > 1 else entry.targets[0]
         chosen, found = self._descend(archive, target, wish, 0)
         found.check_runnable(str(chosen.digest))
         names = entry.names or archive.tags.get(found.config.digest) or _wished(entry, wish)
@@ -150,26 +149,14 @@ class Taker:
             self._say(Done(name, target.digest, found.config.digest))
         return Loaded(names, kept, found.config.digest)
 
-    def _choose(self, offered: Sequence[Descriptor], wish: Wish, subject: str) -> int:
-        """Which of an index's entries is wanted."""
-        known = [one.media_type in mediatypes.INDEXES | mediatypes.MANIFESTS for one in offered]
-        found = platforms.choose(
-            [one.platform if good else _NOBODY for one, good in zip(offered, known, strict=True)], wish.platform
-        )
-        if found is None:
-            there = sorted({str(one.platform) for one in offered if one.platform is not None and not one.platform.nobody})
-            hint = f"there are: {', '.join(there)}" if there else "it holds no images"
-            raise Error("not-found", f"nothing for {wish.platform}", subject=subject, hint=hint)
-        return found
-
     def _descend(self, archive: Archive, target: Descriptor, wish: Wish, depth: int) -> tuple[Descriptor, Manifest]:
         """The manifest for the wanted platform, with all indexes on the way taken."""
-        if depth > _DEEPEST:
-            raise Error("invalid", f"more than {_DEEPEST} indexes in one another", subject=str(target.digest))
+        if depth > held.DEEPEST:
+            raise Error("invalid", f"more than {held.DEEPEST} indexes in one another", subject=str(target.digest))
         found = self._manifest(archive, target)
         if isinstance(found, Manifest):
             return target, found
-        below = found.manifests[self._choose(found.manifests, wish, str(target.digest))]
+        below = _choose(found.manifests, wish, str(target.digest))
         return self._descend(archive, below, wish, depth + 1)
 
     def _others(self, archive: Archive, target: Descriptor, chosen: Descriptor, wish: Wish) -> list[tuple[Descriptor, Manifest]]:
@@ -178,12 +165,11 @@ class Taker:
         queue = [(target, 0)]
         while queue:
             one, depth = queue.pop(0)
-            if one.digest == chosen.digest or depth > _DEEPEST or not self._has(archive, one):
+            if one.digest == chosen.digest or depth > held.DEEPEST or not self._has(archive, one):
                 continue
             found = self._manifest(archive, one)
             if isinstance(found, Index):
-                known = mediatypes.INDEXES | mediatypes.MANIFESTS
-                queue += [(below, depth + 1) for below in found.manifests if below.media_type in known]
+                queue += [(below, depth + 1) for below in found.manifests if below.media_type in mediatypes.KNOWN]
             else:
                 taken.append((one, found))
         return taken
@@ -224,7 +210,14 @@ class Taker:
             self._keep(digest, size, reader, say)
 
 
-_NOBODY = platforms.Platform("unknown", "unknown")  # stands for an entry that is no manifest
+def _choose(offered: Sequence[Descriptor], wish: Wish, subject: str) -> Descriptor:
+    """Which of an index's entries is wanted."""
+    found = manifest.choose(offered, wish.platform)
+    if found is None:
+        there = manifest.offered(offered)
+        hint = f"there are: {there}" if there else "it holds no images"
+        raise Error("not-found", f"nothing for {wish.platform}", subject=subject, hint=hint)
+    return found
 
 
 def _wished(entry: Entry, wish: Wish) -> tuple[str, ...]:
@@ -232,7 +225,7 @@ def _wished(entry: Entry, wish: Wish) -> tuple[str, ...]:
     if not wish.name:
         return ()
     tagged = ":" in wish.name.rpartition("/")[2] or "@" in wish.name
-    name = full_name(wish.name if tagged or not entry.tag else f"{wish.name}:{entry.tag}")
+    name = Reference.full(wish.name if tagged or not entry.tag else f"{wish.name}:{entry.tag}")
     if not name:
         raise Error("invalid", "no name for an image", subject=wish.name, hint="HOST/PATH:TAG")
     return (name,)

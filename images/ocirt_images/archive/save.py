@@ -175,7 +175,7 @@ def _contents(
         found = held.read(store, one)
         if isinstance(found, Index):
             blobs[one.digest] = one.size
-            below = [child for child in found.manifests if child.media_type in mediatypes.INDEXES | mediatypes.MANIFESTS]
+            below = [child for child in found.manifests if child.media_type in mediatypes.KNOWN]
             queue += [(child, depth + 1) for child in below if depth < held.DEEPEST and store.content.has(child.digest)]
             continue
         parts = [one, found.config, *found.layers]

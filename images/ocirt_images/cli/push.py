@@ -8,14 +8,13 @@ from ocirt_images.cli import names, output, progress
 from ocirt_images.errors import Error
 from ocirt_images.platforms import Platform
 from ocirt_images.push import push
+from ocirt_images.reference import Reference
 from ocirt_images.registry.client import Registry
 from ocirt_images.registry.credentials import Credentials
 from ocirt_images.registry.hosts import Hosts
-from ocirt_images.store.names import full
 
 if TYPE_CHECKING:
     from ocirt_images.cli.command import Command
-    from ocirt_images.reference import Reference
     from ocirt_images.store import ImageRecord
 
 
@@ -40,7 +39,7 @@ def run(command: Command, args: list[str]) -> int:
 
 def _named(record: ImageRecord, text: str) -> Reference:
     """Where an image's own name says that it belongs."""
-    reference = names.kept(record.name) if record.name in (text, full(text)) else None
+    reference = names.kept(record.name) if record.name in (text, Reference.full(text)) else None
     if reference is None:
         raise Error("usage", "it is not clear where to", subject=text, hint="ocirt push IMAGE REFERENCE")
     return reference

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from ocirt_images.cli import output
 from ocirt_images.errors import Error
-from ocirt_images.store.names import full
+from ocirt_images.reference import Reference
 
 if TYPE_CHECKING:
     from ocirt_images.cli.command import Command
@@ -33,7 +33,7 @@ def _remove(command: Command, store: Store, text: str) -> None:
             return
         raise
     records = [one for one in store.images.list() if one.config == found.config]
-    if found.name in (text, full(text)):
+    if found.name in (text, Reference.full(text)):
         removed = [found]
     else:  # by ID or digest
         removed = records

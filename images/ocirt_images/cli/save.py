@@ -13,7 +13,7 @@ from ocirt_images.archive.save import Chosen, DirectoryWriter, TarWriter, save
 from ocirt_images.cli import names
 from ocirt_images.errors import Error
 from ocirt_images.platforms import Platform
-from ocirt_images.store.names import full
+from ocirt_images.reference import Reference
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -39,7 +39,7 @@ def run(command: Command, args: list[str]) -> int:
 def _chosen(store: Store, text: str) -> Chosen:
     """An image, with its name if it was named by it."""
     record = store.images.find(text)
-    named = record.name in (text, full(text))
+    named = record.name in (text, Reference.full(text))
     return Chosen(record.target, record.manifest, names.kept(record.name) if named else None)
 
 

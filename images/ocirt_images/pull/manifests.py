@@ -62,17 +62,15 @@ def choose(store: Store, downloads: Downloads, resolved: Resolved, platform: Pla
 
 
 def _entry(index: Index, platform: Platform, subject: str) -> Descriptor:
-    """The entry of an index for a platform; entries of types that nobody knows are passed over, as the specification wants."""
-    known = mediatypes.INDEXES | mediatypes.MANIFESTS
-    entries = [one for one in index.manifests if one.media_type in known]
-    chosen = platforms.choose([one.platform for one in entries], platform)
+    """The entry of an index for a platform."""
+    chosen = manifests.choose(index.manifests, platform)
     if chosen is not None:
-        return entries[chosen]
-    if not entries:
+        return chosen
+    if not any(one.media_type in mediatypes.KNOWN for one in index.manifests):
         kind = f" ({index.artifact_type})" if index.artifact_type else ""
         raise Error("unsupported", f"an index without images{kind}", subject=subject, hint="it has nothing to run")
-    offered = sorted({str(one.platform) for one in entries if one.platform is not None and not one.platform.nobody})
-    there = f"there are: {', '.join(offered)}" if offered else "it has attestations only"
+    offered = manifests.offered(index.manifests)
+    there = f"there are: {offered}" if offered else "it has attestations only"
     raise Error("unsupported", f"no image for {platform}", subject=subject, hint=there)
 
 

@@ -68,7 +68,7 @@ def _add(store: Store, target: Descriptor, contents: Contents, depth: int) -> bo
 def _add_children(store: Store, index: Index, contents: Contents, depth: int) -> bool:
     if depth == held.DEEPEST:
         raise Error("invalid", f"more than {held.DEEPEST} indexes in one another")
-    known = [one for one in index.manifests if one.media_type in mediatypes.INDEXES | mediatypes.MANIFESTS]
+    known = [one for one in index.manifests if one.media_type in mediatypes.KNOWN]
     here = [one for one in known if _add(store, one, contents, depth + 1)]
     contents.absent += [one for one in known if one not in here]
     return bool(here) or not known

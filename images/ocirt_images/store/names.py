@@ -24,7 +24,7 @@ def find(text: str, records: Sequence[ImageRecord]) -> ImageRecord:
     Raises Error("not-found"), Error("invalid").
     """
     names = {record.name: record for record in records}
-    for name in (text, full(text)):
+    for name in (text, Reference.full(text)):
         if name in names:
             return names[name]
     found = _by_digest(text, records) or _by_id(text, records)
@@ -39,21 +39,13 @@ def find(text: str, records: Sequence[ImageRecord]) -> ImageRecord:
 def near(text: str, records: Sequence[ImageRecord]) -> Error:
     """Error("not-found") that lists names like this one: other tags of the same repository first."""
     names = [record.name for record in records]
-    wanted = full(text) or text[:255]
+    wanted = Reference.full(text) or text[:255]
     repository = wanted.partition("@")[0].rpartition(":")[0] or wanted
     same = [name for name in names if name.startswith((f"{repository}:", f"{repository}@"))]
     alike = difflib.get_close_matches(wanted, names, n=_SHOWN, cutoff=0.75)
     listed = list(dict.fromkeys([*sorted(same, key=lambda name: name not in alike), *alike]))[:_SHOWN]
     hint = f"there is {', '.join(listed)}" if listed else "ocirt images lists what there is"
     return Error("not-found", "no such image", subject=text[:255], hint=hint)
-
-
-def full(text: str) -> str:
-    """The full name of what may be a short one; "" if it is no name."""
-    try:
-        return str(Reference.parse(text, short=True))
-    except Error:
-        return ""
 
 
 def _by_digest(text: str, records: Sequence[ImageRecord]) -> list[ImageRecord]:
@@ -65,7 +57,7 @@ def _by_digest(text: str, records: Sequence[ImageRecord]) -> list[ImageRecord]:
         return []
     found = [record for record in records if digest in (record.target.digest, record.manifest, record.config)]
     if at:
-        repository = full(name).rpartition(":")[0]
+        repository = Reference.full(name).rpartition(":")[0]
         found = [record for record in found if record.name.partition("@")[0].rpartition(":")[0] == repository]
     return found
 
