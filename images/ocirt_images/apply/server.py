@@ -46,6 +46,7 @@ def serve(fd: int) -> None:
     gc.freeze()
     control = socket.socket(fileno=fd)
     children: dict[int, tuple[int, socket.socket]] = {}  # pidfd: pid, the job's socket
+    own = os.pidfd_open(os.getpid())
     poll = select.poll()
     poll.register(control, select.POLLIN)
     while True:
@@ -61,7 +62,7 @@ def serve(fd: int) -> None:
                 for pid, _ in children.values():
                     os.waitpid(pid, 0)  # who waits for our end may then remove what they wrote
                 os._exit(0)
-            pid, job = _start(forks, fds, control, children, confined)
+            pid, job = _start(forks, own, fds, control, children, confined)
             child = os.pidfd_open(pid)
             children[child] = (pid, job)
             poll.register(child, select.POLLIN)
@@ -69,6 +70,7 @@ def serve(fd: int) -> None:
 
 def _start(
     forks: sandbox.Forks,
+    own: int,
     fds: list[int],
     control: socket.socket,
     children: dict[int, tuple[int, socket.socket]],
@@ -78,7 +80,7 @@ def _start(
     pid = forks.fork()
     if pid == 0:
         try:
-            libc.prctl(libc.PR_SET_PDEATHSIG, signal.SIGKILL)
+            _die_with(own)
             control.close()
             for child, (_, other) in children.items():
                 os.close(child)
@@ -89,6 +91,17 @@ def _start(
     for fd in fds[1:]:
         os.close(fd)
     return pid, job
+
+
+def _die_with(server: int) -> None:
+    """Be killed when the server ends; `server`: its pidfd. It may have ended already, before that could be asked for.
+
+    In a pid namespace of its own, a child does not see its parent's pid change.
+    """
+    libc.prctl(libc.PR_SET_PDEATHSIG, signal.SIGKILL)
+    if select.select([server], [], [], 0)[0]:
+        os._exit(1)
+    os.close(server)
 
 
 def _reap(pidfd: int, pid: int, job: socket.socket) -> None:

@@ -270,6 +270,35 @@ def test_nothing_that_a_worker_starts_outlives_it() -> None:
     assert done.stdout == "gone\n", done.stderr
 
 
+BORN_LATE = """
+    import os, signal
+    from ocirt_images.apply.server import _die_with
+    release, hold = os.pipe()
+    server = os.fork()
+    if not server:
+        os.close(hold)
+        os.read(release, 1)
+        os._exit(0)
+    for expected in (0, 1):  # while it lives, and afterwards
+        worker = os.fork()
+        if not worker:
+            _die_with(os.pidfd_open(server))
+            os._exit(0)
+        assert os.waitstatus_to_exitcode(os.waitpid(worker, 0)[1]) == expected
+        if not expected:
+            os.close(hold)
+            os.waitid(os.P_PID, server, os.WEXITED | os.WNOWAIT)
+    print("gone")
+"""
+
+
+def test_a_worker_whose_server_died_before_it_could_ask_to_die_with_it() -> None:
+    command = [sys.executable, "-c", textwrap.dedent(BORN_LATE)]
+    environment = {"PYTHONPATH": "images"}
+    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, env=environment, check=False)
+    assert done.stdout == "gone\n", done.stderr
+
+
 @pytest.mark.parametrize("what", ["all", "landlock alone"])
 def test_the_sandbox_holds(tmp_path: Path, what: str) -> None:
     """Whatever code runs in a worker, even with a descriptor of another directory."""
