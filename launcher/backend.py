@@ -65,7 +65,7 @@ def build_wheel(wheel_directory: str, config_settings: Settings = None, metadata
 def build_editable(wheel_directory: str, config_settings: Settings = None, metadata_directory: str | None = None) -> str:
     """Build a wheel that leads to this source tree: so does its launcher."""
     # For the interpreter that installs, which is the one that will run it.
-    for package in (HERE.parent / "ocirt", HERE.parent / "images"):
+    for package in (HERE.parent / "ocirt", HERE.parent / "images", HERE.parent / "cni"):
         compileall.compile_dir(package, quiet=2)
     launcher.write_archive(HERE.parent / "ocirt")
     try:

@@ -37,6 +37,11 @@ else:
     except ModuleNotFoundError:
         sys.exit("ocirt: cannot find its package in any of " + ", ".join(homes))
     keep()
-from ocirt.cli.main import main
+plugins = "bandwidth bridge dhcp dummy firewall host-device host-local ipvlan loopback macvlan portmap ptp sbr static tap tuning"
+if name in ["ocirt-cni", "vlan", "vrf", *plugins.split()]:
+    sys.path.append(home + "/cni")  # in a clone; installed, it lies beside `ocirt`
+    from ocirt_cni.main import main
+else:
+    from ocirt.cli.main import main
 
 main(name, args)

@@ -1,0 +1,1 @@
+"""`ocirt-cni`: networks for people, one file per verb."""

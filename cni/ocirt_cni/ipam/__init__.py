@@ -1,0 +1,1 @@
+"""Addresses: the plugins that choose them, and how the others ask for them."""

@@ -1,0 +1,19 @@
+"""Where the launcher hands over: `ocirt-cni`, or a plugin by the name that it was called by."""
+
+from __future__ import annotations
+
+import sys
+
+from ocirt_cni.plugins import PLUGINS
+
+
+def main(name: str, args: list[str]) -> None:
+    """Run what `name` (the last part of argv[0]) stands for."""
+    if name in PLUGINS:
+        from ocirt_cni import skeleton  # noqa: PLC0415
+
+        skeleton.main(name)
+    else:
+        from ocirt_cni.cli import main as cli  # noqa: PLC0415
+
+        sys.exit(cli.main(args))

@@ -1,0 +1,105 @@
+"""Network namespaces, as a plugin meets them: a path, which may be gone or be none."""
+
+from __future__ import annotations
+
+import os
+from contextlib import contextmanager
+from errno import EINVAL, ENOENT
+
+from ocirt_cni import libc
+from ocirt_cni.errors import INVALID_NETNS, KERNEL, Error
+from ocirt_cni.netlink.socket import Netlink
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+_OWN = "/proc/thread-self/ns/net"
+
+
+class Namespace:
+    """An open network namespace, with a netlink socket that stays in it. A context manager.
+
+    What follows the calling thread and not a socket (sysctls, sockets that are made) has to be done `inside`.
+    """
+
+    def __init__(self, fd: int, path: str = "") -> None:
+        """Takes over `fd`. Raises Error(INVALID_NETNS) if it is no network namespace."""
+        self.fd = fd
+        self.path = path
+        try:
+            with self.inside():
+                self.netlink = Netlink()
+        except BaseException:
+            os.close(fd)
+            raise
+
+    @classmethod
+    def open(cls, path: str) -> Namespace:
+        """Open one by its path. Raises Error(INVALID_NETNS); with the cause ENOENT if nothing is there."""
+        try:
+            fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        except OSError as err:
+            raise Error(INVALID_NETNS, "the network namespace cannot be opened", subject=path, cause=err.strerror or "") from None
+        return cls(fd, path)
+
+    @classmethod
+    def find(cls, path: str) -> Namespace | None:
+        """The same for DEL, for which a namespace that is gone is no error: None."""
+        if not path:
+            return None
+        try:
+            fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        except OSError as err:
+            if err.errno == ENOENT:
+                return None
+            raise Error(INVALID_NETNS, "the network namespace cannot be opened", subject=path, cause=err.strerror or "") from None
+        try:
+            return cls(fd, path)
+        except NotANamespaceError:
+            return None  # the file that it was bound to is there still, as after a reboot
+
+    @classmethod
+    def own(cls) -> Namespace:
+        """The one that this thread is in."""
+        return cls(os.open(_OWN, os.O_RDONLY | os.O_CLOEXEC))
+
+    @contextmanager
+    def inside(self) -> Iterator[None]:
+        """This thread in the namespace, for as long as the context lasts."""
+        back = os.open(_OWN, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            try:
+                libc.setns(self.fd)
+            except OSError as err:
+                if err.errno == EINVAL:
+                    raise NotANamespaceError(INVALID_NETNS, "this is not a network namespace", subject=self.path) from None
+                raise Error(
+                    KERNEL, "the network namespace cannot be entered", subject=self.path, cause=err.strerror or ""
+                ) from None
+            try:
+                yield
+            finally:
+                libc.setns(back)
+        finally:
+            os.close(back)
+
+    def is_own(self) -> bool:
+        """Whether it is the one that this thread is in."""
+        own, other = os.stat(_OWN), os.fstat(self.fd)
+        return (own.st_dev, own.st_ino) == (other.st_dev, other.st_ino)
+
+    def close(self) -> None:
+        """Let go of it."""
+        self.netlink.close()
+        os.close(self.fd)
+
+    def __enter__(self) -> Namespace:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+class NotANamespaceError(Error):
+    """The file is there and is no network namespace."""

@@ -1,0 +1,1 @@
+"""Networks of several plugins, as libcni runs them."""
