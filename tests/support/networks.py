@@ -84,8 +84,8 @@ def link(name: str, network: str = "") -> dict[str, Any] | None:
 
 def addresses(name: str, network: str = "") -> set[str]:
     """The addresses of a link with the length of their network, without IPv6's link-local ones."""
-    found = next((one for one in ip("addr", "show", network=network) if one["ifname"] == name), {"addr_info": []})
-    return {f"{one['local']}/{one['prefixlen']}" for one in found["addr_info"] if one["scope"] != "link"}
+    found = [one for each in ip("addr", "show", network=network) if each["ifname"] == name for one in each["addr_info"]]
+    return {f"{one['local']}/{one['prefixlen']}" for one in found if one["scope"] != "link"}
 
 
 def routes(network: str = "", table: str = "main") -> set[str]:
@@ -120,7 +120,7 @@ class Host:
 
         For comparing before and after. IPv6's link-local addresses and what the kernel makes of its own accord is not in it.
         """
-        found: dict[str, str] = {f"link {one['ifname']}": "" for one in ip("link", "show")}
+        found = {f"link {one['ifname']}": "" for one in ip("link", "show")}
         for one in ip("addr", "show"):
             for address in addresses(one["ifname"]):
                 found[f"address {address} of {one['ifname']}"] = ""
