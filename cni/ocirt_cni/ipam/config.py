@@ -73,16 +73,22 @@ def prefix(text: str, where: str, code: int = INVALID_CONFIG) -> Prefix:
         raise Error(code, str(err), subject=where) from None
 
 
-def asked_for(call: Call) -> list[tuple[str, str, int]]:
-    """The addresses that the runtime asks for: (text, where, the code of an error about it).
+Asked = list[tuple[str, str, int]]  # texts, each with where it stands, and the code of an error about it
 
-    From CNI_ARGS (IP, several with commas between them), then `args.cni.ips`, then the capability `ips` (CONVENTIONS.md).
-    Raises Error(INVALID_CONFIG).
-    """
-    found = [(text.strip(), "CNI_ARGS/IP", INVALID_ENVIRONMENT) for text in call.args.get("IP", "").split(",") if text.strip()]
-    found += [(text, where, INVALID_CONFIG) for text, where in strings(call.cni_args, "ips", "/args/cni")]
-    found += [(text, where, INVALID_CONFIG) for text, where in strings(call.runtime, "ips", "/runtimeConfig")]
-    return found
+
+def of_environment(call: Call, key: str) -> Asked:
+    """The values of a key of CNI_ARGS, with commas between them (CONVENTIONS.md, "CNI_ARGS")."""
+    return [(text.strip(), f"CNI_ARGS/{key}", INVALID_ENVIRONMENT) for text in call.args.get(key, "").split(",") if text.strip()]
+
+
+def of_args(call: Call) -> Asked:
+    """The addresses in `args.cni.ips`. Raises Error(INVALID_CONFIG)."""
+    return [(text, where, INVALID_CONFIG) for text, where in strings(call.cni_args, "ips", "/args/cni")]
+
+
+def of_capability(call: Call) -> Asked:
+    """The addresses of the capability `ips`. Raises Error(INVALID_CONFIG)."""
+    return [(text, where, INVALID_CONFIG) for text, where in strings(call.runtime, "ips", "/runtimeConfig")]
 
 
 def check_count(call: Call, ip_versions: Iterable[int]) -> None:

@@ -100,7 +100,7 @@ def _data_dir(call: Call) -> str:
 def _wanted(call: Call, sets: list[RangeSet]) -> list[Address | None]:
     """For each set the address that the runtime asks for. Raises Error for one that cannot be had."""
     found: list[Address | None] = [None] * len(sets)
-    for text, where, code in config.asked_for(call):
+    for text, where, code in (*config.of_environment(call, "IP"), *config.of_args(call), *config.of_capability(call)):
         address = config.address(text, where, code)
         number = next((number for number, one in enumerate(sets) if one.find(address) is not None), None)
         if number is None:
