@@ -75,6 +75,7 @@ class Netlink:
     def join(self, group: int) -> None:
         """Hear of changes from now on, which are one group of those that rtnetlink(7) lists (RTNLGRP_*). Raises KernelError."""
         try:
+            self._socket.bind((0, 0))  # one without an address hears nothing
             self._socket.setsockopt(_SOL_NETLINK, _NETLINK_ADD_MEMBERSHIP, group)
         except OSError as err:
             raise KernelError(err.errno or 0, "setsockopt(NETLINK_ADD_MEMBERSHIP)") from None

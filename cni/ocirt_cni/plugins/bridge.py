@@ -102,6 +102,9 @@ def _attach(call: Call, settings: Settings, namespace: Namespace, host: Netlink,
     result.interfaces += [Interface(port), Interface(call.ifname, sandbox=call.netns)]
     inner = _configure(call, settings, namespace, host, result)
     result.interfaces += extra
+    if known is not None and not gateways:
+        # One that chose no hardware address may have taken over the port's.
+        result.interfaces[0].mac = pairs.existing(host, bridge.name).mac
     collected = rules(call, settings, result.interfaces[1].name, inner, result)
     if collected is not None:
         collected.commit()

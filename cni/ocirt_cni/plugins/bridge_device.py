@@ -65,20 +65,14 @@ def random_mac() -> bytes:
 
 
 def _require_vlans(host: Netlink, link: Link, *, made: bool) -> None:
-    filtering = link.data.get(bridges.IFLA_BR_VLAN_FILTERING)
-    if filtering == bridges.ON:
-        return
-    if filtering is not None:
+    if bridges.IFLA_BR_VLAN_DEFAULT_PVID not in link.data:
+        if made:
+            host.attempt(links.delete(link.index, link.name))
+        hint = "it was built without BRIDGE_VLAN_FILTERING; leave out vlan and vlanTrunk"
+        raise Error(UNSUPPORTED, "this kernel's bridges have no VLANs", subject="/vlan", hint=hint)
+    if link.data.get(bridges.IFLA_BR_VLAN_FILTERING) != bridges.ON:
         hint = f"ip link set {link.name} type bridge vlan_filtering 1"
         raise Error(UNSUPPORTED, f"{link.name} exists and does not tell VLANs apart", subject="/bridge", hint=hint)
-    if made:
-        host.attempt(links.delete(link.index, link.name))
-    raise Error(
-        UNSUPPORTED,
-        "this kernel's bridges have no VLANs",
-        subject="/vlan",
-        hint="it was built without BRIDGE_VLAN_FILTERING; leave out vlan and vlanTrunk",
-    )
 
 
 def _change(settings: Settings, link: Link) -> Request | None:

@@ -22,6 +22,7 @@ _AF_INET = 2
 _IFLA_INET_CONF = 1
 _DEVCONF_ARP_NOTIFY = 22  # IPV4_DEVCONF_ARP_NOTIFY, linux/ip.h
 _RTNLGRP_IPV6_IFADDR = 9
+_LEAST_MTU_6 = 1280  # RFC 8200, section 5
 _UNSETTLED = addrs.IFA_F_TENTATIVE | addrs.IFA_F_DADFAILED
 _PATIENCE = 5.0  # seconds for duplicate address detection, which takes one or two
 
@@ -54,6 +55,9 @@ def configure(
     link = found(namespace, name)
     ips = addresses_of(result, number)
     if any(ip.address.version == 6 for ip in ips):
+        if link.mtu < _LEAST_MTU_6:
+            hint = f"IPv6 needs {_LEAST_MTU_6}"
+            raise Error(INVALID_CONFIG, f"with {link.mtu} {name} cannot have an IPv6 address", subject="/mtu", hint=hint)
         with namespace.inside():
             _prepare_version_6(name, detect_duplicates=detect_duplicates)
     settings: dict[int, Value] = {links.IFLA_AF_SPEC: {_AF_INET: {_IFLA_INET_CONF: {_DEVCONF_ARP_NOTIFY: 1}}}}
