@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from _struct import pack, unpack_from
+from errno import EHOSTUNREACH, ENETUNREACH
 
 from ocirt_cni.addresses import Address, Prefix
 from ocirt_cni.netlink import codec
-from ocirt_cni.netlink.socket import Netlink, Request
+from ocirt_cni.netlink.socket import KernelError, Netlink, Request
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -22,8 +23,8 @@ _RTA_PRIORITY = 6
 _RTA_PREFSRC = 7
 _RTA_METRICS = 8
 _RTA_TABLE = 15
-_RTAX_MTU = 2
-_RTAX_ADVMSS = 8
+RTAX_MTU = 2
+RTAX_ADVMSS = 8
 _RTN_UNICAST = 1
 _RTPROT_BOOT = 3
 RTPROT_STATIC = 4
@@ -58,6 +59,17 @@ def every(netlink: Netlink, family: int, table: int = RT_TABLE_MAIN) -> list[Rou
     return [one for one in map(Route, found) if one.table == table]
 
 
+def to(netlink: Netlink, address: Address) -> Route | None:
+    """The route that a packet to an address takes; None if it takes none. Raises KernelError."""
+    contents = pack("BBBBBBBBI", address.family, address.bits, 0, 0, 0, 0, 0, 0, 0) + codec.attribute(_RTA_DST, address.packed)
+    try:
+        return Route(netlink.get(Request(RTM_GETROUTE, 0, contents, f"RTM_GETROUTE {address}")))
+    except KernelError as err:
+        if err.errno in (ENETUNREACH, EHOSTUNREACH):
+            return None
+        raise
+
+
 def add(
     index: int,
     destination: Prefix,
@@ -71,17 +83,21 @@ def add(
     scope: int | None = None,
     onlink: bool = False,
     replace: bool = False,
+    append: bool = False,
 ) -> Request:
-    """Make a route over a link. EEXIST if there is one, unless `replace`. `scope` None: by whether there is a gateway."""
+    """Make a route over a link. `scope` None: by whether there is a gateway.
+
+    EEXIST if there is one to the destination; with `append` if there is the same one, with `replace` never.
+    """
     values = _keys(index, destination, gateway, priority, table)
     if source is not None:
         values[_RTA_PREFSRC] = source.packed
-    metrics: dict[int, Value] = {kind: value for kind, value in ((_RTAX_MTU, mtu), (_RTAX_ADVMSS, advmss)) if value is not None}
+    metrics: dict[int, Value] = {kind: value for kind, value in ((RTAX_MTU, mtu), (RTAX_ADVMSS, advmss)) if value is not None}
     if metrics:
         values[_RTA_METRICS] = metrics
     if scope is None:
         scope = RT_SCOPE_LINK if gateway is None and destination.version == 4 else RT_SCOPE_UNIVERSE
-    flags = codec.NLM_F_CREATE | (codec.NLM_F_REPLACE if replace else codec.NLM_F_EXCL)
+    flags = codec.NLM_F_CREATE | (codec.NLM_F_REPLACE if replace else codec.NLM_F_APPEND if append else codec.NLM_F_EXCL)
     head = _header(destination, scope, _RTPROT_BOOT, _RTNH_F_ONLINK if onlink else 0)
     via = f" via {gateway}" if gateway is not None else ""
     return Request(RTM_NEWROUTE, flags, head + codec.attributes(values), f"RTM_NEWROUTE {destination}{via}")
