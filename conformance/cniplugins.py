@@ -9,8 +9,11 @@ import pytest
 
 from conformance import goprograms
 from conformance.drivers import need
+from tests.support.audits import Audit
 from tests.support.chains import Executables
+from tests.support.leaks import GRACE
 from tests.support.networks import Host, new_host
+from tests.support.runtime import lines
 
 _PLUGINS = "github.com/containernetworking/plugins"
 _CNI = "github.com/containernetworking/cni"
@@ -30,6 +33,15 @@ def reference() -> Executables:
     """The reference plugins."""
     need("iptables", "nft")  # they execute them
     return Executables("reference", programs())
+
+
+def nothing_left(executables: Executables, before: Audit, known: str = "") -> None:
+    """Fail if the host is not as it was. `known`: why the reference does leave something here, which it then has to do."""
+    left = before.changes(1.0 if known and executables.name == "reference" else GRACE)
+    if known and executables.name == "reference":
+        assert left, f"the reference leaves nothing any more, though {known}"
+    else:
+        assert not left, f"left on the host:{lines(left)}"
 
 
 @pytest.fixture

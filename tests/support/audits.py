@@ -18,7 +18,7 @@ from tests.support.networks import NETNS, command
 
 STATE = Path("/var/lib/cni")
 _BOOT = "/proc/sys/kernel/random/boot_id"
-_TABLES = ("route", "ipv6_route", "if_inet6", "fib_trie")  # of /proc/net: routes and addresses
+_RTF_ANYCAST, _RTF_LOCAL = 0x00100000, 0x80000000  # linux/ipv6_route.h
 # What moves by itself below /proc/sys/net, or is an action.
 _UNSTABLE = ("nf_conntrack_count", "route/flush", "stable_secret", "netdev_rss_key", "tcp_fastopen_key")
 
@@ -36,7 +36,9 @@ class Audit:
             "link": list(links()),
             "nft": [line.partition(": ")[2].strip() for line in firewall()],
             "file": _files(Path("/run")) + _files(STATE),
-            **{name: _table(name) for name in _TABLES},
+            "IPv6 address": _addresses6(),
+            "IPv6 route": _routes6(),
+            **{name: Path("/proc/thread-self/net", name).read_text().splitlines() for name in ("route", "fib_trie")},
         }
         if whole:
             kinds["sysctl"] = _sysctls()
@@ -64,10 +66,20 @@ def _files(root: Path) -> list[str]:
     ]
 
 
-def _table(name: str) -> list[str]:
-    lines = Path("/proc/thread-self/net", name).read_text().splitlines()
-    # Two fields of /proc/net/ipv6_route count who uses a route just now.
-    return [" ".join(line.split()[:6] + line.split()[-2:]) for line in lines] if name == "ipv6_route" else lines
+def _addresses6() -> list[str]:
+    """The IPv6 addresses but for those of links, which the kernel gives and probes when it likes."""
+    lines = [line.split() for line in Path("/proc/thread-self/net/if_inet6").read_text().splitlines()]
+    return [f"{one[0]}/{one[2]} {one[5]}" for one in lines if not one[0].startswith("fe80")]
+
+
+def _routes6() -> list[str]:
+    """The IPv6 routes that do not merely follow from an address."""
+    lines = [line.split() for line in Path("/proc/thread-self/net/ipv6_route").read_text().splitlines()]
+    return [
+        f"{one[0]}/{one[1]} {one[4]} {one[-1]}"
+        for one in lines
+        if not one[0].startswith(("fe80", "ff")) and not int(one[8], 16) & (_RTF_LOCAL | _RTF_ANYCAST)
+    ]
 
 
 def _sysctls() -> list[str]:
