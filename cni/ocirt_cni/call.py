@@ -59,10 +59,11 @@ class Call:
     args: of CNI_ARGS, by key
     path: the directories of CNI_PATH
     conf: the plugin's own configuration, as it came
+    link: of an IPAM plugin: the link in the host's namespace that the container is reached by, "" if the caller names none
     lazy: whoever calls is about to drop the network namespace, so that links in it need not be deleted (which blocks for 20 ms)
     """
 
-    __slots__ = ("args", "command", "conf", "container", "ifname", "lazy", "netns", "path", "previous", "version")
+    __slots__ = ("args", "command", "conf", "container", "ifname", "lazy", "link", "netns", "path", "previous", "version")
 
     def __init__(
         self,
@@ -75,6 +76,7 @@ class Call:
         args: Mapping[str, str] | None = None,
         path: tuple[str, ...] = (),
         lazy: bool = False,
+        link: str = "",
     ) -> None:
         """Checks all but what belongs to the plugin. Raises Error."""
         self.command = command
@@ -85,6 +87,7 @@ class Call:
         self.args = dict(args or {})
         self.path = path
         self.lazy = lazy
+        self.link = link
         self.version: str = field(conf, "cniVersion", str, versions.DEFAULT) or versions.DEFAULT
         versions.rank(self.version)
         self._check()
@@ -161,6 +164,7 @@ class Call:
             args=self.args,
             path=self.path,
             lazy=self.lazy,
+            link=self.link,
         )
 
 

@@ -242,7 +242,9 @@ def test_out_of_memory_without_a_killer(runtime: Runtime, bundle: MakeBundle, st
     if Path("/sys/fs/cgroup/cgroup.controllers").exists() or not available("memory"):
         pytest.skip("needs version 1's memory controller")
     limit = {"memory": {"limit": 16 * MIB, "swap": 16 * MIB, "disableOOMKiller": True}}
-    container = runtime.create(bundle(args=["dd", "if=/dev/zero", "of=/dev/null", "bs=64M", "count=1"], resources=limit))
+    # The kernel tells of a process that touches the memory itself, not of a system call that would fill it for the process.
+    greedy = ["busybox", "awk", 'BEGIN { text = "sixteen letters."; for (i = 0; i < 21; i++) text = text text }']
+    container = runtime.create(bundle(args=greedy, resources=limit))
     pid = runtime.pid(container)
     started = stream("--interval", "100ms", container)
     wait_for(lambda: started.events, "a line")

@@ -160,7 +160,7 @@ class Registry:
         """All tags of a repository, in the registry's order."""
 
         def ask(host: Host) -> list[str]:
-            return listing.tags(self.session, host, self.scopes(reference, host))
+            return listing.tags(self.session, host, self.scopes(host))
 
         return self._each(reference, PULL, ask, reference.name)
 
@@ -168,7 +168,7 @@ class Registry:
         """The manifests whose `subject` is `digest`, of one artifact type or of all (distribution-spec, "Listing Referrers")."""
 
         def ask(host: Host) -> list[Descriptor]:
-            return listing.referrers(self.session, host, self.scopes(reference, host), digest, artifact_type)
+            return listing.referrers(self.session, host, self.scopes(host), digest, artifact_type)
 
         return self._each(reference, PULL, ask, f"{reference.name}@{digest}")
 
@@ -186,9 +186,8 @@ class Registry:
         return self._each(reference, PUSH, ask, str(reference))
 
     @staticmethod
-    def scopes(reference: Reference, host: Host, actions: str = "pull") -> tuple[str, ...]:
+    def scopes(host: Host, actions: str = "pull") -> tuple[str, ...]:
         """What a token must allow."""
-        del reference
         return scopes(f"repository:{host.repository}:{actions}")
 
     def _each(
@@ -232,7 +231,7 @@ class Registry:
         if reference.digest is not None:
             return ""
         try:
-            found = listing.tags(self.session, host, self.scopes(reference, host), pages=3)
+            found = listing.tags(self.session, host, self.scopes(host), pages=3)
         except Error:
             return ""
         near = difflib.get_close_matches(reference.tag, found, _NEAR, 0.5) or sorted(found)[-_NEAR:]
@@ -245,7 +244,7 @@ class Registry:
             "HEAD",
             host.url(f"manifests/{reference.target}"),
             expect=(200, 404, 405),
-            scopes=self.scopes(reference, host),
+            scopes=self.scopes(host),
             headers={"Accept": mediatypes.ACCEPT},
             what=_called(reference),
         )
@@ -266,7 +265,7 @@ class Registry:
             host,
             "GET",
             host.url(f"manifests/{reference.target}"),
-            scopes=self.scopes(reference, host),
+            scopes=self.scopes(host),
             headers={"Accept": mediatypes.ACCEPT},
             whole=manifests.LIMIT,
             what=_called(reference),

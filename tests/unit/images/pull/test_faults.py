@@ -15,8 +15,8 @@ from tests.support import registry_faults as faults
 from tests.support.registry import LocalRegistry
 from tests.support.registry_auth import Basic, Bearer
 from tests.support.registry_http import Fault, Reply, Seen
+from tests.unit.images.conftest import MakeRegistry
 from tests.unit.images.pull.box import FAST, Box, blob_requests
-from tests.unit.images.pull.conftest import MakeRegistry
 
 QUICK = Limits(backoff=0.001, attempts=2, stall=0.3, dial=10, patience=1)
 

@@ -11,8 +11,9 @@ from tests.support import images
 from tests.support import registry_faults as faults
 from tests.support.registry import LocalRegistry
 from tests.support.registry_http import Fault
+from tests.unit.images.conftest import MakeRegistry
 from tests.unit.images.pull.box import Box, blob_requests
-from tests.unit.images.pull.conftest import MakeHosts, MakeRegistry
+from tests.unit.images.pull.conftest import MakeHosts
 
 APP = Reference.parse("r.example/team/app")
 

@@ -14,8 +14,9 @@ from tests.support import images
 from tests.support import registry_faults as faults
 from tests.support.registry import LocalRegistry
 from tests.support.registry_auth import Auth, Basic, Bearer
+from tests.unit.images.conftest import MakeRegistry
 from tests.unit.images.registry.asking import drain, layer, ref, refused
-from tests.unit.images.registry.conftest import MakeClient, MakeRegistry
+from tests.unit.images.registry.conftest import MakeClient
 
 BOB = Credential(username="bob", password="se:cret", source="the test")
 TOKEN = Credential(identity_token="refresh", source="the test")

@@ -10,7 +10,7 @@ import pytest
 
 from tests.support import images
 from tests.support.registry import LocalRegistry
-from tests.unit.images.registry.conftest import MakeRegistry
+from tests.unit.images.conftest import MakeRegistry
 
 BLOB = b"x" * 1000
 DIGEST = images.digest(BLOB)

@@ -16,8 +16,9 @@ from tests.support import images
 from tests.support import registry_faults as faults
 from tests.support.registry import LocalRegistry
 from tests.support.registry_http import Fault
+from tests.unit.images.conftest import MakeRegistry
 from tests.unit.images.registry.asking import drain, layer, refused
-from tests.unit.images.registry.conftest import MakeClient, MakeRegistry
+from tests.unit.images.registry.conftest import MakeClient
 
 APP = Reference.parse("r.example/team/app")
 MakeHosts = Callable[..., Hosts]

@@ -12,8 +12,9 @@ from ocirt_images.registry.client import Registry
 from ocirt_images.registry.limits import Limits
 from tests.support import images
 from tests.support import registry_faults as faults
+from tests.unit.images.conftest import MakeRegistry
 from tests.unit.images.registry.asking import drain, layer, ref, refused
-from tests.unit.images.registry.conftest import FAST, MakeClient, MakeRegistry
+from tests.unit.images.registry.conftest import FAST, MakeClient
 
 
 @pytest.mark.parametrize("code", [301, 302, 303, 307, 308])

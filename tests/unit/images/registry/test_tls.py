@@ -21,8 +21,9 @@ from tests.support import images
 from tests.support import registry_faults as faults
 from tests.support.certificates import Authority, Pair
 from tests.support.registry import LocalRegistry
+from tests.unit.images.conftest import MakeRegistry
 from tests.unit.images.registry.asking import drain, layer, ref, refused
-from tests.unit.images.registry.conftest import MakeClient, MakeRegistry
+from tests.unit.images.registry.conftest import MakeClient
 
 Configure = Callable[..., Hosts]
 
