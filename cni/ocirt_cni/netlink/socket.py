@@ -65,6 +65,12 @@ class Netlink:
         """Close the socket."""
         self._socket.close()
 
+    def __enter__(self) -> Netlink:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
     def fileno(self) -> int:
         """For poll(2)."""
         return self._socket.fileno()
