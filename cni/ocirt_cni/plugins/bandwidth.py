@@ -205,7 +205,7 @@ def _undo(call: Call, netlink: Netlink, host: Link | None) -> None:
 
 
 def _is_taken(call: Call, netlink: Netlink, host: Link, ifb: Link) -> bool:
-    """Whether the qdisc `ingress`, for which somebody else may have use, is ours: it leads to our ifb, or is as a kill left it."""
+    """Whether the qdisc `ingress`, for which others may have use, is ours: it leads to our ifb, or is as a kill left it."""
     found = qdiscs.redirections(netlink, host.index)
     return ifb.index in found or (not found and call.command == DEL)
 
