@@ -195,6 +195,7 @@ class Store:
             attachment = Attachment("", container, ifname)
             if ifname and set(self._indexed(attachment)) != set(addresses):
                 self._index(attachment, addresses)
+        self._tidy()
         self.set_last(number, self.last(number) or base)
 
     # What nobody will free
