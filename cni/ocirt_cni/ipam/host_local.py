@@ -153,9 +153,13 @@ def _try(store: Store, call: Call, sets: list[RangeSet], wanted: list[Address | 
             raise Error(EXHAUSTED, f"no address is free in {one}", subject=one.where, cause=str(counts))
         chosen.append(found)
     store.lease(call.attachment, chosen)
-    for number, address in enumerate(chosen):
-        if wanted[number] is None:
-            store.set_last(number, address)
+    try:
+        for number, address in enumerate(chosen):
+            if wanted[number] is None:
+                store.set_last(number, address)
+    except OSError:
+        store.undo(call.attachment, chosen)
+        raise
     return chosen
 
 

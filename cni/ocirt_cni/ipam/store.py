@@ -133,11 +133,12 @@ class Store:
                 self._write(str(address), f"{attachment.container}\r\n{attachment.ifname}")
                 self.freed.remove(address)
         except BaseException:
-            self._undo(attachment, addresses)
+            self.undo(attachment, addresses)
             raise
         self.freed.shrink()
 
-    def _undo(self, attachment: Attachment, addresses: list[Address]) -> None:
+    def undo(self, attachment: Attachment, addresses: list[Address]) -> None:
+        """Take back what was just given, which nobody has used."""
         for address in addresses:
             if self._holds(attachment, address):
                 os.unlink(f"{self.path}/{address}")
@@ -153,8 +154,10 @@ class Store:
 
     def free(self, address: Address, link: str = "") -> None:
         """Free an address, whoever holds it."""
-        self.freed.append(address, link)
-        _unlink(f"{self.path}/{address}")
+        try:
+            self.freed.append(address, link)
+        finally:
+            _unlink(f"{self.path}/{address}")
 
     def _holds(self, attachment: Attachment, address: Address) -> bool:
         owner = self.owner(address)

@@ -14,6 +14,7 @@ import pytest
 
 from ocirt_cni.call import ADD, DEL, Call
 from ocirt_cni.plugins import invoke
+from tests.support.isolation import mount, umount
 from tests.support.kills import killed_at, of_runtime, trace
 from tests.support.networks import command, execute, link
 from tests.system.cni.conftest import Invoke, MakeNetns, Plugin
@@ -273,3 +274,28 @@ def test_addresses_wait_for_the_links_of_a_bridge(invoke: Invoke, netns: MakeNet
         command("umount", path)
     assert len(links) == 5
     assert leases() == {}
+
+
+@pytest.mark.parametrize("limit", ["size=64k", "nr_inodes=24"])
+def test_a_full_disk(plugin: Plugin, tmp_path: Path, limit: str) -> None:
+    """ADD fails and leaves nothing, DEL frees all the same, and then there is room again."""
+    folder = tmp_path / "small"
+    folder.mkdir()
+    mount("tmpfs", str(folder), "tmpfs", 0, limit)
+    try:
+        config = conf(ranges=[[{"subnet": "10.1.0.0/24"}], [{"subnet": "fd00:1::/64"}]], dataDir=str(folder))
+        held = []
+        for number in range(100):
+            done = plugin("host-local", config, netns="/n", container=f"c{number}")
+            if done.rc:
+                break
+            held.append(f"c{number}")
+        assert "No space left on device" in done.failed(5)
+        assert sorted(set(leases(folder / "net").values())) == sorted(f"{name}\r\neth0" for name in held)
+        assert sorted(os.listdir(folder / "net/.ocirt/of")) == sorted(f"{name}:eth0" for name in held)
+        for name in held:
+            plugin("host-local", config, "DEL", container=name).ok()
+        assert leases(folder / "net") == {}
+        plugin("host-local", config, netns="/n").ok()
+    finally:
+        umount(str(folder))
