@@ -10,7 +10,7 @@ from _socket import AF_UNIX, SOCK_CLOEXEC, SOCK_STREAM, socket
 
 from ocirt_cni import jsonio
 from ocirt_cni.call import Call, field
-from ocirt_cni.errors import CHECK_FAILED, INTERNAL, NOT_AVAILABLE, Error
+from ocirt_cni.errors import CHECK_FAILED, INTERNAL, NOT_AVAILABLE, TRY_AGAIN_LATER, Error
 from ocirt_cni.ipam import config
 from ocirt_cni.results import Result
 
@@ -97,7 +97,9 @@ def _exchange(path: str, line: bytes) -> bytes:
             raise Error(INTERNAL, "the DHCP daemon does not answer", subject=path, cause=err.strerror or "") from None
     finally:
         connection.close()
-    if not parts or not parts[0].startswith(b"{"):
+    if not parts:
+        raise Error(TRY_AGAIN_LATER, "the DHCP daemon ended before it answered", subject=path)
+    if not parts[0].startswith(b"{"):
         hint = "the reference's daemon speaks another language; stop it, and start ours"
         raise Error(INTERNAL, "this is not our DHCP daemon", subject=path, hint=hint)
     return b"".join(parts)

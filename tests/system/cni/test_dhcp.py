@@ -84,7 +84,7 @@ class Network:
             "\n".join(
                 [
                     "start 10.1.0.50",
-                    "end 10.1.0.60",
+                    "end 10.1.0.59",
                     f"interface {self.device}",
                     f"lease_file {self.path}/leases",
                     f"pidfile {self.path}/pid",
@@ -302,6 +302,14 @@ def test_a_plugin_that_is_killed_leaves_nothing(plugin_path: Path, network: Netw
         process.kill()
     until("it is given up", lambda: "nobody waits" in daemon.said())
     until("it is forgotten", lambda: state() == [])
+
+
+def test_a_daemon_that_dies_meanwhile(plugin: Plugin, network: Network, daemon: Running) -> None:
+    with ThreadPoolExecutor(1) as pool:
+        done = pool.submit(plugin, "dhcp", conf(), netns=network.netns)
+        until("it is asked", lambda: "looking for" in daemon.said())
+        daemon.kill()
+        assert done.result().failed(11) == f"{SOCKET}: the DHCP daemon ended before it answered"
 
 
 def test_gc(plugin: Plugin, network: Network, netns: MakeNetns, daemon: Running) -> None:
