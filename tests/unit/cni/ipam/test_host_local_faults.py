@@ -14,7 +14,7 @@ from ocirt_cni.call import ADD, DEL, GC, Call
 from ocirt_cni.errors import IO_FAILURE, Error
 from ocirt_cni.plugins import invoke
 
-CALLS = ("open", "write", "rename", "symlink", "unlink", "pwrite")
+CALLS = ("open", "write", "rename", "symlink", "unlink", "pwrite", "ftruncate")
 
 
 class Choke:
