@@ -136,8 +136,10 @@ class Host:
 
     @staticmethod
     def prepare() -> None:
-        """Bring up `lo`."""
+        """Bring up `lo`, and forward nothing: a new namespace takes that over from the machine's own."""
         loopback_up()
+        Path("/proc/sys/net/ipv4/ip_forward").write_text("0")
+        Path("/proc/sys/net/ipv6/conf/all/forwarding").write_text("0")
 
 
 @dataclass(frozen=True)

@@ -169,8 +169,8 @@ def _configure(call: Call, settings: Settings, namespace: Namespace, host: Netli
     for ip in result.ips:
         ip.interface = 2
     if settings.has_interface:
-        link = interfaces.configure(namespace, call.ifname, result, number=2, detect_duplicates=settings.detect_duplicates)
-        port = pairs.operational(host, outer.name)
+        interfaces.configure(namespace, call.ifname, result, number=2, detect_duplicates=settings.detect_duplicates)
+        port, link = pairs.settle(host, namespace, call)
         if result.ips:
             interfaces.announce(namespace, link)
     else:

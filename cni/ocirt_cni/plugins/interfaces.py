@@ -10,7 +10,7 @@ from ocirt_cni.addresses import Address, Prefix
 from ocirt_cni.errors import INVALID_CONFIG, KERNEL, TAKEN, UNSUPPORTED, Error
 from ocirt_cni.netlink import addrs, links, routes
 from ocirt_cni.netlink.links import Link
-from ocirt_cni.netlink.socket import KernelError, Netlink, Request
+from ocirt_cni.netlink.socket import KernelError, Request
 from ocirt_cni.netns import Namespace
 from ocirt_cni.results import IP, Result, Route
 
@@ -164,9 +164,7 @@ def enable_forwarding(versions: set[int]) -> None:
 
 def _settle(namespace: Namespace, index: int, name: str) -> None:
     deadline = monotonic() + _PATIENCE
-    with namespace.inside():
-        events = Netlink()
-    with events:
+    with namespace.open_netlink() as events:
         events.join(_RTNLGRP_IPV6_IFADDR)
         while True:
             pending = [one for one in addrs.of(namespace.netlink, index) if one.flags & _UNSETTLED]

@@ -21,6 +21,8 @@ from ocirt_cni.netns import Namespace
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from ocirt_cni.netlink.codec import Value
 
 _MARK = "ocirt "
@@ -136,17 +138,22 @@ def _refuse_foreign(link: Link, mine: str) -> None:
         )
 
 
-def operational(netlink: Netlink, name: str) -> Link:
-    """The link, once it can send and a bridge forwards for it. Its other end has to be up.
+def settle(host: Netlink, namespace: Namespace, call: Call) -> tuple[Link, Link]:
+    """Both ends, the host's first, once they can send and a bridge forwards for them. Both have to be up.
 
-    The kernel has it so at once, but for a job that runs a moment later. Since Linux 6.8 to ask for the link does that job.
-    Before, there is something to wait for, and the kernel tells when it comes. Raises Error(KERNEL) if it does not.
+    The kernel has it so at once, but for a job that runs a moment later. Since Linux 6.8 to ask for a link does that job. Before,
+    there is something to wait for, and the kernel tells when it comes. Raises Error(KERNEL) if it does not.
     """
+    outer = _settled(host, host_name(call), Netlink)
+    return outer, _settled(namespace.netlink, call.ifname, namespace.open_netlink)
+
+
+def _settled(netlink: Netlink, name: str, open_netlink: Callable[[], Netlink]) -> Link:
     link = existing(netlink, name)
-    if link.operstate in (links.IF_OPER_UP, links.IF_OPER_UNKNOWN):
+    if link.operstate == links.IF_OPER_UP:
         return link
     deadline = monotonic() + _PATIENCE
-    with Netlink() as events:
+    with open_netlink() as events:
         events.join(_RTNLGRP_LINK)
         while True:
             link = existing(netlink, name)

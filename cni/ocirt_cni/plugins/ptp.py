@@ -123,8 +123,8 @@ def _attach(call: Call, settings: Settings, namespace: Namespace, host: Netlink,
     sysctl.write(f"net/ipv6/conf/{name}/accept_ra", "0", optional=True)
     outer = pairs.existing(host, name)
     host.execute(links.set_up(outer.index, name))
-    inner = _configure(call, namespace, result)
-    outer = pairs.operational(host, name)
+    _configure(call, namespace, result)
+    outer, inner = pairs.settle(host, namespace, call)
     _route_to(host, outer, result.ips, gateways)
     interfaces.enable_forwarding({ip.address.version for ip in result.ips})
     _rules(call, settings, name, result.ips).commit()
@@ -137,7 +137,7 @@ def _attach(call: Call, settings: Settings, namespace: Namespace, host: Netlink,
     return result
 
 
-def _configure(call: Call, namespace: Namespace, result: Result) -> Link:
+def _configure(call: Call, namespace: Namespace, result: Result) -> None:
     """The container's end: only the gateway is on the link, all else is behind it."""
     first = []
     for ip in result.ips:
@@ -145,7 +145,7 @@ def _configure(call: Call, namespace: Namespace, result: Result) -> Link:
         first.append(Route(Prefix.host(ip.gateway), scope=routes.RT_SCOPE_LINK))
         if ip.address.length < ip.address.address.bits:
             first.append(Route(ip.address.network, ip.gateway))
-    return interfaces.configure(namespace, call.ifname, result, number=1, prefix_routes=False, first=first)
+    interfaces.configure(namespace, call.ifname, result, number=1, prefix_routes=False, first=first)
 
 
 def _route_to(host: Netlink, outer: Link, ips: list[IP], gateways: list[Address]) -> None:
