@@ -7,17 +7,17 @@ knows whose it is.
 from __future__ import annotations
 
 import os
-from _blake2 import blake2b
 from errno import ENODEV
 from time import monotonic
 
-from ocirt_cni.call import Attachment, Call, field
+from ocirt_cni.call import Call
 from ocirt_cni.errors import KERNEL, TAKEN, Error
 from ocirt_cni.ipam import delegate
 from ocirt_cni.netlink import links
 from ocirt_cni.netlink.links import Link
 from ocirt_cni.netlink.socket import KernelError, Netlink
 from ocirt_cni.netns import Namespace
+from ocirt_cni.plugins import owners
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -25,47 +25,19 @@ if TYPE_CHECKING:
 
     from ocirt_cni.netlink.codec import Value
 
-_MARK = "ocirt "
-_LONGEST = 255  # bytes of an alias (linux/if.h, IFALIASZ)
-_DIGITS = 11  # with "veth" before them, all that a name has room for. NetworkManager leaves links alone that are named so
 _RTNLGRP_LINK = 1
 _PATIENCE = 5.0  # seconds until a link whose other end is up should be able to send
 
 
-def owner(call: Call, attachment: Attachment | None = None) -> str:
-    """What stands in the alias of a link that an attachment owns: that of the call, unless another one of its network is given.
-
-    "ocirt NETWORK CONTAINER INTERFACE"; a hash stands for what would be too long.
-    """
-    attachment = attachment or call.attachment
-    rest = f"{attachment.container} {attachment.ifname}"
-    text = _prefix(call) + rest
-    return text if len(text.encode()) <= _LONGEST else f"{_prefix(call)}#{_hash(rest, 16)}"
-
-
-def _prefix(call: Call) -> str:
-    """What the aliases of all of a network's links begin with.
-
-    The folder in which the network keeps its addresses is part of it, if the configuration names one: two runtimes with networks
-    of one name do not clean up each other's.
-    """
-    network = call.network if len(call.network) < _LONGEST // 2 else f"#{_hash(call.network, 16)}"
-    folder = field(field(call.conf, "ipam", dict, {}), "dataDir", str, "", "/ipam")
-    return f"{_MARK}{network}@{_hash(folder, 4)} " if folder else f"{_MARK}{network} "
-
-
-def _hash(text: str, size: int) -> str:
-    return blake2b(text.encode(), digest_size=size).hexdigest()
-
-
 def host_name(call: Call) -> str:
     """The name of the end in the host's namespace."""
-    return name_of(owner(call))
+    return name_of(owners.owner(call))
 
 
 def name_of(text: str) -> str:
     """The name of a link for what it is."""
-    return "veth" + _hash(text, 6)[:_DIGITS]
+    # With so many digits: NetworkManager leaves links alone that are named so.
+    return owners.name("veth", text)
 
 
 def refuse_taken(namespace: Namespace, call: Call) -> None:
@@ -100,7 +72,7 @@ def create(
 
     Raises Error(TAKEN) if it is not the attachment's, or KernelError.
     """
-    mine = owner(call)
+    mine = owners.owner(call)
     name = name_of(mine)
     if existing is not None:
         _refuse_foreign(existing, mine)
@@ -178,7 +150,7 @@ def delete(call: Call) -> None:
     """
     if call.lazy:
         return
-    mine = owner(call)
+    mine = owners.owner(call)
     with Netlink() as host:
         link = links.find(host, name_of(mine))
         if link is not None:
@@ -215,11 +187,10 @@ def _delete(netlink: Netlink, link: Link) -> None:
 
 def collect(call: Call) -> None:
     """GC: remove the pairs of the network's attachments that are not valid any more. Raises KernelError."""
-    keep = {owner(call, Attachment(call.network, *one)) for one in call.valid}
-    prefix = _prefix(call)
     with Netlink() as host:
-        found = [one for one in links.every(host) if one.kind == "veth" and one.alias.startswith(prefix)]
-        delete_all(host, [one for one in found if one.alias not in keep])
+        found = [one for one in links.every(host) if one.kind == "veth"]
+        stale = owners.stale(call, {one.alias for one in found})
+        delete_all(host, [one for one in found if one.alias in stale])
 
 
 def delete_all(netlink: Netlink, stale: list[Link]) -> None:
