@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from ocirt_cni.nft.changes import Changes
 
 PLUGIN = "bridge"  # as the owner of rules
+_OUTER, _INNER = 1, 2  # places among the result's interfaces; the bridge is the first
 
 
 def attach(call: Call, settings: Settings, namespace: Namespace, host: Netlink, result: Result) -> Result:
@@ -41,15 +42,16 @@ def attach(call: Call, settings: Settings, namespace: Namespace, host: Netlink, 
     )
     if settings.has_vlans:
         _assign_vlans(host, settings, bridge, port)
-    result.interfaces += [Interface(port), Interface(call.ifname, sandbox=call.netns)]
-    inner = _configure(call, settings, namespace, host, result)
-    result.interfaces += extra
+    inner = interfaces.found(namespace, call.ifname)
+    # Nothing comes from the container before its rules are there.
+    collected = rules(call, settings, port, inner.mac, result)
+    if collected is not None:
+        collected.commit()
+    result.interfaces += [Interface(port), Interface(call.ifname, inner.mac, sandbox=call.netns, mtu=inner.mtu), *extra]
+    _configure(call, settings, namespace, host, result)
     if known is not None and not gateways:
         # One that chose no hardware address may have taken over the port's.
         result.interfaces[0].mac = pairs.existing(host, bridge.name).mac
-    collected = rules(call, settings, result.interfaces[1].name, inner, result)
-    if collected is not None:
-        collected.commit()
     if settings.dns:
         result.dns = settings.dns
     return result
@@ -105,25 +107,21 @@ def _assign_vlans(host: Netlink, settings: Settings, bridge: Link, port: str) ->
     bridge_vlans.assign(host, settings, bridge, link, bridge_vlans.of_port(settings))
 
 
-def _configure(call: Call, settings: Settings, namespace: Namespace, host: Netlink, result: Result) -> Link:
-    """Configure the container's end, and fill in what is known of both ends then."""
-    outer, inner = result.interfaces[1:]
+def _configure(call: Call, settings: Settings, namespace: Namespace, host: Netlink, result: Result) -> None:
+    """Configure the container's end, and fill in what is known of the host's then."""
     for ip in result.ips:
-        ip.interface = 2
+        ip.interface = _INNER
     if settings.has_interface:
-        interfaces.configure(namespace, call.ifname, result, number=2, detect_duplicates=settings.detect_duplicates)
-        port, link = pairs.settle(host, namespace, call)
+        interfaces.configure(namespace, call.ifname, result, number=_INNER, detect_duplicates=settings.detect_duplicates)
+        port, inner = pairs.settle(host, namespace, call)
         if result.ips:
-            interfaces.announce(namespace, link)
+            interfaces.announce(namespace, inner)
     else:
-        link = interfaces.found(namespace, call.ifname)
-        port = pairs.existing(host, outer.name)
-    outer.mac, outer.mtu = port.mac, port.mtu
-    inner.mac, inner.mtu = link.mac, link.mtu
-    return link
+        port = pairs.existing(host, result.interfaces[_OUTER].name)
+    result.interfaces[_OUTER].mac, result.interfaces[_OUTER].mtu = port.mac, port.mtu
 
 
-def rules(call: Call, settings: Settings, port: str, inner: Link, result: Result) -> Changes | None:
+def rules(call: Call, settings: Settings, port: str, mac: str, result: Result) -> Changes | None:
     """The nftables rules of an attachment; None if it needs none."""
     collected = changes.Changes(call.attachment, PLUGIN)
     needed = False
@@ -134,6 +132,6 @@ def rules(call: Call, settings: Settings, port: str, inner: Link, result: Result
         collected.admit(settings.gateway_device)
         needed = True
     if settings.check_spoofing:
-        collected.forbid_spoofing(port, inner.mac)
+        collected.forbid_spoofing(port, mac)
         needed = True
     return collected if needed else None

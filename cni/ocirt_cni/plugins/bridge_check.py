@@ -31,7 +31,7 @@ def check(call: Call, settings: Settings) -> None:
         _port(host, settings, port, device)
         if settings.is_gateway:
             _gateways(host, settings, result, number)
-    collected = bridge_attach.rules(call, settings, port.name, inner, result)
+    collected = bridge_attach.rules(call, settings, port.name, inner.mac, result)
     if collected is not None:
         changes.check(collected)
 

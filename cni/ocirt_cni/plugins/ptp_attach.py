@@ -53,12 +53,13 @@ def attach(call: Call, settings: Settings, namespace: Namespace, host: Netlink, 
     # Router advertisements of the container must not configure the host.
     sysctl.write(f"net/ipv6/conf/{name}/accept_ra", "0", optional=True)
     outer = pairs.existing(host, name)
+    # Nothing comes from the container before its rules are there.
+    _rules(call, settings, name, result.ips).commit()
     host.execute(links.set_up(outer.index, name))
     _configure(call, namespace, result)
     outer, inner = pairs.settle(host, namespace, call)
     _route_to(host, outer, result.ips, gateways)
     interfaces.enable_forwarding({ip.address.version for ip in result.ips})
-    _rules(call, settings, name, result.ips).commit()
     result.interfaces = [
         Interface(name, outer.mac, mtu=outer.mtu),
         Interface(call.ifname, inner.mac, sandbox=call.netns, mtu=inner.mtu),
