@@ -85,7 +85,7 @@ def _serve(host: Netlink, settings: Settings, bridge: Link, gateways: list[Prefi
         device = bridge_vlans.ensure_gateway(host, settings, bridge)
         extra = [Interface(device.name, device.mac, mtu=device.mtu)]
     bridge_device.ensure_addresses(host, device, gateways, force=settings.force_address)
-    interfaces.enable_forwarding({one.version for one in gateways})
+    interfaces.enable_forwarding(host, {one.version for one in gateways})
     return extra
 
 

@@ -59,7 +59,7 @@ def attach(call: Call, settings: Settings, namespace: Namespace, host: Netlink, 
     _configure(call, namespace, result)
     outer, inner = pairs.settle(host, namespace, call)
     _route_to(host, outer, result.ips, gateways)
-    interfaces.enable_forwarding({ip.address.version for ip in result.ips})
+    interfaces.enable_forwarding(host, {ip.address.version for ip in result.ips})
     result.interfaces = [
         Interface(name, outer.mac, mtu=outer.mtu),
         Interface(call.ifname, inner.mac, sandbox=call.netns, mtu=inner.mtu),
