@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from _struct import pack, unpack_from
+from errno import EHOSTUNREACH, ENETUNREACH
 
 from ocirt_cni.addresses import Address, Prefix
 from ocirt_cni.netlink import codec
-from ocirt_cni.netlink.socket import Netlink, Request
+from ocirt_cni.netlink.socket import KernelError, Netlink, Request
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -56,6 +57,18 @@ def every(netlink: Netlink, family: int, table: int = RT_TABLE_MAIN) -> list[Rou
     contents = pack("BBBBBBBBI", family, 0, 0, 0, 0, 0, 0, 0, 0) + codec.attribute(_RTA_TABLE, table)
     found = netlink.dump(Request(RTM_GETROUTE, 0, contents, "RTM_GETROUTE"))
     return [one for one in map(Route, found) if one.table == table]
+
+
+def lookup(netlink: Netlink, destination: Address) -> Route | None:
+    """The route that a packet to an address would take now; None if there is none. Raises KernelError."""
+    contents = pack("BBBBBBBBI", destination.family, destination.bits, 0, 0, 0, 0, 0, 0, 0)
+    contents += codec.attribute(_RTA_DST, destination.packed)
+    try:
+        return Route(netlink.get(Request(RTM_GETROUTE, 0, contents, f"RTM_GETROUTE {destination}")))
+    except KernelError as err:
+        if err.errno in (ENETUNREACH, EHOSTUNREACH):
+            return None
+        raise
 
 
 def add(

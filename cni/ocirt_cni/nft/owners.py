@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from ocirt_cni.call import Attachment
+from ocirt_cni.nft import base
 
 _LONGEST = 120  # bytes. libnftables reads comments of at most 127; and the name of a file has the plugin as well
 _LONGEST_NETWORK = 60
@@ -15,6 +16,11 @@ def comment(attachment: Attachment) -> str:
     if len(text.encode()) <= _LONGEST and '"' not in text and "\\" not in text and text.isprintable():
         return text
     return f"{network(attachment.network)} #{_hash(text)} -"
+
+
+def chain(attachment: Attachment) -> str:
+    """The name of a chain of its own."""
+    return base.own_chain(_hash(str(attachment)))
 
 
 def network(name: str) -> str:
