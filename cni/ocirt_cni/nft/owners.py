@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from _blake2 import blake2b
+
 from ocirt_cni.call import Attachment
 from ocirt_cni.nft import base
 
@@ -35,6 +37,4 @@ def is_of(text: str, name: str) -> bool:
 
 
 def _hash(text: str) -> str:
-    from hashlib import sha256  # noqa: PLC0415  (few need it, and it takes 2 ms to load)
-
-    return sha256(text.encode()).hexdigest()[:32]
+    return blake2b(text.encode(), digest_size=16).hexdigest()

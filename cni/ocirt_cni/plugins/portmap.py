@@ -181,7 +181,7 @@ def _reach(changes: Changes, addresses: dict[int, Prefix], source: str) -> None:
     netlink = Netlink()
     try:
         for version, prefix in addresses.items():
-            route = routes.lookup(netlink, prefix.address)
+            route = routes.to(netlink, prefix.address)
             if route is None or route.gateway is not None:
                 continue  # it is somewhere behind another host, or a bridge without an address of the host
             link = links.find_index(netlink, route.output)
