@@ -23,6 +23,15 @@ VERBS: dict[str, tuple[str, str, int, int, str, str]] = {
         "The result of the network's plugins goes to the standard output. What fails is undone.",
     ),
     "check": ("check that an attachment is as it was made", "<network> <netns>", 2, 2, "", ""),
+    "check-config": (
+        "say all that is wrong with networks' configurations",
+        "[file or folder]",
+        0,
+        1,
+        "json",
+        "One finding a line: where it is, what is wrong, what would be right. The exit status is 1 if there is an error.",
+    ),
+    "completion": ("print what a shell needs to complete the command line", "<bash, zsh or fish>", 1, 1, "", ""),
     "del": (
         "undo an attachment",
         "<network> <netns>",
@@ -31,6 +40,7 @@ VERBS: dict[str, tuple[str, str, int, int, str, str]] = {
         "",
         "No error if it is gone. If the network's file is gone too, the configuration that it was attached with is taken.",
     ),
+    "dhcp": ("run the daemon that keeps leases of the plugin dhcp", "[daemon]", 0, 1, "socket=", ""),
     "gc": (
         "undo what belongs to attachments that are gone",
         "<network> [netns]",
@@ -48,6 +58,8 @@ VERBS: dict[str, tuple[str, str, int, int, str, str]] = {
         "copy force,f json",
         "install makes links to this command, or copies. What is not ours is left alone.",
     ),
+    "reload": ("restore the firewall's rules after somebody flushed them", "", 0, 0, "", ""),
+    "show": ("show attachments with their addresses, ports and rules", "[network]", 0, 1, "json", ""),
     "status": ("say whether a network can take attachments", "<network> [netns]", 1, 2, "", ""),
 }
 GLOBAL = "cache-dir= config-dir= help,h ifname,i= plugin-path= version,v"

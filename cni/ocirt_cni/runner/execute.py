@@ -147,8 +147,7 @@ def supported(name: str, path: tuple[str, ...], timeout: float = TIMEOUT) -> tup
 def _program(name: str, path: tuple[str, ...]) -> str:
     found = find(name, path)
     if found is None:
-        where = ":".join(path) or "nothing"
-        hint = f"CNI_PATH is {where}; install the plugin there"
+        hint = f"CNI_PATH is {':'.join(path)}; install the plugin there" if path else "set CNI_PATH, as in /opt/cni/bin"
         raise Error(INVALID_CONFIG, f"there is no plugin {name!r}", subject="/type", hint=hint)
     return found
 
