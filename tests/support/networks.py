@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import socket
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,10 +13,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tests.support.isolation import CLONE_NEWNET, MS_BIND, loopback_up, mount, setns, unshare
+from tests.support.isolation import CLONE_NEWNET, MS_BIND, loopback_up, mount, setns, umount, unshare
 
 NETNS = Path("/run/netns")
 _OWN = "/proc/thread-self/ns/net"
+_FOLDERS = ("/run", "/var/lib")
 _SBIN = f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin"
 
 
@@ -132,10 +135,19 @@ class Host:
                     found[f"file {path}"] = path.read_text(errors="replace")
         return found
 
-    @staticmethod
-    def prepare() -> None:
-        """Bring up `lo`."""
-        loopback_up()
+
+@contextmanager
+def new_host() -> Iterator[Host]:
+    """This thread on a host of its own: a fresh network namespace, and empty folders at /run and /var/lib."""
+    with new_network():
+        for folder in _FOLDERS:
+            mount("tmpfs", folder, "tmpfs", 0, "mode=755")
+        try:
+            loopback_up()
+            yield Host()
+        finally:
+            for folder in _FOLDERS:
+                umount(folder)
 
 
 @dataclass(frozen=True)
@@ -173,3 +185,39 @@ def execute(path: Path, name: str, data: bytes, environment: dict[str, str]) -> 
     )
     text = done.stdout.decode()
     return Done(done.returncode, json.loads(text) if text.strip() else None, done.stderr.decode())
+
+
+def connect(source: str, target: str, address: str, *, seconds: float = 10) -> str:
+    """Connect by TCP from one namespace to an address of another; the address that the target sees the source with.
+
+    An empty path is the namespace of this thread. Raises OSError if nobody is reached within `seconds`.
+    """
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
+    with contextlib.ExitStack() as stack:
+        with _maybe_inside(target):
+            server = stack.enter_context(socket.socket(family, socket.SOCK_STREAM))
+        server.bind(("", 0))
+        server.listen()
+        with _maybe_inside(source):
+            client = stack.enter_context(socket.socket(family, socket.SOCK_STREAM))
+        client.settimeout(seconds)
+        client.connect((address, server.getsockname()[1]))
+        server.settimeout(seconds)
+        accepted, seen = server.accept()
+        with accepted:
+            client.sendall(b"hello")
+            assert accepted.recv(5) == b"hello"
+        return str(seen[0])
+
+
+def _maybe_inside(path: str) -> contextlib.AbstractContextManager[None]:
+    return inside(path) if path else contextlib.nullcontext()
+
+
+def unreachable(source: str, target: str, address: str) -> bool:
+    """Whether a connection by TCP gets nowhere, as far as a second tells."""
+    try:
+        connect(source, target, address, seconds=1)
+    except OSError:
+        return True
+    return False
