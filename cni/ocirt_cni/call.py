@@ -195,14 +195,14 @@ def check_name(text: str, subject: str, code: int = INVALID_ENVIRONMENT) -> None
         raise Error(code, f"{text!r} is not a name", subject=subject, hint=hint)
 
 
-def check_ifname(text: str, subject: str) -> None:
-    """The form of names of interfaces (linux/net/core/dev.c, dev_valid_name). Raises Error(INVALID_ENVIRONMENT)."""
+def check_ifname(text: str, subject: str, code: int = INVALID_ENVIRONMENT) -> None:
+    """The form of names of interfaces (linux/net/core/dev.c, dev_valid_name). Raises Error."""
     if not text:
-        raise Error(INVALID_ENVIRONMENT, "it is missing", subject=subject)
+        raise Error(code, "it is missing", subject=subject)
     if len(text.encode()) >= _IFNAMSIZ:
-        raise Error(INVALID_ENVIRONMENT, f"{text!r} has more than {_IFNAMSIZ - 1} bytes", subject=subject)
+        raise Error(code, f"{text!r} has more than {_IFNAMSIZ - 1} bytes", subject=subject)
     if text in (".", "..") or any(char in "/:" or char.isspace() or char == "\0" for char in text):
-        raise Error(INVALID_ENVIRONMENT, f"{text!r} cannot be the name of an interface", subject=subject)
+        raise Error(code, f"{text!r} cannot be the name of an interface", subject=subject)
 
 
 def parse_args(text: str) -> dict[str, str]:

@@ -138,6 +138,17 @@ class Result:
         self.routes = routes or []
         self.dns = dns or DNS()
 
+    def joined(self, other: Result) -> Result:
+        """This one, and after it what another plugin of the chain made, whose addresses keep their interfaces."""
+        before = len(self.interfaces)
+        ips = [IP(one.address, one.gateway, None if one.interface is None else one.interface + before) for one in other.ips]
+        return Result(
+            [*self.interfaces, *other.interfaces],
+            [*self.ips, *ips],
+            [*self.routes, *other.routes],
+            other.dns or self.dns,
+        )
+
     def document(self, version: str) -> dict[str, Any]:
         """The JSON object of a version. Raises Error(INCOMPATIBLE_VERSION)."""
         if not versions.at_least(version, "0.3.0"):

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import socket
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -183,3 +185,39 @@ def execute(path: Path, name: str, data: bytes, environment: dict[str, str]) -> 
     )
     text = done.stdout.decode()
     return Done(done.returncode, json.loads(text) if text.strip() else None, done.stderr.decode())
+
+
+def connect(source: str, target: str, address: str, *, seconds: float = 10) -> str:
+    """Connect by TCP from one namespace to an address of another; the address that the target sees the source with.
+
+    An empty path is the namespace of this thread. Raises OSError if nobody is reached within `seconds`.
+    """
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
+    with contextlib.ExitStack() as stack:
+        with _maybe_inside(target):
+            server = stack.enter_context(socket.socket(family, socket.SOCK_STREAM))
+        server.bind(("", 0))
+        server.listen()
+        with _maybe_inside(source):
+            client = stack.enter_context(socket.socket(family, socket.SOCK_STREAM))
+        client.settimeout(seconds)
+        client.connect((address, server.getsockname()[1]))
+        server.settimeout(seconds)
+        accepted, seen = server.accept()
+        with accepted:
+            client.sendall(b"hello")
+            assert accepted.recv(5) == b"hello"
+        return str(seen[0])
+
+
+def _maybe_inside(path: str) -> contextlib.AbstractContextManager[None]:
+    return inside(path) if path else contextlib.nullcontext()
+
+
+def unreachable(source: str, target: str, address: str) -> bool:
+    """Whether a connection by TCP gets nowhere, as far as a second tells."""
+    try:
+        connect(source, target, address, seconds=1)
+    except OSError:
+        return True
+    return False

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from _socket import AF_INET6
 from _struct import pack, unpack_from
 
 from ocirt_cni.addresses import Address, Prefix
@@ -21,7 +20,9 @@ _IFA_LOCAL = 2
 _IFA_BROADCAST = 4
 _IFA_FLAGS = 8
 _IFA_F_NODAD = 0x02
+IFA_F_DADFAILED = 0x08
 IFA_F_TENTATIVE = 0x40
+_IFA_F_NOPREFIXROUTE = 0x200
 RT_SCOPE_UNIVERSE = 0
 RT_SCOPE_LINK = 253
 RT_SCOPE_HOST = 254
@@ -48,13 +49,27 @@ def of(netlink: Netlink, index: int) -> list[Assigned]:
     return [one for one in map(Assigned, found) if one.index == index]
 
 
-def add(index: int, prefix: Prefix, what: str = "", *, peer: Address | None = None) -> Request:
-    """Give a link an address, which an IPv6 one is at once: nobody waits for duplicate address detection (IFA_F_NODAD)."""
+def add(
+    index: int,
+    prefix: Prefix,
+    what: str = "",
+    *,
+    peer: Address | None = None,
+    detect_duplicates: bool = False,
+    prefix_route: bool = True,
+) -> Request:
+    """Give a link an address, with or without the route to its network.
+
+    An IPv6 one is there at once (IFA_F_NODAD), unless duplicates are to be detected, which takes a second or two.
+    """
     values: dict[int, Value] = {_IFA_LOCAL: prefix.address.packed, _IFA_ADDRESS: (peer or prefix.address).packed}
     if prefix.version == 4 and peer is None and prefix.length < 31:
         values[_IFA_BROADCAST] = prefix.last.packed
-    if prefix.address.family == AF_INET6:
-        values[_IFA_FLAGS] = _IFA_F_NODAD
+    flags = _IFA_F_NODAD if prefix.version == 6 and not detect_duplicates else 0
+    if not prefix_route:
+        flags |= _IFA_F_NOPREFIXROUTE
+    if flags:
+        values[_IFA_FLAGS] = flags
     return _request(RTM_NEWADDR, codec.NLM_F_CREATE | codec.NLM_F_EXCL, index, prefix, values, what)
 
 

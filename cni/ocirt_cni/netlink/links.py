@@ -19,6 +19,8 @@ IFF_UP = 0x1
 IFF_LOOPBACK = 0x8
 IFF_PROMISC = 0x100
 IFF_ALLMULTI = 0x200
+IF_OPER_UNKNOWN = 0
+IF_OPER_UP = 6
 IFLA_ADDRESS = 1
 IFLA_IFNAME = 3
 IFLA_MTU = 4
@@ -85,6 +87,11 @@ class Link:
         return codec.number(self.attributes.get(IFLA_LINK, b""))
 
     @property
+    def operstate(self) -> int:
+        """IF_OPER_*: what it is able to do (Documentation/networking/operstates.rst)."""
+        return codec.number(self.attributes.get(IFLA_OPERSTATE, b""))
+
+    @property
     def is_up(self) -> bool:
         """Whether it was brought up."""
         return bool(self.flags & IFF_UP)
@@ -99,6 +106,20 @@ def find(netlink: Netlink, name: str) -> Link | None:
     """The link of that name, if there is one. Raises KernelError."""
     request = Request(RTM_GETLINK, 0, header() + codec.attribute(IFLA_IFNAME, name), f"RTM_GETLINK {name}")
     return _found(netlink, request)
+
+
+def find_several(netlink: Netlink, *names: str) -> list[Link | None]:
+    """The same for several names, in one go."""
+    requests = [Request(RTM_GETLINK, 0, header() + codec.attribute(IFLA_IFNAME, name), f"RTM_GETLINK {name}") for name in names]
+    found: list[Link | None] = []
+    for answer in netlink.gather(*requests):
+        if not isinstance(answer, KernelError):
+            found.append(Link(answer))
+        elif answer.errno == ENODEV:
+            found.append(None)
+        else:
+            raise answer
+    return found
 
 
 def find_index(netlink: Netlink, index: int) -> Link | None:
@@ -163,9 +184,20 @@ def change(index: int, attributes: dict[int, Value] | None = None, *, flags: int
     )
 
 
+def change_named(name: str, attributes: dict[int, Value]) -> Request:
+    """The same by name: of a link that an earlier request of the same batch makes."""
+    values: dict[int, Value] = {IFLA_IFNAME: name, **attributes}
+    return Request(RTM_NEWLINK, 0, header() + codec.attributes(values), f"RTM_NEWLINK {name}")
+
+
 def set_up(index: int, what: str = "", *, up: bool = True) -> Request:
     """Bring a link up, or down."""
     return change(index, flags=IFF_UP if up else 0, mask=IFF_UP, what=what)
+
+
+def delete_group(group: int) -> Request:
+    """Delete all links of a group (IFLA_GROUP) at once, which takes no longer than one."""
+    return Request(RTM_DELLINK, 0, header() + codec.attribute(IFLA_GROUP, group), f"RTM_DELLINK of group {group}")
 
 
 def delete(index: int, what: str = "") -> Request:

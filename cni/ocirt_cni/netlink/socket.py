@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from _socket import AF_NETLINK, SOCK_CLOEXEC, SOCK_RAW, socket
 from _struct import unpack_from
-from errno import EINTR, errorcode
+from errno import EINTR, ENOBUFS, errorcode
 from os import strerror
 
 from ocirt_cni.errors import KERNEL, Error
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 NETLINK_ROUTE = 0
 NETLINK_NETFILTER = 12
 _SOL_NETLINK = 270
+_NETLINK_ADD_MEMBERSHIP = 1
 _NETLINK_CAP_ACK = 10
 _NETLINK_EXT_ACK = 11
 _NETLINK_GET_STRICT_CHK = 12
@@ -65,6 +66,32 @@ class Netlink:
         """Close the socket."""
         self._socket.close()
 
+    def __enter__(self) -> Netlink:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def join(self, group: int) -> None:
+        """Hear of changes from now on, which are one group of those that rtnetlink(7) lists (RTNLGRP_*). Raises KernelError."""
+        try:
+            self._socket.bind((0, 0))  # one without an address hears nothing
+            self._socket.setsockopt(_SOL_NETLINK, _NETLINK_ADD_MEMBERSHIP, group)
+        except OSError as err:
+            raise KernelError(err.errno or 0, "setsockopt(NETLINK_ADD_MEMBERSHIP)") from None
+
+    def wait(self, seconds: float) -> bool:
+        """Whether a change comes within this time; what changed has to be asked for. Only for a socket that joined a group."""
+        self._socket.settimeout(max(seconds, 0.0))
+        try:
+            self._socket.recv(_LARGEST)
+        except (TimeoutError, BlockingIOError):
+            return False
+        except OSError as err:
+            if err.errno != ENOBUFS:  # more came than the socket holds
+                raise KernelError(err.errno or 0, "recv(AF_NETLINK)") from None
+        return True
+
     def fileno(self) -> int:
         """For poll(2)."""
         return self._socket.fileno()
@@ -94,16 +121,27 @@ class Netlink:
 
     def get(self, request: Request) -> bytes:
         """The contents of the one message that answers a request. Raises KernelError."""
-        self._send((request,), 0)
-        while True:
+        (found,) = self.gather(request)
+        if isinstance(found, KernelError):
+            raise found
+        return found
+
+    def gather(self, *requests: Request) -> list[bytes | KernelError]:
+        """Send requests that are answered by one message each, in one go; each answer's contents, or error, in its place."""
+        first = self._sequence + 1
+        self._send(requests, 0)
+        answers: dict[int, bytes | KernelError] = {}
+        while len(answers) < len(requests):
             for kind, flags, sequence, contents in self._receive():
-                if sequence != self._sequence:
+                if not first <= sequence <= self._sequence:
                     continue
                 if kind != _NLMSG_ERROR:
-                    return contents
-                error = _error(flags, contents, request.what)
-                if error is not None:
-                    raise error
+                    answers[sequence] = contents
+                else:
+                    error = _error(flags, contents, requests[sequence - first].what)
+                    if error is not None:
+                        answers[sequence] = error
+        return [answers[sequence] for sequence in sorted(answers)]
 
     def dump(self, request: Request) -> list[bytes]:
         """The contents of all messages that answer a request. Raises KernelError."""

@@ -20,9 +20,9 @@ def add(call: Call) -> Result:
         if call.previous is not None:
             return call.previous
         link = links.find_index(namespace.netlink, index)
-        mac = link.mac if link is not None else ""
+        mac, mtu = (link.mac, link.mtu) if link is not None else ("", 0)
         ips = [IP(Prefix(one.prefix.address, one.prefix.length), None, 0) for one in addrs.of(namespace.netlink, index)]
-        return Result([Interface(_NAME, mac, sandbox=call.netns)], ips)
+        return Result([Interface(_NAME, mac, sandbox=call.netns, mtu=mtu)], ips)
 
 
 def delete(call: Call) -> None:
