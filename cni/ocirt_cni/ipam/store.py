@@ -176,8 +176,8 @@ class Store:
     def set_last(self, number: int, address: Address) -> None:
         """Note it, so that the reference goes on from there.
 
-        In place: ext4 begins to write to the disk when a file is renamed over another, which costs as much as all the rest. A kill
-        may leave an address that is cut off; then the search begins too early.
+        In place: ext4 begins to write to the disk when a file is renamed over another, which costs as much as all the rest. If it
+        is killed here, an address may be cut off; then the search begins too early.
         """
         text = _marked(address).encode()
         fd = os.open(f"{self.path}/{_LAST}{number}", os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
