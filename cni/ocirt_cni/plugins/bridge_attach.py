@@ -22,8 +22,11 @@ PLUGIN = "bridge"  # as the owner of rules
 _OUTER, _INNER = 1, 2  # places among the result's interfaces; the bridge is the first
 
 
-def attach(call: Call, settings: Settings, namespace: Namespace, host: Netlink, result: Result) -> Result:
-    """Make the bridge and the pair, configure both; `result`: what the IPAM plugin gave, which is completed. Raises Error."""
+def attach(call: Call, settings: Settings, namespace: Namespace, host: Netlink, result: Result, *, ask: bool = False) -> Result:
+    """Make the bridge and the pair, configure both; `result`: what the IPAM plugin gave, which is completed. Raises Error.
+
+    `ask`: it gave nothing yet, because it works with the interface.
+    """
     gateways = choose_gateways(settings, result)
     known, existing = links.find_several(host, settings.bridge, pairs.host_name(call))
     bridge = bridge_device.ensure(host, settings, known)
@@ -47,6 +50,8 @@ def attach(call: Call, settings: Settings, namespace: Namespace, host: Netlink, 
     collected = rules(call, settings, port, inner.mac, result)
     if collected is not None:
         collected.commit()
+    if ask:
+        extra = _ask(call, settings, host, bridge, port, inner.mac, result)
     result.interfaces += [Interface(port), Interface(call.ifname, inner.mac, sandbox=call.netns, mtu=inner.mtu), *extra]
     _configure(call, settings, namespace, host, result)
     if known is not None and not gateways:
@@ -55,6 +60,20 @@ def attach(call: Call, settings: Settings, namespace: Namespace, host: Netlink, 
     if settings.dns:
         result.dns = settings.dns
     return result
+
+
+def _ask(call: Call, settings: Settings, host: Netlink, bridge: Link, port: str, mac: str, result: Result) -> list[Interface]:
+    """Ask the IPAM plugin now that the pair is there, and do what depends on the addresses; a link to a VLAN."""
+    from ocirt_cni.ipam import delegate  # noqa: PLC0415  (loaded by then)
+
+    given = delegate.add(call)
+    result.ips, result.routes, result.dns = given.ips, given.routes, given.dns
+    gateways = choose_gateways(settings, result)
+    extra = _serve(host, settings, bridge, gateways) if gateways else []
+    collected = rules(call, settings, port, mac, result)
+    if collected is not None:
+        collected.commit()
+    return extra
 
 
 def choose_gateways(settings: Settings, result: Result) -> list[Prefix]:

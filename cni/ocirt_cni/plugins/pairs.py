@@ -13,6 +13,7 @@ from time import monotonic
 
 from ocirt_cni.call import Call
 from ocirt_cni.errors import KERNEL, TAKEN, Error
+from ocirt_cni.ipam import config
 from ocirt_cni.netlink import links
 from ocirt_cni.netlink.links import Link
 from ocirt_cni.netlink.socket import KernelError, Netlink
@@ -187,6 +188,25 @@ def _remove(call: Call) -> None:
             _delete(host, link)
             return
     _remove_inner(call)
+
+
+def begin_release(call: Call) -> Step:
+    """Give the addresses back at once, if the IPAM plugin works with the interface; else by the step that is returned.
+
+    That is for after the pair is gone. It raises Error, whenever the addresses were given back.
+    """
+    if not config.needs_interface(call):
+        return lambda: release(call)
+    try:
+        release(call)
+    except Error as err:
+        error = err  # the name of the clause ends with it
+
+        def fail() -> None:
+            raise error
+
+        return fail
+    return _nothing
 
 
 def release(call: Call) -> None:
