@@ -48,7 +48,7 @@ def attach(call: Call, settings: Settings, namespace: Namespace, host: Netlink, 
     if collected is not None:
         collected.commit()
     result.interfaces += [Interface(port), Interface(call.ifname, inner.mac, sandbox=call.netns, mtu=inner.mtu), *extra]
-    _configure(call, settings, namespace, host, result)
+    _configure(call, settings, namespace, host, result, inner)
     if known is not None and not gateways:
         # One that chose no hardware address may have taken over the port's.
         result.interfaces[0].mac = pairs.existing(host, bridge.name).mac
@@ -107,12 +107,14 @@ def _assign_vlans(host: Netlink, settings: Settings, bridge: Link, port: str) ->
     bridge_vlans.assign(host, settings, bridge, link, bridge_vlans.of_port(settings))
 
 
-def _configure(call: Call, settings: Settings, namespace: Namespace, host: Netlink, result: Result) -> None:
+def _configure(call: Call, settings: Settings, namespace: Namespace, host: Netlink, result: Result, inner: Link) -> None:
     """Configure the container's end, and fill in what is known of the host's then."""
     for ip in result.ips:
         ip.interface = _INNER
     if settings.has_interface:
-        interfaces.configure(namespace, call.ifname, result, number=_INNER, detect_duplicates=settings.detect_duplicates)
+        interfaces.configure(
+            namespace, call.ifname, result, number=_INNER, link=inner, detect_duplicates=settings.detect_duplicates
+        )
         port, inner = pairs.settle(host, namespace, call)
         if result.ips:
             interfaces.announce(namespace, inner)

@@ -12,7 +12,7 @@ from errno import ENODEV
 from time import monotonic
 
 from ocirt_cni.call import Call
-from ocirt_cni.errors import KERNEL, TAKEN, Error
+from ocirt_cni.errors import INVALID_NETNS, KERNEL, TAKEN, Error
 from ocirt_cni.netlink import links
 from ocirt_cni.netlink.links import Link
 from ocirt_cni.netlink.socket import KernelError, Netlink
@@ -42,7 +42,12 @@ def name_of(text: str) -> str:
 
 
 def refuse_taken(namespace: Namespace, call: Call) -> None:
-    """Raises Error(TAKEN) if the container has an interface of the name already (SPEC.md, "ADD": it has to be an error)."""
+    """Refuse an interface that the container has already (SPEC.md, "ADD": it has to be an error), and the host as a container.
+
+    Raises Error(TAKEN), Error(INVALID_NETNS).
+    """
+    if namespace.is_own():
+        raise Error(INVALID_NETNS, f"{call.netns} is the plugin's own network namespace", subject="CNI_NETNS")
     if links.find(namespace.netlink, call.ifname) is not None:
         raise Error(
             TAKEN,
