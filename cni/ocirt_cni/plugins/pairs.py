@@ -16,7 +16,6 @@ from ocirt_cni.errors import INVALID_NETNS, KERNEL, TAKEN, Error
 from ocirt_cni.netlink import links
 from ocirt_cni.netlink.links import Link
 from ocirt_cni.netlink.socket import KernelError, Netlink
-from ocirt_cni.netns import Namespace
 from ocirt_cni.plugins import owners
 
 TYPE_CHECKING = False
@@ -24,6 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from ocirt_cni.netlink.codec import Value
+    from ocirt_cni.netns import Namespace
     from ocirt_cni.plugins.steps import Step
 
 _RTNLGRP_LINK = 1
@@ -206,6 +206,8 @@ def _remove_inner(call: Call) -> None:
     """Remove the container's end of a pair that another plugin made, as a previous result tells, when a node changed to ours."""
     if call.previous is None or not any(one.name == call.ifname and one.sandbox for one in call.previous.interfaces):
         return
+    from ocirt_cni.netns import Namespace  # noqa: PLC0415  (most calls of DEL end before, and it loads ctypes)
+
     namespace = Namespace.find(call.netns)
     if namespace is None:
         return
