@@ -51,7 +51,7 @@ def test_an_executable_loads_little(plugin_path: Path, netns: MakeNetns, tmp_pat
         env={**os.environ, **environment},
     )
     assert done.returncode == 0, done.stdout + done.stderr
-    opened = [one for one in re.findall(r'open(?:at)?\((?:[^"]*)"([^"]*)"[^=]*= \d', trace.read_text())]
+    opened: list[str] = re.findall(r'open(?:at)?\((?:[^"]*)"([^"]*)"[^=]*= \d', trace.read_text())
     assert any(one.endswith(".archive") and "/ocirt_cni/" in one for one in opened)
     assert [one for one in opened if one.endswith((".pyc", ".py")) and "/ocirt" in one] == []
     names = {re.sub(r".*/python3[^/]*/|__pycache__/|\.cpython.*|\.py$", "", one) for one in opened if ".py" in one}
