@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from errno import EXFULL
+
 from ocirt_cni.addresses import Prefix
 from ocirt_cni.call import Call
+from ocirt_cni.errors import EXHAUSTED, Error
 from ocirt_cni.netlink import bridges, links
 from ocirt_cni.netlink.links import Link
-from ocirt_cni.netlink.socket import Netlink
+from ocirt_cni.netlink.socket import KernelError, Netlink
 from ocirt_cni.netns import Namespace
 from ocirt_cni.nft import changes
 from ocirt_cni.plugins import bridge_device, interfaces, pairs
@@ -29,17 +32,7 @@ def attach(call: Call, settings: Settings, namespace: Namespace, host: Netlink, 
     bridge = bridge_device.ensure(host, settings, known)
     result.interfaces = [Interface(bridge.name, bridge.mac, mtu=bridge.mtu)]
     extra = _serve(host, settings, bridge, gateways) if gateways else []
-    port = pairs.create(
-        host,
-        namespace,
-        call,
-        mtu=settings.mtu,
-        mac=settings.mac,
-        master=bridge.index,
-        port=port_settings(settings),
-        up=True,
-        existing=existing,
-    )
+    port = _make_pair(call, settings, namespace, host, bridge, existing)
     if settings.has_vlans:
         _assign_vlans(host, settings, bridge, port)
     inner = interfaces.found(namespace, call.ifname)
@@ -55,6 +48,27 @@ def attach(call: Call, settings: Settings, namespace: Namespace, host: Netlink, 
     if settings.dns:
         result.dns = settings.dns
     return result
+
+
+def _make_pair(call: Call, settings: Settings, namespace: Namespace, host: Netlink, bridge: Link, existing: Link | None) -> str:
+    """The pair, with the host's end as a port; the name of that."""
+    try:
+        return pairs.create(
+            host,
+            namespace,
+            call,
+            mtu=settings.mtu or bridge.mtu,
+            mac=settings.mac,
+            master=bridge.index,
+            port=port_settings(settings),
+            up=True,
+            existing=existing,
+        )
+    except KernelError as err:
+        if err.errno != EXFULL:
+            raise
+        hint = "a bridge has at most 1023 ports (linux/net/bridge/br_private.h); use one more network"
+        raise Error(EXHAUSTED, f"{bridge.name} has no room for one more port", subject="/bridge", hint=hint) from None
 
 
 def choose_gateways(settings: Settings, result: Result) -> list[Prefix]:
