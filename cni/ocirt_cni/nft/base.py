@@ -26,6 +26,8 @@ chain {VERSION} {{
 
 chain ports {{
     ip6 daddr ::1 return comment "the kernel has no route_localnet for IPv6"
+    meta nfproto ipv4 meta l4proto . th dport vmap @conditional4
+    meta nfproto ipv6 meta l4proto . th dport vmap @conditional6
     meta nfproto ipv4 dnat ip to ip daddr . meta l4proto . th dport map @host_ports4
     meta nfproto ipv4 dnat ip to meta l4proto . th dport map @ports4
     meta nfproto ipv6 dnat ip6 to ip6 daddr . meta l4proto . th dport map @host_ports6
@@ -109,6 +111,19 @@ def hairpinning(prefix: Prefix) -> str:
 EVERYBODY = "hairpin-all"  # the chain that masquerades whoever comes
 
 
+_OWN = "conditions-"
+
+
+def own_chain(unique: str) -> str:
+    """The name of the chain that one attachment has for itself, for ports with conditions."""
+    return f"{_OWN}{unique}"
+
+
+def is_own(name: str) -> bool:
+    """Whether a chain is one attachment's."""
+    return name.startswith(_OWN)
+
+
 def chain(name: str) -> str:
     """The commands that make, or make anew, a chain of the names above."""
     kind, _, rest = name.partition("-")
@@ -122,6 +137,11 @@ def chain(name: str) -> str:
         else:
             sources = [str(prefix), *([_LOOPBACK4] if prefix.version == 4 else [])]
             rules = [f"{ip} saddr {one} masquerade" for one in sources]
+    return chain_of(name, rules)
+
+
+def chain_of(name: str, rules: list[str]) -> str:
+    """The commands that make, or make anew, a chain of these rules."""
     where = f"inet {TABLE} {name}"
     return "".join([f"add chain {where}\nflush chain {where}\n", *(f"add rule {where} {rule}\n" for rule in rules)])
 

@@ -7,9 +7,9 @@ from errno import EBUSY, EEXIST, ENOENT
 from ocirt_cni.call import Attachment
 from ocirt_cni.errors import CHECK_FAILED, TAKEN, UNSUPPORTED, Error
 from ocirt_cni.netlink.socket import KernelError
-from ocirt_cni.nft import base, forward, owners, sets, wire
+from ocirt_cni.nft import base, forward, localnet, owners, sets, wire
 from ocirt_cni.nft.library import Nft
-from ocirt_cni.nft.rules import Rules, record_name
+from ocirt_cni.nft.rules import Port, Rules, record_name
 from ocirt_cni.nft.sets import SETS, TABLE, Element
 from ocirt_cni.nft.state import State
 from ocirt_cni.nft.wire import Tables
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 _TRIES = 5  # for what somebody flushes or adds between a look and a transaction
 # Where an attachment's own elements from a plugin can be. Other plugins: _OF_LINKS.
 _OF = {
-    "portmap": (*sets.PORTS.values(), *sets.HOST_PORTS.values(), *sets.HAIRPIN.values()),
+    "portmap": tuple(one for maps in (sets.PORTS, sets.HOST_PORTS, sets.CONDITIONAL, sets.HAIRPIN) for one in maps.values()),
     "firewall": (sets.APART,),
 }
 _OF_LINKS = (*sets.MASQUERADE.values(), sets.CHECKED, sets.SOURCES)
@@ -40,9 +40,12 @@ class Changes(Rules):
         """
         with Tables() as tables, State.of(tables) as state:
             old = _read(state, self.name)
+            self.localnet = [one for one in self.localnet if localnet.is_ours(state, one)]
             state.write(self.name, self.document(), self.claims())
             try:
                 _retried(lambda: tables.transact(_committing(tables, state, self, old)))
+                for one in self.localnet:
+                    localnet.open_for(one)
                 if self.admitted and state.generation != tables.generation():
                     forward.admit(tables)
             except BaseException:
@@ -53,22 +56,24 @@ class Changes(Rules):
             state.generation = tables.generation()
 
 
-def remove(attachment: Attachment, plugin: str) -> None:
-    """Remove all that an attachment has from one plugin; no error if there is nothing. Raises Error."""
+def remove(attachment: Attachment, plugin: str) -> Rules | None:
+    """Remove all that an attachment has from one plugin, which is no error if it has nothing; what it was, if a record told."""
     name = record_name(attachment, plugin)
     with Tables() as tables, State.of(tables) as state:
         rules = _read(state, name)
         if rules is not None:
             _remove(tables, state, rules)
-        elif state.fresh:  # somebody removed all records: the comments are the truth
+        elif state.fresh and tables.has_table(sets.INET):  # somebody removed all records: the comments are the truth
             owner = owners.comment(attachment)
             _delete(tables, (one for within in _sets_of(plugin) for one in tables.every(within) if one.comment == owner))
             _tidy(tables, state, name)
+    return rules
 
 
 def check(changes: Changes) -> None:
     """That all is there. Raises Error(CHECK_FAILED) naming what is missing, and Error."""
-    with Tables() as tables:
+    with Tables() as tables, State.of(tables) as state:
+        changes.localnet = [one for one in changes.localnet if state.claimants(f"localnet {one}")]
         for one in (*changes.elements(), *changes.shared().values()):
             if tables.find(one.set, one.key) != one:
                 raise _lost(f"{base.FAMILIES[one.set.family]} {TABLE} {one.set.name}", f"the element {one} is missing")
@@ -115,18 +120,21 @@ def listing() -> list[Rules]:
 
 def _committing(tables: Tables, state: State, new: Rules, old: Rules | None) -> list[Request]:
     """The transaction from what there is to `new`. Makes tables and chains that are missing first."""
-    _prepare(tables, state, new)
     wanted, owner = new.elements(), owners.comment(new.attachment)
+    for port in new.ports:
+        _refuse_taken(tables, state, port, owner)
     replaced, added = [], []
     for one in wanted:
         found = tables.find(one.set, one.key)
         if found == one:
             continue
         if found is not None and found.comment != owner:
-            raise _taken(one, found)
+            what = f"it belongs to the attachment {found.comment!r}"
+            raise Error(TAKEN, what, subject=f"{one.set.name} {' '.join(one.fields)}")
         added.append(one)
         if found is not None:
             replaced.append(found)
+    _prepare(tables, state, new)
     before = [] if old is None else _removal(tables, state, old, new)
     return [*before, *wire.delete(replaced), *wire.add(added), *wire.add(new.shared().values(), shared=True)]
 
@@ -158,7 +166,9 @@ def _prepare(tables: Tables, state: State, rules: Rules) -> None:
             _replace(tables, state, family)
         else:
             commands.append(base.table(family))
-    commands += [base.chain(name) for name in rules.chains().values() if not tables.has_chain(sets.INET, name)]
+    for name in rules.chains().values():
+        if base.is_own(name) or not tables.has_chain(sets.INET, name):
+            commands.append(rules.commands(name))
     if commands:
         Nft().run("".join(commands))
 
@@ -187,7 +197,14 @@ def _rebuild(tables: Tables, state: State) -> None:
     commands = [f"delete table {name} {TABLE}\n" for family, name in base.FAMILIES.items() if tables.has_table(family)]
     families = {one.set.family for one in elements.values()}
     commands += [base.table(family) for family in base.FAMILIES if family in families]
-    commands += [base.chain(name) for name in sorted({one.chain for one in elements.values() if one.chain})]
+    chains = {name: each.commands(name) for each in rules for name in each.chains().values()}
+    for one in list(elements.values()):
+        if one.chain and one.chain not in chains:
+            if base.is_own(one.chain):  # nobody knows any more what was in it
+                del elements[one.set, one.key]
+            else:
+                chains[one.chain] = base.chain(one.chain)
+    commands += chains.values()
     commands += [base.element(one) for one in elements.values()]
     if commands:
         Nft().run("".join(commands))
@@ -198,6 +215,9 @@ def _rebuild(tables: Tables, state: State) -> None:
 
 def _remove(tables: Tables, state: State, rules: Rules) -> None:
     """The rules of an attachment from a plugin, and the record; with the last attachment the tables."""
+    for one in rules.localnet:
+        if not state.is_claimed(f"localnet {one}", besides=rules.name):
+            localnet.close_for(one)
     try:
         _retried(lambda: tables.transact(_removal(tables, state, rules)))
     except KernelError as err:
@@ -257,9 +277,13 @@ def _sets_of(plugin: str) -> tuple[Set, ...]:
     return _OF.get(plugin, _OF_LINKS)
 
 
-def _taken(wanted: Element, found: Element) -> Error:
-    what = "the port of the host" if wanted.set.name.endswith(("ports4", "ports6")) else "the address"
-    return Error(TAKEN, f"{what} belongs to the attachment {found.comment!r}", subject=" ".join(wanted.fields))
+def _refuse_taken(tables: Tables, state: State, port: Port, owner: str) -> None:
+    holders = [found.comment for within, key in port.rivals if (found := tables.find(within, key)) is not None]
+    if port.host is None:
+        holders += [name.partition(" ")[2] for name in state.claimants(port.claim)]
+    for one in holders:
+        if one != owner:
+            raise Error(TAKEN, f"the port of the host belongs to the attachment {one!r}", subject=port.at_host)
 
 
 def _lost(subject: str, message: str, cause: str = "") -> Error:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from _blake2 import blake2b
+
 from ocirt_cni.call import Attachment
+from ocirt_cni.nft import base
 
 _LONGEST = 120  # bytes. libnftables reads comments of at most 127; and the name of a file has the plugin as well
 _LONGEST_NETWORK = 60
@@ -17,6 +20,11 @@ def comment(attachment: Attachment) -> str:
     return f"{network(attachment.network)} #{_hash(text)} -"
 
 
+def chain(attachment: Attachment) -> str:
+    """The name of a chain of its own."""
+    return base.own_chain(_hash(str(attachment)))
+
+
 def network(name: str) -> str:
     """A network, as comments have it."""
     return name if len(name) <= _LONGEST_NETWORK else f"#{_hash(name)}"
@@ -29,6 +37,4 @@ def is_of(text: str, name: str) -> bool:
 
 
 def _hash(text: str) -> str:
-    from hashlib import sha256  # noqa: PLC0415  (few need it, and it takes 2 ms to load)
-
-    return sha256(text.encode()).hexdigest()[:32]
+    return blake2b(text.encode(), digest_size=16).hexdigest()

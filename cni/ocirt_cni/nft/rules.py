@@ -11,6 +11,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
+    from ocirt_cni.nft.sets import Set
+
 _FORM = 1  # of records
 
 # Whose connections to a published port come from the host's address: nobody's; those of the container's network and of loopback,
@@ -45,6 +47,24 @@ class Port:
         protocol, host, host_port, container, port, source = document
         return cls(protocol, Address.parse(host) if host else None, host_port, Prefix.parse(container), port, source)
 
+    @property
+    def at_host(self) -> str:
+        """HOST:PORT/PROTOCOL, as in an error."""
+        return f"{_joined(self.host, self.host_port)}/{self.protocol}"
+
+    @property
+    def rivals(self) -> list[tuple[Set, bytes]]:
+        """The keys of elements that would take its packets: of whom they are, has the port."""
+        version, key = self.container.version, [self.protocol, self.host_port]
+        found = [(one, one.key_of(key)) for one in (sets.PORTS[version], sets.CONDITIONAL[version])]
+        rival = sets.HOST_PORTS[version]
+        return found if self.host is None else [*found, (rival, rival.key_of([self.host, *key]))]
+
+    @property
+    def claim(self) -> str:
+        """What those claim who have the port at one address of the host."""
+        return f"host_port {self.protocol}{self.container.version} {self.host_port}"
+
     def __str__(self) -> str:
         """PROTOCOL HOST:PORT -> CONTAINER:PORT."""
         return f"{self.protocol} {_joined(self.host, self.host_port)} -> {_joined(self.container.address, self.port)}"
@@ -64,6 +84,7 @@ class Rules:
         self.sources: list[tuple[str, str]] = []
         self.bridges: list[tuple[str, bool]] = []
         self.apart: list[str] = []
+        self.conditions: dict[int, str] = {}
 
     def masquerade(self, prefixes: list[Prefix]) -> None:
         """Traffic of these addresses leaves the host as the host's own.
@@ -80,8 +101,8 @@ class Rules:
         """Let pass other tables' chains: what comes from a link of the host, the answers, and connections to published ports."""
         self.admitted.append(device)
 
-    def guard_localnet(self, device: str) -> None:
-        """A link has route_localnet: keep what comes from there away from the host's 127.0.0.0/8."""
+    def route_localnet(self, device: str) -> None:
+        """Let 127.0.0.0/8 reach what is behind a link (the sysctl of that name), and nothing from there reach 127.0.0.0/8."""
         self.localnet.append(device)
 
     def forbid_spoofing(self, device: str, mac: str) -> None:
@@ -115,6 +136,7 @@ class Rules:
             "sources": [list(each) for each in self.sources],
             "bridges": [list(each) for each in self.bridges],
             "apart": self.apart,
+            "conditions": [[version, text] for version, text in self.conditions.items() if text],
         }
 
     @classmethod
@@ -128,6 +150,7 @@ class Rules:
         made.sources = [(device, mac) for device, mac in document["sources"]]
         made.bridges = [(bridge, within) for bridge, within in document["bridges"]]
         made.apart = document["apart"]
+        made.conditions = {version: text for version, text in document["conditions"]}  # noqa: C416  (a list of lists)
         return made
 
     def elements(self) -> list[Element]:
@@ -138,7 +161,7 @@ class Rules:
             for one in self.masqueraded
         ]
         for port in self.ports:
-            found += _of_port(port, owner)
+            found += _of_port(port, owner, self._conditioned(port))
         for device, mac in self.sources:
             found.append(sets.CHECKED.element([device], comment=owner))
             found.append(sets.SOURCES.element([device, mac], comment=owner))
@@ -162,7 +185,21 @@ class Rules:
 
     def claims(self) -> list[str]:
         """What it shares with others."""
-        return [*self.chains(), *self.shared()]
+        return [*self.chains(), *self.shared(), *{port.claim: None for port in self.ports if port.host is not None}]
+
+    def commands(self, chain: str) -> str:
+        """The commands that make a chain that its elements jump to."""
+        if not base.is_own(chain):
+            return base.chain(chain)
+        comment = f'comment "{owners.comment(self.attachment)}"'
+        rules = [
+            f"{_rule(port, self.conditions[port.container.version])} {comment}" for port in self.ports if self._conditioned(port)
+        ]
+        return base.chain_of(chain, rules)
+
+    def _conditioned(self, port: Port) -> str:
+        """The chain of a port that has conditions, else ""."""
+        return owners.chain(self.attachment) if self.conditions.get(port.container.version) else ""
 
     def families(self) -> list[int]:
         """The families of the tables that it needs."""
@@ -174,17 +211,27 @@ def record_name(attachment: Attachment, plugin: str) -> str:
     return f"{plugin} {owners.comment(attachment)}"
 
 
-def _of_port(port: Port, owner: str) -> list[Element]:
+def _rule(port: Port, conditions: str) -> str:
+    ip = "ip" if port.container.version == 4 else "ip6"
+    host = "" if port.host is None else f" {ip} daddr {port.host}"
+    target = _joined(port.container.address, port.port)
+    proto = f"meta nfproto ipv{port.container.version} meta l4proto {port.protocol} th dport {port.host_port}"
+    return f"{proto}{host} {conditions} dnat {ip} to {target}"
+
+
+def _of_port(port: Port, owner: str, chain: str) -> list[Element]:
     version = port.container.version
     value = (port.container.address, port.port)
-    if port.host is None:
+    if chain:
+        found = [sets.CONDITIONAL[version].element([port.protocol, port.host_port], chain=chain, comment=owner)]
+    elif port.host is None:
         found = [sets.PORTS[version].element([port.protocol, port.host_port], value, comment=owner)]
     else:
         found = [sets.HOST_PORTS[version].element([port.host, port.protocol, port.host_port], value, comment=owner)]
     if port.source != PLAIN:
-        chain = base.EVERYBODY if port.source == ALL else base.hairpinning(port.container)
+        source = base.EVERYBODY if port.source == ALL else base.hairpinning(port.container)
         key = (port.container.address, port.protocol, port.port)
-        found.append(sets.HAIRPIN[version].element(key, chain=chain, comment=owner))
+        found.append(sets.HAIRPIN[version].element(key, chain=source, comment=owner))
     return found
 
 

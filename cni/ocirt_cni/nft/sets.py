@@ -50,9 +50,13 @@ class Set:
             return f"set {self.name} {{ type {kinds}; }}"
         return f"map {self.name} {{ type {kinds} : {' . '.join(_TYPES[kind] for kind in self.data)}; }}"
 
+    def key_of(self, fields: Sequence[object]) -> bytes:
+        """The key of these fields: addresses, numbers and texts."""
+        return _join(self.key, fields)
+
     def element(self, key: Sequence[object], data: Sequence[object] = (), *, chain: str = "", comment: str = "") -> Element:
-        """An element of it: fields as addresses, numbers and texts; `chain`: where a verdict jumps to."""
-        return Element(self, _join(self.key, key), b"" if chain else _join(self.data, data), chain, comment)
+        """An element of it; `chain`: where a verdict jumps to."""
+        return Element(self, self.key_of(key), b"" if chain else _join(self.data, data), chain, comment)
 
 
 class Element:
@@ -139,6 +143,11 @@ HOST_PORTS = {
     4: Set("host_ports4", ("ip4", "protocol", "port"), ("ip4", "port")),
     6: Set("host_ports6", ("ip6", "protocol", "port"), ("ip6", "port")),
 }
+# Port of the host -> the chain of an attachment that has conditions.
+CONDITIONAL = {
+    4: Set("conditional4", ("protocol", "port"), VERDICT),
+    6: Set("conditional6", ("protocol", "port"), VERDICT),
+}
 # Address, protocol and port of a container -> the chain that masquerades those who could not get an answer otherwise.
 HAIRPIN = {
     4: Set("hairpin4", ("ip4", "protocol", "port"), VERDICT),
@@ -160,6 +169,7 @@ SETS = (
     *MASQUERADE.values(),
     *PORTS.values(),
     *HOST_PORTS.values(),
+    *CONDITIONAL.values(),
     *HAIRPIN.values(),
     ADMITTED,
     LOCALNET,

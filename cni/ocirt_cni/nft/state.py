@@ -111,6 +111,10 @@ class State:
         """Whether another record than `besides` claims a thing."""
         return not _is_alone(f"{self.directory}/{_CLAIMS}/{claim}", besides)
 
+    def claimants(self, claim: str) -> list[str]:
+        """The names of the records that claim a thing."""
+        return _names(f"{self.directory}/{_CLAIMS}/{claim}")
+
     def claims(self, kind: str) -> list[str]:
         """All things of a kind (the first word of their names) that anybody claims."""
         return [name for name in _names(f"{self.directory}/{_CLAIMS}") if name.startswith(f"{kind} ")]

@@ -72,7 +72,7 @@ def test_a_taken_port_names_its_owner_and_leaves_nothing(host: Host) -> None:
     with_host.commit()
     before = host.traces()
     with pytest.raises(
-        Error, match=r"192.0.2.1 tcp 8080: the port of the host belongs to the attachment 'net c1 eth0'"
+        Error, match=r"192.0.2.1:8080/tcp: the port of the host belongs to the attachment 'net c1 eth0'"
     ) as caught:
         _published(_TWO, host="192.0.2.1", number=6).commit()
     assert caught.value.code == TAKEN
