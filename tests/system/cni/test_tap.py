@@ -70,7 +70,7 @@ def test_options(plugin: Plugin, netns: MakeNetns) -> None:
     result = plugin("tap", conf, netns=path).ok()
     found = device(path)
     data = found["linkinfo"]["info_data"]
-    assert (data["multi_queue"], data["user"], data["group"]) == (True, "1234", "2345")
+    assert (data["multi_queue"], data["user"], data["group"]) == (True, 1234, 2345)
     assert (found["mtu"], found["address"]) == (1400, MAC)
     assert result["interfaces"] == [{"name": "eth0", "mac": MAC, "sandbox": path, "mtu": 1400}]
     plugin("tap", {**conf, "prevResult": result}, "CHECK", netns=path).ok()
@@ -81,7 +81,7 @@ def test_owner_or_group_alone(plugin: Plugin, netns: MakeNetns, name: str, shown
     path = netns()
     plugin("tap", {name: 0}, netns=path).ok()
     data = device(path)["linkinfo"]["info_data"]
-    assert {key: data[key] for key in ("user", "group") if key in data} in ({shown: "0"}, {shown: "root"})
+    assert {key: data[key] for key in ("user", "group") if key in data} in ({shown: 0}, {shown: "root"})
 
 
 def test_hardware_address_of_the_runtime(plugin: Plugin, netns: MakeNetns) -> None:
