@@ -83,6 +83,6 @@ def _read() -> bytes:
 
 
 def _write(text: str) -> None:
-    data = text.encode()
+    data = text.encode(errors="replace")  # half of a surrogate pair has no bytes, and JSON may name one
     while data:
         data = data[os.write(1, data) :]

@@ -140,12 +140,16 @@ class Isolation:
 
     @contextmanager
     def on_host_network(self) -> Iterator[None]:
-        """The machine's own network, for as long as the context lasts."""
-        setns(self.host_network, CLONE_NEWNET)
+        """The machine's own network, for as long as the context lasts; then that which the thread came from."""
+        back = os.open("/proc/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
         try:
-            yield
+            setns(self.host_network, CLONE_NEWNET)
+            try:
+                yield
+            finally:
+                setns(back, CLONE_NEWNET)
         finally:
-            setns(self.own_network, CLONE_NEWNET)
+            os.close(back)
 
     def leave(self) -> None:
         """Remove the cgroups, with what others left in ours. The namespaces go with the process."""

@@ -13,10 +13,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tests.support.isolation import CLONE_NEWNET, MS_BIND, loopback_up, mount, setns, unshare
+from tests.support.isolation import CLONE_NEWNET, MS_BIND, loopback_up, mount, setns, umount, unshare
 
 NETNS = Path("/run/netns")
 _OWN = "/proc/thread-self/ns/net"
+_FOLDERS = ("/run", "/var/lib")
 _SBIN = f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin"
 
 
@@ -130,14 +131,27 @@ class Host:
         found |= {f"rule {number}: {line}": "" for number, line in enumerate(ruleset().splitlines())}
         for root in (Path("/run"), Path("/var/lib")):
             for path in root.rglob("*"):
-                if path.is_file() and NETNS not in path.parents:
+                # The number of the rule set's last change is another after any change.
+                if path.is_file() and NETNS not in path.parents and path.name != "generation":
                     found[f"file {path}"] = path.read_text(errors="replace")
         return found
 
-    @staticmethod
-    def prepare() -> None:
-        """Bring up `lo`."""
-        loopback_up()
+
+@contextmanager
+def new_host() -> Iterator[Host]:
+    """This thread on a host of its own: a fresh network namespace, and empty folders at /run and /var/lib."""
+    with new_network():
+        for folder in _FOLDERS:
+            mount("tmpfs", folder, "tmpfs", 0, "mode=755")
+        try:
+            loopback_up()
+            # A new namespace takes over what the machine's own has.
+            Path("/proc/sys/net/ipv4/ip_forward").write_text("0")
+            Path("/proc/sys/net/ipv6/conf/all/forwarding").write_text("0")
+            yield Host()
+        finally:
+            for folder in _FOLDERS:
+                umount(folder)
 
 
 @dataclass(frozen=True)

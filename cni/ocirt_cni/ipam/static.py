@@ -1,4 +1,4 @@
-"""static: the addresses, routes and DNS that the configuration or the runtime names. Nothing is kept, so nobody watches over them."""
+"""static: the addresses, routes and DNS that the configuration or the runtime names. Nothing is kept of them."""
 
 from __future__ import annotations
 

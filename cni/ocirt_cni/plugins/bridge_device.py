@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from errno import EEXIST
+from errno import EEXIST, EOPNOTSUPP
 
 from ocirt_cni import sysctl
 from ocirt_cni.addresses import Prefix
@@ -24,14 +24,13 @@ def ensure(host: Netlink, settings: Settings, link: Link | None) -> Link:
 
     Raises Error(TAKEN) if something else has its name, Error(UNSUPPORTED) for VLANs that the kernel or the bridge does not have.
     """
-    made = link is None
     if link is None:
         link = _make(host, settings)
     if link.kind != "bridge":
         cause = f"it is a {link.kind or 'physical link'}"
         raise Error(TAKEN, f"{settings.bridge} exists and is not a bridge", subject="/bridge", cause=cause)
     if settings.has_vlans:
-        _require_vlans(host, link, made=made)
+        _require_vlans(link)
     if not link.is_up:
         # Nobody has used it yet. Router advertisements of containers must not configure the host.
         sysctl.write(f"net/ipv6/conf/{settings.bridge}/accept_ra", "0", optional=True)
@@ -50,6 +49,8 @@ def _make(host: Netlink, settings: Settings) -> Link:
     data: dict[int, Value] = {bridges.IFLA_BR_VLAN_FILTERING: bridges.ON} if settings.has_vlans else {}
     name = settings.bridge
     (error,) = host.attempt(links.create("bridge", name, attributes, data))
+    if error is not None and error.errno == EOPNOTSUPP and settings.has_vlans:
+        raise _without_vlans()
     if error is not None and error.errno != EEXIST:
         raise error
     link = links.find(host, name)
@@ -64,21 +65,17 @@ def random_mac() -> bytes:
     return bytes([first & 0xFC | 0x02, *rest])
 
 
-def _require_vlans(host: Netlink, link: Link, *, made: bool) -> None:
-    filtering = link.data.get(bridges.IFLA_BR_VLAN_FILTERING)
-    if filtering == bridges.ON:
-        return
-    if filtering is not None:
+def _require_vlans(link: Link) -> None:
+    if bridges.IFLA_BR_VLAN_DEFAULT_PVID not in link.data:
+        raise _without_vlans()
+    if link.data.get(bridges.IFLA_BR_VLAN_FILTERING) != bridges.ON:
         hint = f"ip link set {link.name} type bridge vlan_filtering 1"
         raise Error(UNSUPPORTED, f"{link.name} exists and does not tell VLANs apart", subject="/bridge", hint=hint)
-    if made:
-        host.attempt(links.delete(link.index, link.name))
-    raise Error(
-        UNSUPPORTED,
-        "this kernel's bridges have no VLANs",
-        subject="/vlan",
-        hint="it was built without BRIDGE_VLAN_FILTERING; leave out vlan and vlanTrunk",
-    )
+
+
+def _without_vlans() -> Error:
+    hint = "it was built without BRIDGE_VLAN_FILTERING; leave out vlan and vlanTrunk"
+    return Error(UNSUPPORTED, "this kernel's bridges have no VLANs", subject="/vlan", hint=hint)
 
 
 def _change(settings: Settings, link: Link) -> Request | None:

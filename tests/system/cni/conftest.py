@@ -21,11 +21,9 @@ from ocirt_cni.call import Call
 from ocirt_cni.plugins import PLUGINS
 from ocirt_cni.results import Result
 from tests.support.build import ROOT
-from tests.support.isolation import mount, umount
-from tests.support.networks import Done, Host, execute, make_network, new_network
+from tests.support.networks import Done, Host, execute, make_network, new_host
 
 MakeNetns = Callable[[], str]
-_OWN_FOLDERS = ("/run", "/var/lib")
 
 
 class Plugin(Protocol):
@@ -71,15 +69,8 @@ class Invoke(Protocol):
 @pytest.fixture(autouse=True)
 def host(no_leaks: list[Path]) -> Iterator[Host]:
     """The host that this test has for itself."""
-    with new_network():
-        for folder in _OWN_FOLDERS:
-            mount("tmpfs", folder, "tmpfs", 0, "mode=755")
-        try:
-            Host.prepare()
-            yield Host()
-        finally:
-            for folder in _OWN_FOLDERS:
-                umount(folder)
+    with new_host() as made:
+        yield made
 
 
 @pytest.fixture
