@@ -24,6 +24,7 @@ Nothing is synced: what the power's failure tears is of a previous boot then.
 from __future__ import annotations
 
 import os
+from errno import EINVAL, ENOENT
 from fcntl import LOCK_EX, flock
 
 from ocirt_cni.addresses import Address
@@ -176,8 +177,8 @@ class Store:
     def set_last(self, number: int, address: Address) -> None:
         """Note it, so that the reference goes on from there.
 
-        In place: ext4 begins to write to the disk when a file is renamed over another, which costs as much as all the rest. A kill
-        may leave an address that is cut off; then the search begins too early.
+        In place: ext4 begins to write to the disk when a file is renamed over another, which costs as much as all the rest. If it
+        is killed here, an address may be cut off; then the search begins too early.
         """
         text = _marked(address).encode()
         fd = os.open(f"{self.path}/{_LAST}{number}", os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
@@ -311,7 +312,10 @@ def _marked(address: Address) -> str:
 
 
 def _addresses(text: str) -> list[Address]:
-    return [Address.parse(one) for one in text.split()]
+    try:
+        return [Address.parse(one) for one in text.split()]
+    except ValueError:
+        return []  # an index that somebody spoilt costs time, and nothing else
 
 
 def _owner(path: str) -> Owner | None:
@@ -332,8 +336,10 @@ def _read(path: str) -> str:
 def _target(path: str) -> str | None:
     try:
         return os.readlink(path)
-    except FileNotFoundError:
-        return None
+    except OSError as err:
+        if err.errno in (ENOENT, EINVAL):  # EINVAL: it is no symlink, so not ours
+            return None
+        raise
 
 
 def _unlink(path: str) -> None:
