@@ -257,7 +257,7 @@ def test_a_mistake_is_one_line_with_a_hint(tool: Tool, args: list[str], code: in
         ({"CNI_IFNAME": "a/b"}, "CNI_IFNAME: 'a/b' cannot be the name of an interface"),
     ],
 )
-def test_a_bad_environment_is_named(tool: Tool, environment: dict[str, str], words: str) -> None:
+def test_a_bad_environment_is_named(tool: Tool, environment: dict[str, Any], words: str) -> None:
     tool.network({"type": "loopback"})
     assert words in tool.fails("add", "net", "/nonexistent", **environment)
     assert cached() == []
