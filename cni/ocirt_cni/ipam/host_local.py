@@ -141,7 +141,7 @@ def _lease(call: Call, sets: list[RangeSet], wanted: list[Address | None]) -> li
 def _try(store: Store, call: Call, sets: list[RangeSet], wanted: list[Address | None], *, last: bool) -> list[Address] | None:
     """Choose and lease; None if some wait for their links, unless it is the last try. Raises Error."""
     for number, one in enumerate(sets):
-        store.adopt(number, one.ranges[0].subnet.first)
+        store.adopt(number, Address.of(0, one.version))
     for address in store.held(call.attachment, thoroughly=False):
         if any(one.find(address) is not None for one in sets):
             hint = "an attachment is added once; delete it first"

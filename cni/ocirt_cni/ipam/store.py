@@ -198,7 +198,7 @@ class Store:
         self._link(f"whole.{number}", ranges)
 
     def adopt(self, number: int, base: Address) -> None:
-        """Index what the reference leased since we looked last; `base`: for the record, where it has leased nothing yet."""
+        """Index what the reference leased since we looked last; `base`: for the record, if nothing was leased yet."""
         text = _read(f"{self.path}/{_LAST}{number}")
         if ":" in text and "." in text:
             return

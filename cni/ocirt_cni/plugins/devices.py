@@ -12,7 +12,7 @@ from errno import ENODEV
 
 from ocirt_cni.call import Call, field
 from ocirt_cni.errors import CHECK_FAILED, INVALID_CONFIG, NOT_AVAILABLE, TAKEN, Error
-from ocirt_cni.ipam import delegate
+from ocirt_cni.ipam import config, delegate
 from ocirt_cni.netlink import kinds, links, routes
 from ocirt_cni.netlink.socket import Netlink
 from ocirt_cni.netns import Namespace
@@ -98,8 +98,9 @@ def _remove(namespace: Namespace, link: Link) -> None:
 
 
 def delete(call: Call, kind: str) -> None:
-    """Remove the container's link, if it is of this kind and nobody else's, then give its addresses back. Raises Error."""
-    every(lambda: _delete_link(call, kind), lambda: delegate.delete(call))
+    """Remove the container's link, if it is of this kind and nobody else's, and give its addresses back. Raises Error."""
+    remove, release = (lambda: _delete_link(call, kind)), (lambda: delegate.delete(call))
+    every(*((release, remove) if config.needs_interface(call) else (remove, release)))
 
 
 def _delete_link(call: Call, kind: str) -> None:
