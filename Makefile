@@ -80,6 +80,7 @@ needs-test: needs
 		program nftables nft; \
 		program util-linux setpriv; \
 		program docker-registry docker-registry; \
+		program dnsmasq-base dnsmasq; \
 		program uidmap newuidmap;)
 
 needs-vm: needs-test

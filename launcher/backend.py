@@ -3,6 +3,7 @@
 setuptools knows no executables among a wheel's scripts. What is added:
 - `ocirt`, the launcher, and with it the tag of the platform; where nothing compiles it, a shell script that does the same
   without the protection of the interpreter's file, in a wheel for any platform;
+- `ocirt-cni`, the same once more: what a wheel installs are files, not links;
 - `ocirt-python`, in whose first line the installer names its interpreter, so that the launcher need not guess;
 - completions for shells and manual pages, below the environment's share/, made from the package's own tables;
 - byte code for the interpreter that builds, for installers that compile nothing, module by module and once more in one file (see
@@ -86,7 +87,8 @@ def _complete(wheel: Path, *, pure: bool, home: str) -> str:
     scripts = f"{distribution}-{version}.data/scripts"
     info = f"{distribution}-{version}.dist-info"
     made, waiter, tags = _programs(wheel.parent, pure=pure)
-    added = {f"{scripts}/ocirt": made, f"{scripts}/ocirt-python": launcher.companion(home=home).encode()}
+    added = {f"{scripts}/{name}": made for name in ("ocirt", *launcher.OTHER_NAMES)}
+    added |= {f"{scripts}/ocirt-python": launcher.companion(home=home).encode()}
     plain = {} if home else {launcher.archive_name(): launcher.archive(HERE.parent / "ocirt", checked=False)}
     if waiter and not home:
         plain[launcher.WAITER] = waiter

@@ -1,4 +1,4 @@
-"""Build the launcher: `python launcher/build.py DIRECTORY` puts `ocirt` and `ocirt-python` there.
+"""Build the launcher: `python launcher/build.py DIRECTORY` puts `ocirt`, `ocirt-cni` and `ocirt-python` there.
 
 `python launcher/build.py archive` puts the package's byte code into one file, for this interpreter (see loader.py).
 
@@ -34,6 +34,8 @@ print(sys.executable)
 '''
 
 
+# What else the launcher is called; boot.py asks for the name.
+OTHER_NAMES = ("ocirt-cni",)
 # The waiter lies in the package, so that it is found with it (ocirt/containers/host.py).
 WAITER = "ocirt/kernel/waiter"
 
@@ -188,6 +190,9 @@ def main(directory: Path) -> None:
     script.write_text(companion(os.path.realpath(sys.executable)))
     for made in (command, script):
         made.chmod(0o755)
+    for name in OTHER_NAMES:
+        (directory / name).unlink(missing_ok=True)
+        (directory / name).symlink_to(command.name)
 
 
 if __name__ == "__main__":

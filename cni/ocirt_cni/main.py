@@ -9,6 +9,10 @@ from ocirt_cni.plugins import PLUGINS
 
 def main(name: str, args: list[str]) -> None:
     """Run what `name` (the last part of argv[0]) stands for."""
+    if name == "dhcp" and args[:1] == ["daemon"]:  # as the reference's is started
+        from ocirt_cni.ipam import dhcp_daemon  # noqa: PLC0415
+
+        sys.exit(dhcp_daemon.main(args[1:]))
     if name in PLUGINS:
         from ocirt_cni import skeleton  # noqa: PLC0415
 

@@ -23,8 +23,7 @@ class Namespace:
         self.fd = fd
         self.path = path
         try:
-            with self.inside():
-                self.netlink = Netlink()
+            self.netlink = self.open_netlink()
         except BaseException:
             os.close(fd)
             raise
@@ -62,6 +61,11 @@ class Namespace:
     def inside(self) -> Inside:
         """This thread in the namespace, for as long as the context that it returns lasts. Raises Error on entering it."""
         return Inside(self)
+
+    def open_netlink(self) -> Netlink:
+        """Another netlink socket in it. Raises Error."""
+        with self.inside():
+            return Netlink()
 
     def is_own(self) -> bool:
         """Whether it is the one that this thread is in."""

@@ -131,7 +131,8 @@ class Host:
         found |= {f"rule {number}: {line}": "" for number, line in enumerate(ruleset().splitlines())}
         for root in (Path("/run"), Path("/var/lib")):
             for path in root.rglob("*"):
-                if path.is_file() and NETNS not in path.parents:
+                # The number of the rule set's last change is another after any change.
+                if path.is_file() and NETNS not in path.parents and path.name != "generation":
                     found[f"file {path}"] = path.read_text(errors="replace")
         return found
 
@@ -144,6 +145,9 @@ def new_host() -> Iterator[Host]:
             mount("tmpfs", folder, "tmpfs", 0, "mode=755")
         try:
             loopback_up()
+            # A new namespace takes over what the machine's own has.
+            Path("/proc/sys/net/ipv4/ip_forward").write_text("0")
+            Path("/proc/sys/net/ipv6/conf/all/forwarding").write_text("0")
             yield Host()
         finally:
             for folder in _FOLDERS:

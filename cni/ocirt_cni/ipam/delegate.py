@@ -5,7 +5,7 @@ Ours it is if CNI_PATH holds no executable of that name, or one that is a name o
 
 from __future__ import annotations
 
-from ocirt_cni import plugins
+from ocirt_cni import plugins, versions
 from ocirt_cni.call import ADD, CHECK, DEL, GC, STATUS, Call, field
 from ocirt_cni.errors import INVALID_CONFIG, Error
 from ocirt_cni.results import Result
@@ -18,10 +18,21 @@ def type_of(call: Call) -> str:
     return found
 
 
+def needs_interface(call: Call) -> bool:
+    """Whether the IPAM plugin may work with the interface itself, as dhcp does.
+
+    Then the interface has to be there before ADD, and until after DEL. With host-local and static the other way round is better:
+    nobody gets an address whose link is there still. Foreign ones may expect what the reference's plugins do.
+    """
+    name = type_of(call)
+    return bool(name) and (name == "dhcp" or not execute.is_ours(name, call.path))
+
+
 def add(call: Call) -> Result:
-    """Addresses for the attachment. Raises Error, also if there are none in the result."""
+    """Addresses for the attachment. Raises Error, also if there are none in the result; then what it may hold is given back."""
     result = _ask(call, ADD)
     if result is None or not result.ips:
+        delete(call)
         raise Error(INVALID_CONFIG, "the IPAM plugin returned no addresses", subject="/ipam/type")
     return result
 
@@ -37,12 +48,12 @@ def check(call: Call) -> None:
 
 
 def gc(call: Call) -> None:
-    """Free those of attachments that are gone. Raises Error."""
+    """Free those of attachments that are gone, if the IPAM plugin knows how. Raises Error."""
     _ask(call, GC)
 
 
 def status(call: Call) -> None:
-    """That there are more. Raises Error(NOT_AVAILABLE)."""
+    """That there are more, if the IPAM plugin can say so. Raises Error(NOT_AVAILABLE)."""
     _ask(call, STATUS)
 
 
@@ -53,4 +64,6 @@ def _ask(call: Call, command: str) -> Result | None:
     one = call if call.command == command else call.derived(call.conf, command)
     if execute.is_ours(name, call.path):
         return plugins.invoke(name, one)
+    if command in (GC, STATUS) and versions.GC not in execute.supported(name, call.path):
+        return None  # it is of a time before these, and would fail for want of a container
     return execute.execute(name, one)

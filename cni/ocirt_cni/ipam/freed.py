@@ -113,15 +113,18 @@ class Freed:
         self._text = None
 
     def shrink(self) -> None:
-        """Write the file anew without what is blank, if that is much. Raises OSError."""
+        """Write the file anew without what is blank, if that is much, and if the disk has room for it."""
         blank = self._data.count(_BLANK) * _LINE
         if blank < _SLACK or blank < len(self._data) // 2:
             return
         kept = [self._data[one.offset : one.offset + _LINE] for one in self]
         new = self._path + ".new"
-        with open(new, "wb", buffering=0) as file:
-            file.write(b"".join(kept))
-        os.rename(new, self._path)
+        try:
+            with open(new, "wb", buffering=0) as file:
+                file.write(b"".join(kept))
+            os.rename(new, self._path)
+        except OSError:
+            return
         self._text = None
 
 

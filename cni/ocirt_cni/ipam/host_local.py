@@ -7,7 +7,7 @@ import time
 from ocirt_cni.addresses import Address, Prefix
 from ocirt_cni.call import Call, field
 from ocirt_cni.errors import CHECK_FAILED, EXHAUSTED, IO_FAILURE, NOT_AVAILABLE, TAKEN, Error
-from ocirt_cni.ipam import config, ranges, resolv
+from ocirt_cni.ipam import config, ranges
 from ocirt_cni.ipam.choose import Counts, choose
 from ocirt_cni.ipam.ranges import RangeSet
 from ocirt_cni.ipam.store import DATA_DIR, Store
@@ -26,8 +26,7 @@ def add(call: Call) -> Result:
     sets = ranges.parse(call)
     routes = config.routes(ipam)
     wanted = _wanted(call, sets)
-    path = field(ipam, "resolvConf", str, "", config.WHERE)
-    dns = resolv.read(path, f"{config.WHERE}/resolvConf") if path else DNS()
+    dns = _dns(field(ipam, "resolvConf", str, "", config.WHERE))
     chosen = _lease(call, sets, wanted)
     return Result([], [_ip(one, address) for one, address in zip(sets, chosen, strict=True)], routes, dns)
 
@@ -92,6 +91,14 @@ def status(call: Call) -> None:
             raise Error(NOT_AVAILABLE, f"no address is free in {one}", subject=one.where, cause=str(count))
 
 
+def _dns(path: str) -> DNS:
+    if not path:
+        return DNS()
+    from ocirt_cni.ipam import resolv  # noqa: PLC0415  (few have it)
+
+    return resolv.read(path, f"{config.WHERE}/resolvConf")
+
+
 def _data_dir(call: Call) -> str:
     ipam = field(call.conf, "ipam", dict, {})
     return field(ipam, "dataDir", str, "", config.WHERE) or DATA_DIR
@@ -146,9 +153,13 @@ def _try(store: Store, call: Call, sets: list[RangeSet], wanted: list[Address | 
             raise Error(EXHAUSTED, f"no address is free in {one}", subject=one.where, cause=str(counts))
         chosen.append(found)
     store.lease(call.attachment, chosen)
-    for number, address in enumerate(chosen):
-        if wanted[number] is None:
-            store.set_last(number, address)
+    try:
+        for number, address in enumerate(chosen):
+            if wanted[number] is None:
+                store.set_last(number, address)
+    except OSError:
+        store.undo(call.attachment, chosen)
+        raise
     return chosen
 
 

@@ -133,11 +133,12 @@ class Store:
                 self._write(str(address), f"{attachment.container}\r\n{attachment.ifname}")
                 self.freed.remove(address)
         except BaseException:
-            self._undo(attachment, addresses)
+            self.undo(attachment, addresses)
             raise
         self.freed.shrink()
 
-    def _undo(self, attachment: Attachment, addresses: list[Address]) -> None:
+    def undo(self, attachment: Attachment, addresses: list[Address]) -> None:
+        """Take back what was just given, which nobody has used."""
         for address in addresses:
             if self._holds(attachment, address):
                 os.unlink(f"{self.path}/{address}")
@@ -153,8 +154,10 @@ class Store:
 
     def free(self, address: Address, link: str = "") -> None:
         """Free an address, whoever holds it."""
-        self.freed.append(address, link)
-        _unlink(f"{self.path}/{address}")
+        try:
+            self.freed.append(address, link)
+        finally:
+            _unlink(f"{self.path}/{address}")
 
     def _holds(self, attachment: Attachment, address: Address) -> bool:
         owner = self.owner(address)
@@ -171,8 +174,19 @@ class Store:
             return None
 
     def set_last(self, number: int, address: Address) -> None:
-        """Note it, so that the reference goes on from there."""
-        self._write(f"{_LAST}{number}", _marked(address))
+        """Note it, so that the reference goes on from there.
+
+        In place: ext4 begins to write to the disk when a file is renamed over another, which costs as much as all the rest. A kill
+        may leave an address that is cut off; then the search begins too early.
+        """
+        text = _marked(address).encode()
+        fd = os.open(f"{self.path}/{_LAST}{number}", os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            if os.lseek(fd, 0, os.SEEK_END) > len(text):
+                os.ftruncate(fd, len(text))
+            os.pwrite(fd, text, 0)
+        finally:
+            os.close(fd)
 
     def whole(self, number: int) -> str:
         """The ranges of a set, each of whose addresses was handed out once; "" if there are none."""
@@ -195,6 +209,7 @@ class Store:
             attachment = Attachment("", container, ifname)
             if ifname and set(self._indexed(attachment)) != set(addresses):
                 self._index(attachment, addresses)
+        self._tidy()
         self.set_last(number, self.last(number) or base)
 
     # What nobody will free
@@ -262,7 +277,7 @@ class Store:
             os.rename(f"{self._ours}/new", f"{self._ours}/{name}")
 
     def _write(self, name: str, text: str) -> None:
-        """Make or change a file, whole or not at all."""
+        """Make a file, whole or not at all."""
         new = f"{self._ours}/new"
         try:
             fd = os.open(new, _NEW, 0o600)

@@ -116,7 +116,7 @@ class Netlink:
             for kind, flags, sequence, contents in self._receive():
                 if kind == _NLMSG_ERROR and first <= sequence <= self._sequence:
                     missing -= 1
-                    errors[sequence - first] = _error(flags, contents, requests[sequence - first].what)
+                    errors[sequence - first] = refusal(flags, contents, requests[sequence - first].what)
         return errors
 
     def get(self, request: Request) -> bytes:
@@ -138,7 +138,7 @@ class Netlink:
                 if kind != _NLMSG_ERROR:
                     answers[sequence] = contents
                 else:
-                    error = _error(flags, contents, requests[sequence - first].what)
+                    error = refusal(flags, contents, requests[sequence - first].what)
                     if error is not None:
                         answers[sequence] = error
         return [answers[sequence] for sequence in sorted(answers)]
@@ -161,7 +161,7 @@ class Netlink:
                     continue
                 whole = whole and not flags & codec.NLM_F_DUMP_INTR
                 if kind in (_NLMSG_ERROR, _NLMSG_DONE):
-                    error = _error(flags, contents, request.what) if len(contents) > 3 else None
+                    error = refusal(flags, contents, request.what) if len(contents) > 3 else None
                     if error is not None:
                         raise error
                     return found, whole
@@ -184,7 +184,7 @@ class Netlink:
             raise KernelError(err.errno or 0, "recv(AF_NETLINK)") from None
 
 
-def _error(flags: int, contents: bytes, what: str) -> KernelError | None:
+def refusal(flags: int, contents: bytes, what: str) -> KernelError | None:
     """What an answer says, with the kernel's own words, where it has any: they follow the header that was refused."""
     errno = -unpack_from("i", contents)[0]
     if not errno:

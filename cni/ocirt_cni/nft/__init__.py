@@ -1,1 +1,32 @@
-"""The one nftables layer of the plugins: the table `inet ocirt`, changed in transactions by libnftables."""
+"""The one nftables layer of the plugins: the table `inet ocirt`, changed in transactions.
+
+changes     what plugins call: the rules of an attachment, committed, removed, checked, collected
+rules       what these rules are, and the elements they are made of
+base        the tables' text
+sets        the sets and maps, and their elements
+wire        nf_tables' own messages, for elements
+library     libnftables, for chains and rules
+forward     the rule in other tables' forward chains
+state       records of who has what
+owners      comments
+"""
+
+from __future__ import annotations
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from ocirt_cni.nft.rules import Rules
+
+
+def reload() -> None:
+    """Make all rules again, after somebody flushed the rule set. Raises Error."""
+    from ocirt_cni.nft import changes  # noqa: PLC0415  (who imports a module of this package does not need all of them)
+
+    changes.reload()
+
+
+def listing() -> list[Rules]:
+    """The rules of all attachments. Raises Error."""
+    from ocirt_cni.nft import changes  # noqa: PLC0415
+
+    return changes.listing()

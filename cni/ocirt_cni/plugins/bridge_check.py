@@ -1,17 +1,17 @@
-"""CHECK of the bridge plugin: whether everything is as ADD made it."""
+"""CHECK and STATUS of the bridge plugin: whether everything is as ADD made it, and whether ADD could."""
 
 from __future__ import annotations
 
 from ocirt_cni.addresses import Prefix
 from ocirt_cni.call import Call
-from ocirt_cni.errors import CHECK_FAILED, Error
+from ocirt_cni.errors import CHECK_FAILED, NOT_AVAILABLE, Error
 from ocirt_cni.ipam import delegate
 from ocirt_cni.netlink import addrs, bridges, links
 from ocirt_cni.netlink.links import Link
 from ocirt_cni.netlink.socket import Netlink
 from ocirt_cni.netns import Namespace
 from ocirt_cni.nft import changes
-from ocirt_cni.plugins import bridge, inspection
+from ocirt_cni.plugins import bridge_attach, inspection
 from ocirt_cni.plugins.bridge_settings import Settings
 from ocirt_cni.results import Interface, Result
 
@@ -31,9 +31,18 @@ def check(call: Call, settings: Settings) -> None:
         _port(host, settings, port, device)
         if settings.is_gateway:
             _gateways(host, settings, result, number)
-    collected = bridge.rules(call, settings, port.name, inner, result)
+    collected = bridge_attach.rules(call, settings, port.name, inner.mac, result)
     if collected is not None:
         changes.check(collected)
+
+
+def available(settings: Settings) -> None:
+    """STATUS: that nothing else has the bridge's name. Raises Error(NOT_AVAILABLE)."""
+    with Netlink() as host:
+        link = links.find(host, settings.bridge)
+    if link is not None and link.kind != "bridge":
+        cause = f"it is a {link.kind or 'physical link'}"
+        raise Error(NOT_AVAILABLE, f"{settings.bridge} exists and is not a bridge", subject="/bridge", cause=cause)
 
 
 def _bridge(host: Netlink, settings: Settings, result: Result) -> Link:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from errno import EEXIST
+from errno import EEXIST, ENOENT
 
-from ocirt_cni.errors import KERNEL, TAKEN, Error
+from ocirt_cni.errors import TAKEN, Error
 from ocirt_cni.netlink import bridges, codec, links
 from ocirt_cni.netlink.links import Link
 from ocirt_cni.netlink.socket import Netlink
@@ -25,37 +25,45 @@ def of_port(settings: Settings) -> dict[int, int]:
 
 
 def assign(host: Netlink, settings: Settings, bridge: Link, port: Link, vlans: dict[int, int]) -> None:
-    """Put a port into these VLANs, and out of the bridge's default one. Raises KernelError."""
-    requests = []
+    """Put a port into these VLANs, and out of the bridge's default one, if it is not so already. Raises KernelError."""
     default = codec.number(bridge.data.get(bridges.IFLA_BR_VLAN_DEFAULT_PVID, b""))
-    if default and not settings.keep_default_vlan:
+    requests = [bridges.add_vlans(port.index, vlans.items(), port.name)]
+    if default and default not in vlans and not settings.keep_default_vlan:
         requests.append(bridges.delete_vlans(port.index, [default], port.name))
-    requests.append(bridges.add_vlans(port.index, vlans.items(), port.name))
-    host.execute(*requests)
+    for error in host.attempt(*requests):
+        if error is not None and error.errno != ENOENT:  # it is not in the default one
+            raise error
 
 
 def ensure_gateway(host: Netlink, settings: Settings, bridge: Link) -> Link:
-    """The link `BRIDGE.VLAN`, which leads into the VLAN; made unless it is there. Raises Error(TAKEN), KernelError."""
+    """The link `BRIDGE.VLAN`, which leads into the VLAN by a port of its own; made unless it is there.
+
+    Raises Error(TAKEN) if something else has its name, KernelError.
+    """
     name = settings.gateway_device
-    link = links.find(host, name)
+    other = pairs.name_of(f"port of {name}")
+    link, port = links.find_several(host, name, other)
     if link is None:
-        link = _make_gateway(host, settings, bridge)
-    if link.kind != "veth":
+        link, port = _make_gateway(host, bridge, name, other)
+    if link.kind != "veth" or port is None or link.parent != port.index:
         cause = f"it is a {link.kind or 'physical link'}"
         raise Error(TAKEN, f"{name} exists and is not the gateway of a VLAN", subject="/vlan", cause=cause)
+    # Also of one that an ADD left half done, which was killed.
+    flags = links.IFF_UP
+    host.execute(
+        links.change(port.index, {links.IFLA_MASTER: bridge.index}, flags=flags, mask=flags, what=other),
+        links.set_up(link.index, name),
+    )
+    assign(host, settings, bridge, port, {settings.vlan: _ACCESS})
     return link
 
 
-def _make_gateway(host: Netlink, settings: Settings, bridge: Link) -> Link:
-    name = settings.gateway_device
-    other = pairs.name_of(f"port of {name}")
+def _make_gateway(host: Netlink, bridge: Link, name: str, other: str) -> tuple[Link, Link | None]:
     attributes: dict[int, codec.Value] = {links.IFLA_MTU: bridge.mtu}
-    failed = host.attempt(links.veth(name, other, attributes, dict(attributes), up=True))[0]
+    (failed,) = host.attempt(links.veth(name, other, attributes, dict(attributes)))
     if failed is not None and failed.errno != EEXIST:
         raise failed
     link, port = links.find_several(host, name, other)
-    if link is None or port is None:
-        raise Error(KERNEL, f"{name} and {other} are not there", subject="/vlan")
-    host.execute(links.change(port.index, {links.IFLA_MASTER: bridge.index}, flags=links.IFF_UP, mask=links.IFF_UP, what=other))
-    assign(host, settings, bridge, port, {settings.vlan: _ACCESS})
-    return link
+    if link is None:
+        raise failed or Error(TAKEN, f"{name} was removed while it was made", subject="/vlan")
+    return link, port

@@ -10,7 +10,7 @@ from ocirt_cni.netlink import addrs, links, routes
 from ocirt_cni.netlink.links import Link
 from ocirt_cni.netlink.socket import Netlink
 from ocirt_cni.netns import Namespace
-from ocirt_cni.plugins import interfaces, pairs
+from ocirt_cni.plugins import interfaces, owners, pairs
 from ocirt_cni.results import IP, Result, Route
 
 TYPE_CHECKING = False
@@ -70,7 +70,7 @@ def pair(host: Netlink, call: Call, result: Result, inner: Link) -> Link:
     """The host's end of a pair, which has to be the other one of `inner` and the attachment's own. Raises Error(CHECK_FAILED)."""
     name = pairs.host_name(call)
     link = existing(host, name, "veth")
-    if link.alias != pairs.owner(call):
+    if link.alias != owners.owner(call):
         raise Error(CHECK_FAILED, f"it is not this attachment's, by its alias {link.alias!r}", subject=name)
     if (link.index, link.parent) != (inner.parent, inner.index):
         raise Error(CHECK_FAILED, f"it is not the other end of {call.ifname}", subject=name)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from _socket import AF_INET, AF_INET6
 from errno import EEXIST, ENODEV
 from time import monotonic
 
@@ -18,7 +19,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from ocirt_cni.netlink.codec import Value
 
-_AF_INET = 2
+_FORWARDING_6 = "net/ipv6/conf/all/forwarding"
 _IFLA_INET_CONF = 1
 _DEVCONF_ARP_NOTIFY = 22  # IPV4_DEVCONF_ARP_NOTIFY, linux/ip.h
 _RTNLGRP_IPV6_IFADDR = 9
@@ -60,7 +61,7 @@ def configure(
             raise Error(INVALID_CONFIG, f"with {link.mtu} {name} cannot have an IPv6 address", subject="/mtu", hint=hint)
         with namespace.inside():
             _prepare_version_6(name, detect_duplicates=detect_duplicates)
-    settings: dict[int, Value] = {links.IFLA_AF_SPEC: {_AF_INET: {_IFLA_INET_CONF: {_DEVCONF_ARP_NOTIFY: 1}}}}
+    settings: dict[int, Value] = {links.IFLA_AF_SPEC: {AF_INET: {_IFLA_INET_CONF: {_DEVCONF_ARP_NOTIFY: 1}}}}
     # Addresses come before the link is up, so that it announces them when it does.
     requests = [links.change(link.index, settings, what=name)]
     requests += [
@@ -154,19 +155,34 @@ def default_route(version: int, gateway: Address | None = None) -> Route:
     return Route(Prefix(Address(bytes(4 if version == 4 else 16)), 0), gateway)
 
 
-def enable_forwarding(versions: set[int]) -> None:
-    """Let this namespace forward packets of these IP versions. Raises Error(KERNEL) or Error(UNSUPPORTED)."""
+def enable_forwarding(host: Netlink, versions: set[int]) -> None:
+    """Let this namespace, to which `host` is a socket, forward packets of these IP versions.
+
+    Raises Error(KERNEL) or Error(UNSUPPORTED).
+    """
     if 4 in versions:
         sysctl.write("net/ipv4/ip_forward", "1")
-    if 6 in versions:
-        sysctl.write("net/ipv6/conf/all/forwarding", "1")
+    if 6 in versions and sysctl.read(_FORWARDING_6) != "1":
+        _keep_default_routes(host)
+        sysctl.write(_FORWARDING_6, "1")
+
+
+def _keep_default_routes(host: Netlink) -> None:
+    """Let links that have a default route from a router's advertisement keep it.
+
+    A host that forwards is a router itself: the kernel drops these routes at once, and hears no router any more, but on links
+    that are to do so all the same (accept_ra 2; Documentation/networking/ip-sysctl.rst).
+    """
+    for index in {one.output for one in routes.every(host, AF_INET6) if not one.destination.length}:
+        link = links.find_index(host, index)
+        name = f"net/ipv6/conf/{link.name}/accept_ra" if link is not None else ""
+        if name and sysctl.read(name) == "1":
+            sysctl.write(name, "2")
 
 
 def _settle(namespace: Namespace, index: int, name: str) -> None:
     deadline = monotonic() + _PATIENCE
-    with namespace.inside():
-        events = Netlink()
-    with events:
+    with namespace.open_netlink() as events:
         events.join(_RTNLGRP_IPV6_IFADDR)
         while True:
             pending = [one for one in addrs.of(namespace.netlink, index) if one.flags & _UNSETTLED]

@@ -7,63 +7,38 @@ knows whose it is.
 from __future__ import annotations
 
 import os
-from _blake2 import blake2b
+from _thread import allocate_lock, start_new_thread
 from errno import ENODEV
 from time import monotonic
 
-from ocirt_cni.call import Attachment, Call, field
+from ocirt_cni.call import Call
 from ocirt_cni.errors import KERNEL, TAKEN, Error
-from ocirt_cni.ipam import delegate
 from ocirt_cni.netlink import links
 from ocirt_cni.netlink.links import Link
 from ocirt_cni.netlink.socket import KernelError, Netlink
 from ocirt_cni.netns import Namespace
+from ocirt_cni.plugins import owners
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from ocirt_cni.netlink.codec import Value
+    from collections.abc import Callable
 
-_MARK = "ocirt "
-_LONGEST = 255  # bytes of an alias (linux/if.h, IFALIASZ)
-_DIGITS = 11  # with "veth" before them, all that a name has room for. NetworkManager leaves links alone that are named so
+    from ocirt_cni.netlink.codec import Value
+    from ocirt_cni.plugins.steps import Step
+
 _RTNLGRP_LINK = 1
 _PATIENCE = 5.0  # seconds until a link whose other end is up should be able to send
 
 
-def owner(call: Call, attachment: Attachment | None = None) -> str:
-    """What stands in the alias of a link that an attachment owns: that of the call, unless another one of its network is given.
-
-    "ocirt NETWORK CONTAINER INTERFACE"; a hash stands for what would be too long.
-    """
-    attachment = attachment or call.attachment
-    rest = f"{attachment.container} {attachment.ifname}"
-    text = _prefix(call) + rest
-    return text if len(text.encode()) <= _LONGEST else f"{_prefix(call)}#{_hash(rest, 16)}"
-
-
-def _prefix(call: Call) -> str:
-    """What the aliases of all of a network's links begin with.
-
-    The folder in which the network keeps its addresses is part of it, if the configuration names one: two runtimes with networks
-    of one name do not clean up each other's.
-    """
-    network = call.network if len(call.network) < _LONGEST // 2 else f"#{_hash(call.network, 16)}"
-    folder = field(field(call.conf, "ipam", dict, {}), "dataDir", str, "", "/ipam")
-    return f"{_MARK}{network}@{_hash(folder, 4)} " if folder else f"{_MARK}{network} "
-
-
-def _hash(text: str, size: int) -> str:
-    return blake2b(text.encode(), digest_size=size).hexdigest()
-
-
 def host_name(call: Call) -> str:
     """The name of the end in the host's namespace."""
-    return name_of(owner(call))
+    return name_of(owners.owner(call))
 
 
 def name_of(text: str) -> str:
     """The name of a link for what it is."""
-    return "veth" + _hash(text, 6)[:_DIGITS]
+    # With so many digits: NetworkManager leaves links alone that are named so.
+    return owners.name("veth", text)
 
 
 def refuse_taken(namespace: Namespace, call: Call) -> None:
@@ -98,7 +73,7 @@ def create(
 
     Raises Error(TAKEN) if it is not the attachment's, or KernelError.
     """
-    mine = owner(call)
+    mine = owners.owner(call)
     name = name_of(mine)
     if existing is not None:
         _refuse_foreign(existing, mine)
@@ -136,17 +111,22 @@ def _refuse_foreign(link: Link, mine: str) -> None:
         )
 
 
-def operational(netlink: Netlink, name: str) -> Link:
-    """The link, once it can send and a bridge forwards for it. Its other end has to be up.
+def settle(host: Netlink, namespace: Namespace, call: Call) -> tuple[Link, Link]:
+    """Both ends, the host's first, once they can send and a bridge forwards for them. Both have to be up.
 
-    The kernel has it so at once, but for a job that runs a moment later. Since Linux 6.8 to ask for the link does that job.
-    Before, there is something to wait for, and the kernel tells when it comes. Raises Error(KERNEL) if it does not.
+    The kernel has it so at once, but for a job that runs a moment later. Since Linux 6.8 to ask for a link does that job. Before,
+    there is something to wait for, and the kernel tells when it comes. Raises Error(KERNEL) if it does not.
     """
+    outer = _settled(host, host_name(call), Netlink)
+    return outer, _settled(namespace.netlink, call.ifname, namespace.open_netlink)
+
+
+def _settled(netlink: Netlink, name: str, open_netlink: Callable[[], Netlink]) -> Link:
     link = existing(netlink, name)
-    if link.operstate in (links.IF_OPER_UP, links.IF_OPER_UNKNOWN):
+    if link.operstate == links.IF_OPER_UP:
         return link
     deadline = monotonic() + _PATIENCE
-    with Netlink() as events:
+    with open_netlink() as events:
         events.join(_RTNLGRP_LINK)
         while True:
             link = existing(netlink, name)
@@ -164,30 +144,60 @@ def existing(netlink: Netlink, name: str) -> Link:
     return link
 
 
-def delete(call: Call) -> None:
-    """Remove the pair, wherever its ends are. What is gone is no error. Raises KernelError, or Error(TAKEN) as `create` does.
+def begin_removal(call: Call) -> Step:
+    """Begin to remove the pair, wherever its ends are. Returned is the step that waits until it is gone, and raises what failed.
 
-    If whoever calls drops the namespace at once, that does it.
+    The kernel takes 20 ms, in which it waits for readers of the link; rules can be removed meanwhile, and modules loaded. What is
+    gone is no error. If whoever calls drops the namespace at once, that does it. The step raises KernelError, or Error(TAKEN) as
+    `create` does.
     """
     if call.lazy:
-        return
-    mine = owner(call)
+        return _nothing
+    failed: list[BaseException] = []
+    done = allocate_lock()
+    done.acquire()
+
+    def run() -> None:
+        try:
+            _remove(call)
+        except BaseException as err:  # noqa: BLE001  (it is raised where somebody waits)
+            failed.append(err)
+        finally:
+            done.release()
+
+    def finish() -> None:
+        done.acquire()
+        if failed:
+            raise failed[0]
+
+    start_new_thread(run, ())
+    return finish
+
+
+def _nothing() -> None:
+    pass
+
+
+def _remove(call: Call) -> None:
+    mine = owners.owner(call)
     with Netlink() as host:
         link = links.find(host, name_of(mine))
         if link is not None:
             _refuse_foreign(link, mine)
             _delete(host, link)
             return
-    _delete_inner(call)
+    _remove_inner(call)
 
 
 def release(call: Call) -> None:
     """Give back the addresses, of which the IPAM plugin may give none to others while the host's end is there. Raises Error."""
+    from ocirt_cni.ipam import delegate  # noqa: PLC0415  (loaded while the kernel removes the pair)
+
     call.link = host_name(call)
     delegate.delete(call)
 
 
-def _delete_inner(call: Call) -> None:
+def _remove_inner(call: Call) -> None:
     """Remove the container's end of a pair that another plugin made, as a previous result tells, when a node changed to ours."""
     if call.previous is None or not any(one.name == call.ifname and one.sandbox for one in call.previous.interfaces):
         return
@@ -208,11 +218,10 @@ def _delete(netlink: Netlink, link: Link) -> None:
 
 def collect(call: Call) -> None:
     """GC: remove the pairs of the network's attachments that are not valid any more. Raises KernelError."""
-    keep = {owner(call, Attachment(call.network, *one)) for one in call.valid}
-    prefix = _prefix(call)
     with Netlink() as host:
-        found = [one for one in links.every(host) if one.kind == "veth" and one.alias.startswith(prefix)]
-        delete_all(host, [one for one in found if one.alias not in keep])
+        found = [one for one in links.every(host) if one.kind == "veth"]
+        stale = owners.stale(call, {one.alias for one in found})
+        delete_all(host, [one for one in found if one.alias in stale])
 
 
 def delete_all(netlink: Netlink, stale: list[Link]) -> None:

@@ -1,95 +1,63 @@
 """ptp: a pair of links between a container and the host, without a bridge: the host routes each address to its link.
 
 The container has its address with the network's length, and sends what goes to its network by way of the gateway, whose address
-the host's end has. So containers of one network reach each other through the host.
+the host's end has. So containers of one network reach each other through the host. `ptp_attach` is ADD and CHECK.
 """
+# ruff: noqa: PLC0415
 
 from __future__ import annotations
 
-from ocirt_cni import sysctl
-from ocirt_cni.addresses import Address, Prefix
 from ocirt_cni.call import Call
-from ocirt_cni.errors import CHECK_FAILED, INVALID_CONFIG, Error
-from ocirt_cni.ipam import delegate
-from ocirt_cni.netlink import addrs, links, routes
-from ocirt_cni.netlink.links import Link
-from ocirt_cni.netlink.socket import Netlink
-from ocirt_cni.netns import Namespace
-from ocirt_cni.nft import changes
-from ocirt_cni.plugins import fields, interfaces, pairs, steps
-from ocirt_cni.results import DNS, IP, Interface, Result, Route, parse_dns
-
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from ocirt_cni.nft.changes import Changes
+from ocirt_cni.plugins import pairs, steps
+from ocirt_cni.results import Result
 
 _NAME = "ptp"
 
 
-class Settings:
-    """What a configuration asks for.
-
-    masquerade: whether traffic that leaves the network has an address of the host
-    mtu: of both ends; 0: the kernel's choice
-    dns: instead of what the IPAM plugin says, if there is anything in it
-    """
-
-    __slots__ = ("dns", "masquerade", "mtu")
-
-    def __init__(self, call: Call) -> None:
-        """Raises Error(INVALID_CONFIG)."""
-        self.masquerade: bool = fields.masquerade(call.conf)
-        self.mtu: int = fields.mtu(call.conf)
-        self.dns: DNS = parse_dns(call.conf, "")
-        if not delegate.type_of(call):
-            raise Error(INVALID_CONFIG, "it is missing", subject="/ipam/type", hint="ptp needs addresses: name an IPAM plugin")
-
-
 def add(call: Call) -> Result:
     """The two ends of the pair, and what the IPAM plugin gave."""
-    settings = Settings(call)
+    from ocirt_cni.ipam import delegate
+    from ocirt_cni.netlink.socket import Netlink
+    from ocirt_cni.netns import Namespace
+    from ocirt_cni.plugins import ptp_attach
+
+    settings = ptp_attach.Settings(call)
     with Namespace.open(call.netns) as namespace:
         pairs.refuse_taken(namespace, call)
         addressed = delegate.add(call)
         try:
             with Netlink() as host:
-                made = _attach(call, settings, namespace, host, addressed)
+                made = ptp_attach.attach(call, settings, namespace, host, addressed)
         except BaseException:
-            steps.attempt(*_undo(call))
+            steps.attempt(lambda: delete(call))
             raise
     return made if call.previous is None else call.previous.joined(made)
 
 
 def delete(call: Call) -> None:
-    """Rules, the pair, then the addresses, which somebody else may get at once."""
-    steps.every(*_undo(call))
+    """The pair and the rules, then the addresses, which others may get at once. Of the configuration only `ipam` matters."""
+    removed = pairs.begin_removal(call)
+    from ocirt_cni.nft import changes
+
+    steps.every(
+        lambda: changes.remove(call.attachment, _NAME),
+        removed,
+        lambda: pairs.release(call),
+    )
 
 
 def check(call: Call) -> None:
     """The pair, addresses and routes on both sides, the rules."""
-    from ocirt_cni.plugins import inspection  # noqa: PLC0415  (an ADD needs none of it)
+    from ocirt_cni.plugins import ptp_attach
 
-    settings = Settings(call)
-    result = inspection.previous(call)
-    number = inspection.place_of(result, call)
-    delegate.check(call)
-    ips = interfaces.addresses_of(result, number)
-    with Namespace.open(call.netns) as namespace, Netlink() as host:
-        inner = inspection.interface(namespace, call, result, number, "veth")
-        outer = inspection.pair(host, call, result, inner)
-        there = {one.prefix.address for one in addrs.of(host, outer.index)}
-        for ip in ips:
-            if ip.gateway not in there:
-                raise Error(CHECK_FAILED, f"it does not have the gateway's address {ip.gateway}", subject=outer.name)
-            route = routes.to(host, ip.address.address)
-            if route is None or route.output != outer.index:
-                raise Error(CHECK_FAILED, f"the host has no route to {ip.address.address} over it", subject=outer.name)
-    inspection.forwarding({ip.address.version for ip in ips})
-    changes.check(_rules(call, settings, outer.name, ips))
+    ptp_attach.check(call, ptp_attach.Settings(call))
 
 
 def gc(call: Call) -> None:
     """What belongs to attachments that are not valid any more."""
+    from ocirt_cni.ipam import delegate
+    from ocirt_cni.nft import changes
+
     steps.every(
         lambda: changes.collect(call.network, _NAME, call.valid),
         lambda: pairs.collect(call),
@@ -99,65 +67,8 @@ def gc(call: Call) -> None:
 
 def status(call: Call) -> None:
     """Whether there are addresses."""
-    Settings(call)
+    from ocirt_cni.ipam import delegate
+    from ocirt_cni.plugins import ptp_attach
+
+    ptp_attach.Settings(call)
     delegate.status(call)
-
-
-def _undo(call: Call) -> tuple[steps.Step, ...]:
-    return (
-        lambda: changes.remove(call.attachment, _NAME),
-        lambda: pairs.delete(call),
-        lambda: pairs.release(call),
-    )
-
-
-def _attach(call: Call, settings: Settings, namespace: Namespace, host: Netlink, result: Result) -> Result:
-    gateways = []
-    for ip in result.ips:
-        ip.gateway = ip.gateway or interfaces.default_gateway(ip.address)
-        gateways.append(ip.gateway)
-        ip.interface = 1
-    existing = links.find(host, pairs.host_name(call))
-    name = pairs.create(host, namespace, call, mtu=settings.mtu, existing=existing)
-    # Router advertisements of the container must not configure the host.
-    sysctl.write(f"net/ipv6/conf/{name}/accept_ra", "0", optional=True)
-    outer = pairs.existing(host, name)
-    host.execute(links.set_up(outer.index, name))
-    inner = _configure(call, namespace, result)
-    outer = pairs.operational(host, name)
-    _route_to(host, outer, result.ips, gateways)
-    interfaces.enable_forwarding({ip.address.version for ip in result.ips})
-    _rules(call, settings, name, result.ips).commit()
-    result.interfaces = [
-        Interface(name, outer.mac, mtu=outer.mtu),
-        Interface(call.ifname, inner.mac, sandbox=call.netns, mtu=inner.mtu),
-    ]
-    if settings.dns:
-        result.dns = settings.dns
-    return result
-
-
-def _configure(call: Call, namespace: Namespace, result: Result) -> Link:
-    """The container's end: only the gateway is on the link, all else is behind it."""
-    first = []
-    for ip in result.ips:
-        assert ip.gateway is not None, "chosen before"
-        first.append(Route(Prefix.host(ip.gateway), scope=routes.RT_SCOPE_LINK))
-        if ip.address.length < ip.address.address.bits:
-            first.append(Route(ip.address.network, ip.gateway))
-    return interfaces.configure(namespace, call.ifname, result, number=1, prefix_routes=False, first=first)
-
-
-def _route_to(host: Netlink, outer: Link, ips: list[IP], gateways: list[Address]) -> None:
-    """The host's end: the gateway's address, and a route to the container's. An old route to it is somebody's who is gone."""
-    requests = [addrs.add(outer.index, Prefix.host(one), outer.name) for one in dict.fromkeys(gateways)]
-    requests += [routes.add(outer.index, Prefix.host(ip.address.address), replace=True) for ip in ips]
-    host.execute(*requests)
-
-
-def _rules(call: Call, settings: Settings, device: str, ips: list[IP]) -> Changes:
-    collected = changes.Changes(call.attachment, _NAME)
-    collected.admit(device)
-    if settings.masquerade:
-        collected.masquerade([ip.address for ip in ips])
-    return collected

@@ -181,7 +181,8 @@ def _entry(document: dict[str, Any], attachment: Attachment | None) -> Entry | N
     netns = document.get("netns") or ""
     if not isinstance(netns, str):
         return None
-    return Entry(found, netns, args, capabilities, a2b_base64(document.get("config") or ""), result)
+    config = a2b_base64(document.get("config") or "", strict_mode=True)
+    return Entry(found, netns, args, capabilities, config, result)
 
 
 def _unlink(path: str) -> None:

@@ -58,7 +58,7 @@ def is_launcher(path: str) -> bool:
             return False
         key = (path, it.st_dev, it.st_ino, it.st_size, it.st_mtime_ns, it.st_ctime_ns, own.st_ino, own.st_ctime_ns)
         if key not in _answers:
-            _answers[key] = _content(path) == _content(ours) and _leads_here(os.path.realpath(path))
+            _answers[key] = _content(path) == _content(ours) and _leads_here(os.path.realpath(path), os.path.realpath(ours))
         return _answers[key]
     except OSError:
         return False
@@ -67,7 +67,7 @@ def is_launcher(path: str) -> bool:
 def launcher() -> str | None:
     """The file of the launcher that belongs to this code: the one that started this process, or the one installed with it."""
     if len(sys.argv) > 1 and sys.argv[0] == "-c" and sys.argv[1].endswith("/") and os.path.exists(sys.argv[1] + COMPANION):
-        places = [sys.argv[1] + name for name in (*sys.argv[3:4], "ocirt")]  # launcher/boot.py; the first in a folder of copies
+        places = [sys.argv[1] + name for name in ("ocirt", *sys.argv[3:4])]  # launcher/boot.py; the second in a folder of copies
     else:
         home = home_of_code()
         places = [f"{home}/build/ocirt", f"{home}/bin/ocirt", os.path.normpath(f"{home}/../../../bin/ocirt")]
@@ -85,8 +85,10 @@ def _content(path: str) -> bytes:
         return file.read()
 
 
-def _leads_here(path: str) -> bool:
-    """Whether a copy of the launcher starts this code: the file beside it says where the code is."""
+def _leads_here(path: str, ours: str) -> bool:
+    """Whether a copy of the launcher starts this code: it lies beside ours, or the file beside it says where the code is."""
+    if os.path.dirname(path) == os.path.dirname(ours):
+        return True
     text = _content(f"{os.path.dirname(path)}/{COMPANION}").decode(errors="replace")
     return f"# home: {home_of_code()}" in text.splitlines()
 
@@ -145,8 +147,7 @@ def supported(name: str, path: tuple[str, ...], timeout: float = TIMEOUT) -> tup
 def _program(name: str, path: tuple[str, ...]) -> str:
     found = find(name, path)
     if found is None:
-        where = ":".join(path) or "nothing"
-        hint = f"CNI_PATH is {where}; install the plugin there"
+        hint = f"CNI_PATH is {':'.join(path)}; install the plugin there" if path else "set CNI_PATH, as in /opt/cni/bin"
         raise Error(INVALID_CONFIG, f"there is no plugin {name!r}", subject="/type", hint=hint)
     return found
 

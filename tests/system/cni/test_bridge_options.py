@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import socket
+import struct
 import time
 from collections.abc import Callable
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -259,6 +261,76 @@ def test_neighbours_hear_who_has_an_address_now(plugin: Plugin, netns: MakeNetns
             connect(neighbour, path, address.partition("/")[0])
         assert eventually(partial(known, mac)), f"{container}: not {mac}"
         plugin("bridge", {"bridge": "br0", "ipam": static(address)}, "DEL", netns=path, container=container).ok()
+
+
+def advertise(path: str, device: str) -> None:
+    """Send a router's advertisement from a namespace: this is the default router for half an hour (RFC 4861, section 4.2)."""
+    with inside(path), socket.socket(socket.AF_INET6, socket.SOCK_RAW, socket.IPPROTO_ICMPV6) as router:
+        router.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_MULTICAST_HOPS, 255)
+        message = struct.pack("!BBHBBHII", 134, 0, 0, 64, 0, 1800, 0, 0)
+        router.sendto(message, ("ff02::1", 0, 0, socket.if_nametoindex(device)))
+
+
+def test_a_node_that_becomes_a_router_keeps_the_router_that_it_has(plugin: Plugin, netns: MakeNetns) -> None:
+    router = netns()
+    command("ip", "link", "add", "uplink", "type", "veth", "peer", "name", "eth0", "netns", router)
+    for device, network in (("uplink", ""), ("eth0", router)):
+        with inside(network or "/proc/self/ns/net"):
+            Path(f"/proc/sys/net/ipv6/conf/{device}/accept_dad").write_text("0")
+        command("ip", "link", "set", device, "up", network=network)
+    assert eventually(lambda: bool(ip("-6", "addr", "show", "dev", "eth0", "scope", "link", "-tentative", network=router)))
+
+    def has_default() -> bool:
+        return any(one.startswith("default via fe80:") and one.endswith("dev uplink") for one in routes())
+
+    def heard() -> bool:
+        advertise(router, "eth0")
+        return has_default()
+
+    assert eventually(heard)
+    plugin("bridge", {**CONF, "isGateway": True}, netns=netns()).ok()
+    assert sysctl("ipv6/conf/all/forwarding") == "1"
+    assert has_default()
+    command("ip", "-6", "route", "del", "default", "dev", "uplink")
+    assert eventually(heard), "it hears no router any more"
+    assert sysctl("ipv6/conf/br0/accept_ra") == "0"
+
+
+def test_routes_are_made_as_the_ipam_plugin_has_them(plugin: Plugin, netns: MakeNetns) -> None:
+    wanted = [
+        {"dst": "10.7.0.0/16", "gw": "10.1.0.254", "mtu": 1400, "advmss": 1300, "priority": 50},
+        {"dst": "10.8.0.0/16", "table": 100},
+        {"dst": "10.9.0.0/16", "scope": 253},
+        {"dst": "10.10.0.0/16", "gw": "192.0.2.7"},
+        {"dst": "0.0.0.0/0", "gw": "10.1.0.2", "priority": 1},
+        {"dst": "0.0.0.0/0", "gw": "10.1.0.3", "priority": 2},
+        {"dst": "fd00:7::/48", "mtu": 1400, "priority": 50},
+    ]
+    path = netns()
+    addresses = [{"address": "10.1.0.9/24", "gateway": "10.1.0.1"}, {"address": "fd00:1::9/64", "gateway": "fd00:1::1"}]
+    conf = {"bridge": "br0", "ipam": {"type": "static", "addresses": addresses, "routes": wanted}}
+    result = plugin("bridge", conf, netns=path).ok()
+    assert result["routes"] == wanted
+    text = command("ip", "route", "show", "table", "all", network=path)
+    text += command("ip", "-6", "route", "show", network=path)
+    for line in (
+        "10.7.0.0/16 via 10.1.0.254 dev eth0 metric 50 mtu 1400 advmss 1300",
+        "10.8.0.0/16 via 10.1.0.1 dev eth0 table 100",
+        "10.9.0.0/16 dev eth0 scope link",
+        "10.10.0.0/16 via 192.0.2.7 dev eth0 onlink",
+        "default via 10.1.0.2 dev eth0 metric 1",
+        "default via 10.1.0.3 dev eth0 metric 2",
+        "fd00:7::/48 via fd00:1::1 dev eth0 metric 50 mtu 1400",
+    ):
+        assert line in text
+    plugin("bridge", {**conf, "prevResult": result}, "CHECK", netns=path).ok()
+
+
+def test_several_routes_to_one_destination(plugin: Plugin, netns: MakeNetns) -> None:
+    path = netns()
+    both = [{"dst": "10.7.0.0/16", "gw": "10.1.0.2"}, {"dst": "10.7.0.0/16", "gw": "10.1.0.3"}]
+    plugin("bridge", {"bridge": "br0", "ipam": static("10.1.0.9/24", routes=[*both, both[0]])}, netns=path).ok()
+    assert {"10.7.0.0/16 via 10.1.0.2 dev eth0", "10.7.0.0/16 via 10.1.0.3 dev eth0"} <= routes(path)
 
 
 @pytest.mark.parametrize("option", [{"vlan": 100}, {"vlanTrunk": [{"id": 100}]}])

@@ -14,9 +14,10 @@ import pytest
 
 from ocirt_cni.call import ADD, DEL, Call
 from ocirt_cni.plugins import invoke
+from tests.support.isolation import mount, umount
 from tests.support.kills import killed_at, of_runtime, trace
-from tests.support.networks import execute
-from tests.system.cni.conftest import Plugin
+from tests.support.networks import command, execute, link
+from tests.system.cni.conftest import Invoke, MakeNetns, Plugin
 
 REFERENCE = Path("/usr/lib/cni")  # Debian's containernetworking-plugins
 FOLDER = Path("/var/lib/cni/networks/net")
@@ -252,3 +253,49 @@ def test_what_an_executable_loads(plugin_path: Path) -> None:
         "hashlib",
     }
     assert not loaded & heavy
+
+
+def test_addresses_wait_for_the_links_of_a_bridge(invoke: Invoke, netns: MakeNetns) -> None:
+    """In process, with namespaces that are dropped behind DEL: more turns than there are addresses, and as fast as they go."""
+    config = {
+        "bridge": "br0",
+        "isGateway": True,
+        "ipam": {"type": "host-local", "subnet": "10.1.0.0/29", "dataDir": str(FOLDER.parent)},
+    }
+    links: dict[str, str] = {}
+    for turn in range(40):
+        path = netns()
+        result = invoke("bridge", config, netns=path, container=f"c{turn}")
+        assert result is not None
+        address = str(result.ips[0].address.address)
+        assert link(links.get(address, "none")) is None, "the address is given while the link of who had it is there"
+        links[address] = next(one.name for one in result.interfaces if one.name.startswith("veth"))
+        invoke("bridge", config, "DEL", netns=path, container=f"c{turn}", lazy=True)
+        command("umount", path)
+    assert len(links) == 5
+    assert leases() == {}
+
+
+@pytest.mark.parametrize("limit", ["size=64k", "nr_inodes=24"])
+def test_a_full_disk(plugin: Plugin, tmp_path: Path, limit: str) -> None:
+    """ADD fails and leaves nothing, DEL frees all the same, and then there is room again."""
+    folder = tmp_path / "small"
+    folder.mkdir()
+    mount("tmpfs", str(folder), "tmpfs", 0, limit)
+    try:
+        config = conf(ranges=[[{"subnet": "10.1.0.0/24"}], [{"subnet": "fd00:1::/64"}]], dataDir=str(folder))
+        held = []
+        for number in range(100):
+            done = plugin("host-local", config, netns="/n", container=f"c{number}")
+            if done.rc:
+                break
+            held.append(f"c{number}")
+        assert "No space left on device" in done.failed(5)
+        assert sorted(set(leases(folder / "net").values())) == sorted(f"{name}\r\neth0" for name in held)
+        assert sorted(os.listdir(folder / "net/.ocirt/of")) == sorted(f"{name}:eth0" for name in held)
+        for name in held:
+            plugin("host-local", config, "DEL", container=name).ok()
+        assert leases(folder / "net") == {}
+        plugin("host-local", config, netns="/n").ok()
+    finally:
+        umount(str(folder))

@@ -27,11 +27,11 @@ def test_its_netlink_socket_and_its_sysctls(netns: MakeNetns) -> None:
         assert {one.name for one in links.every(namespace.netlink)} == {"lo", "only-here", "other"}
         with namespace.inside():
             assert own() != before
-            sysctl.write("net.ipv4.ip_forward", "1")
-            assert sysctl.read("net.ipv4.ip_forward") == "1"
+            sysctl.write("net.ipv4.ip_default_ttl", "77")
+            assert sysctl.read("net.ipv4.ip_default_ttl") == "77"
         assert own() == before
         assert not namespace.is_own()
-    assert sysctl.read("net.ipv4.ip_forward") == "0"
+    assert sysctl.read("net.ipv4.ip_default_ttl") != "77"
     with Namespace.own() as namespace:
         assert namespace.is_own()
 

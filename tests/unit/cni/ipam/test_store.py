@@ -173,6 +173,13 @@ def test_our_mark_is_read_by_the_reference_and_never_written_by_it(leases: Calla
     assert "." in written
 
 
+def test_the_last_address_gets_shorter_and_longer(leases: Callable[[], Store]) -> None:
+    with leases() as one:
+        for text in ("10.1.0.7", "10.100.200.201", "10.1.0.7", "fd00::1:2", "::", "10.1.0.7"):
+            one.set_last(0, Address.parse(text))
+            assert one.last(0) == Address.parse(text)
+
+
 def test_a_torn_record_of_the_last_address_is_none(tmp_path: Path, leases: Callable[[], Store]) -> None:
     with leases() as one:
         for text in ("", "10.1.0.523", "x"):

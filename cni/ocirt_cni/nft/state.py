@@ -1,0 +1,222 @@
+"""What belongs to whom, in files below /run: a record for each attachment and plugin, and who uses what several share.
+
+    /run/ocirt/cni/nft-NAMESPACE/lock             held while the tables are changed
+                                 records/RECORD   what an attachment has from a plugin, as JSON
+                                 claims/THING/RECORD   empty: the record's owner uses THING
+                                 generation       the rule set's number after our last change
+
+NAMESPACE is the cookie of the network namespace whose rules these are (SO_NETNS_COOKIE). The rules die with the namespace or a
+reboot, and so do the files at /run, or nobody finds them again; so nothing is synced. They save the search for an attachment's
+elements among those of all others, and `reload` makes the rules from them.
+"""
+
+from __future__ import annotations
+
+import os
+from _socket import SOL_SOCKET
+from errno import EACCES, ENOENT, ENOTEMPTY, EPERM, EROFS
+from fcntl import LOCK_EX, flock
+
+from ocirt_cni import jsonio
+from ocirt_cni.errors import IO_FAILURE, Error
+from ocirt_cni.nft.wire import Tables
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+ROOT = "/run/ocirt/cni"
+_SO_NETNS_COOKIE = 71  # since Linux 5.14
+_RECORDS, _CLAIMS, _GENERATION, _LOCK = "records", "claims", "generation", "lock"
+
+
+class State:
+    """The files of one network namespace, locked: a context manager."""
+
+    def __init__(self, directory: str) -> None:
+        """Wait for the lock; make the directory if it is not there. Raises Error(IO_FAILURE)."""
+        self.directory = directory
+        try:
+            self.fresh = not os.path.isdir(f"{directory}/{_RECORDS}")
+            self._lock = _locked(directory)
+        except OSError as err:
+            raise _failed(err, directory) from None
+
+    @classmethod
+    def of(cls, tables: Tables) -> State:
+        """That of the namespace of a socket. Raises Error(IO_FAILURE)."""
+        try:
+            return cls(f"{ROOT}/nft-{_namespace(tables)}")
+        except Unwritable:
+            private = os.environ.get("XDG_RUNTIME_DIR")
+            if not private:
+                raise
+            return cls(f"{private}/ocirt/cni/nft-{_namespace(tables)}")
+
+    def __enter__(self) -> State:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Let go of the lock; a directory without records goes."""
+        try:
+            if not self.records():
+                self._remove()
+        finally:
+            os.close(self._lock)
+
+    def records(self) -> list[str]:
+        """The names of all records."""
+        return _names(f"{self.directory}/{_RECORDS}")
+
+    def is_alone(self, name: str) -> bool:
+        """Whether there is no other record."""
+        return _is_alone(f"{self.directory}/{_RECORDS}", name)
+
+    def read(self, name: str) -> dict[str, Any] | None:
+        """A record; None if it is not there. Raises Error(DECODING_FAILURE) for one that is damaged."""
+        path = f"{self.directory}/{_RECORDS}/{name}"
+        try:
+            with open(path, "rb") as file:
+                return jsonio.load_object(file.read(), path)
+        except FileNotFoundError:
+            return None
+        except OSError as err:
+            raise _failed(err, path) from None
+
+    def write(self, name: str, record: dict[str, Any], claims: list[str]) -> None:
+        """Replace a record, as a whole. Its claims come first: what is used is never taken for unused."""
+        path = f"{self.directory}/{_RECORDS}/{name}"
+        try:
+            for one in claims:
+                directory = f"{self.directory}/{_CLAIMS}/{one}"
+                os.makedirs(directory, exist_ok=True)
+                os.close(os.open(f"{directory}/{name}", os.O_CREAT | os.O_WRONLY | os.O_CLOEXEC, 0o600))
+            _write(f"{self.directory}/{_NEW}", jsonio.dumps(record).encode())
+            os.rename(f"{self.directory}/{_NEW}", path)
+        except OSError as err:
+            raise _failed(err, path) from None
+
+    def remove(self, name: str, claims: list[str]) -> None:
+        """Remove a record, and then its claims."""
+        _unlink(f"{self.directory}/{_RECORDS}/{name}")
+        self.release(name, claims)
+
+    def release(self, name: str, claims: list[str]) -> None:
+        """Give up claims."""
+        for one in claims:
+            _unlink(f"{self.directory}/{_CLAIMS}/{one}/{name}")
+            _rmdir(f"{self.directory}/{_CLAIMS}/{one}")
+
+    def is_claimed(self, claim: str, besides: str) -> bool:
+        """Whether another record than `besides` claims a thing."""
+        return not _is_alone(f"{self.directory}/{_CLAIMS}/{claim}", besides)
+
+    def claimants(self, claim: str) -> list[str]:
+        """The names of the records that claim a thing."""
+        return _names(f"{self.directory}/{_CLAIMS}/{claim}")
+
+    def claims(self, kind: str) -> list[str]:
+        """All things of a kind (the first word of their names) that anybody claims."""
+        return [name for name in _names(f"{self.directory}/{_CLAIMS}") if name.startswith(f"{kind} ")]
+
+    @property
+    def generation(self) -> int:
+        """The rule set's number after our last change; -1 if nobody knows."""
+        try:
+            with open(f"{self.directory}/{_GENERATION}", "rb") as file:
+                return int(file.read())
+        except (OSError, ValueError):
+            return -1
+
+    @generation.setter
+    def generation(self, number: int) -> None:
+        try:
+            _write(f"{self.directory}/{_GENERATION}", b"%d" % number)
+        except OSError as err:
+            raise _failed(err, self.directory) from None
+
+    def _remove(self) -> None:
+        for claim in _names(f"{self.directory}/{_CLAIMS}"):  # of an ADD that was killed
+            self.release_all(claim)
+        for name in (_CLAIMS, _RECORDS):
+            _rmdir(f"{self.directory}/{name}")
+        for name in (_GENERATION, _NEW, _LOCK):
+            _unlink(f"{self.directory}/{name}")
+        _rmdir(self.directory)
+
+    def release_all(self, claim: str) -> None:
+        """Give up what anybody has of a claim."""
+        for name in _names(f"{self.directory}/{_CLAIMS}/{claim}"):
+            _unlink(f"{self.directory}/{_CLAIMS}/{claim}/{name}")
+        _rmdir(f"{self.directory}/{_CLAIMS}/{claim}")
+
+
+_NEW = "new"
+
+
+class Unwritable(Error):
+    """The directory cannot be made by this user."""
+
+
+def _namespace(tables: Tables) -> str:
+    try:
+        return tables.option(SOL_SOCKET, _SO_NETNS_COOKIE, 8)[::-1].hex().lstrip("0")
+    except OSError:
+        return f"inode-{os.stat('/proc/thread-self/ns/net').st_ino}"
+
+
+def _locked(directory: str) -> int:
+    while True:
+        os.makedirs(directory, mode=0o700, exist_ok=True)
+        try:
+            fd = os.open(f"{directory}/{_LOCK}", os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
+        except FileNotFoundError:  # another one has just removed the directory
+            continue
+        flock(fd, LOCK_EX)
+        if os.fstat(fd).st_nlink:
+            os.makedirs(f"{directory}/{_RECORDS}", exist_ok=True)
+            return fd
+        os.close(fd)
+
+
+def _names(directory: str) -> list[str]:
+    try:
+        return os.listdir(directory)
+    except FileNotFoundError:
+        return []
+
+
+def _is_alone(directory: str, name: str) -> bool:
+    try:
+        with os.scandir(directory) as entries:
+            return all(one.name == name for one in entries)
+    except FileNotFoundError:
+        return True
+
+
+def _write(path: str, data: bytes) -> None:
+    fd = os.open(path, os.O_CREAT | os.O_TRUNC | os.O_WRONLY | os.O_CLOEXEC, 0o600)
+    try:
+        os.write(fd, data)
+    finally:
+        os.close(fd)
+
+
+def _unlink(path: str) -> None:
+    try:
+        os.unlink(path)
+    except FileNotFoundError:
+        pass
+
+
+def _rmdir(path: str) -> None:
+    try:
+        os.rmdir(path)
+    except OSError as err:
+        if err.errno not in (ENOENT, ENOTEMPTY):
+            raise
+
+
+def _failed(err: OSError, path: str) -> Error:
+    kind = Unwritable if err.errno in (EACCES, EPERM, EROFS) else Error
+    return kind(IO_FAILURE, "the records of rules cannot be kept", subject=err.filename or path, cause=err.strerror or "")

@@ -1,0 +1,219 @@
+"""The rules of attachments: what is committed, what is removed, and what is left alone."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from ocirt_cni import nft
+from ocirt_cni.addresses import Address, Prefix
+from ocirt_cni.call import Attachment
+from ocirt_cni.errors import CHECK_FAILED, TAKEN, Error
+from ocirt_cni.nft.changes import Changes, check, collect, remove
+from ocirt_cni.nft.rules import Port
+from tests.support.networks import Host, command, ruleset
+
+_ONE = Attachment("net", "c1", "eth0")
+_TWO = Attachment("net", "c2", "eth0")
+
+
+def _changes(attachment: Attachment = _ONE, number: int = 5, plugin: str = "bridge") -> Changes:
+    made = Changes(attachment, plugin)
+    made.masquerade([Prefix.parse(f"10.88.0.{number}/16"), Prefix.parse(f"fd00::{number}/64")])
+    made.admit("cni0")
+    made.forbid_spoofing(f"veth{number}", "02:00:00:00:00:01")
+    return made
+
+
+def _published(attachment: Attachment, port: int = 8080, host: str = "", number: int = 5) -> Changes:
+    made = Changes(attachment, "portmap")
+    address = Address.parse(host) if host else None
+    made.publish(Port("tcp", address, port, Prefix.parse(f"10.88.0.{number}/16"), 80))
+    return made
+
+
+def test_what_is_committed_is_removed_with_all_that_was_made_for_it(host: Host) -> None:
+    before = ruleset()
+    changes = _changes()
+    changes.commit()
+    check(changes)
+    found = ruleset()
+    assert '10.88.0.5 comment "net c1 eth0" : jump masquerade-10.88.0.0/16' in found
+    assert 'fd00::5 comment "net c1 eth0" : jump masquerade-fd00__/64' in found
+    assert '"cni0" comment "shared"' in found
+    assert '"veth5" . 02:00:00:00:00:01 comment "net c1 eth0"' in found
+    remove(_ONE, "bridge")
+    assert ruleset() == before
+    assert not list(Path("/run/ocirt/cni").iterdir())
+    remove(_ONE, "bridge")
+    with pytest.raises(Error) as caught:
+        check(changes)
+    assert caught.value.code == CHECK_FAILED
+
+
+def test_a_second_commit_replaces_the_first(host: Host) -> None:
+    _published(_ONE, 8080).commit()
+    _published(_ONE, 8081).commit()
+    found = ruleset()
+    assert "tcp . 8081 comment" in found
+    assert "tcp . 8080 comment" not in found
+    _published(_ONE, 8081).commit()
+    assert ruleset() == found
+    moved = _published(_ONE, 8081, number=6)
+    moved.commit()
+    assert "10.88.0.5" not in ruleset()
+    remove(_ONE, "portmap")
+    assert ruleset() == ""
+
+
+def test_a_taken_port_names_its_owner_and_leaves_nothing(host: Host) -> None:
+    with_host = _published(_ONE, host="192.0.2.1")
+    with_host.commit()
+    before = host.traces()
+    with pytest.raises(
+        Error, match=r"192.0.2.1:8080/tcp: the port of the host belongs to the attachment 'net c1 eth0'"
+    ) as caught:
+        _published(_TWO, host="192.0.2.1", number=6).commit()
+    assert caught.value.code == TAKEN
+    assert host.traces() == before
+    _published(_TWO, host="192.0.2.2", number=6).commit()
+    remove(_TWO, "portmap")
+    assert host.traces() == before
+
+
+def test_a_refused_replacement_leaves_what_was_there(host: Host) -> None:
+    _published(_ONE, 8080).commit()
+    _published(_TWO, 8081, number=6).commit()
+    before = host.traces()
+    with pytest.raises(Error, match="belongs to the attachment 'net c1 eth0'"):
+        _published(_TWO, 8080, number=6).commit()
+    assert host.traces() == before
+
+
+def test_what_is_shared_stays_until_nobody_uses_it(host: Host) -> None:
+    before = ruleset()
+    _changes(_ONE, 5).commit()
+    only = _lines()
+    _changes(_TWO, 6).commit()
+    remove(_TWO, "bridge")
+    assert _lines() == only
+    _changes(_TWO, 6).commit()
+    remove(_ONE, "bridge")
+    found = ruleset()
+    assert '"cni0" comment "shared"' in found
+    assert "chain masquerade-10.88.0.0/16" in found
+    assert "net c1 eth0" not in found
+    remove(_TWO, "bridge")
+    assert ruleset() == before
+
+
+def test_an_element_that_became_somebody_elses_is_left_alone(host: Host) -> None:
+    _published(_ONE, 8080).commit()
+    command("nft", "delete element inet ocirt ports4 { tcp . 8080 }")
+    command("nft", 'add element inet ocirt ports4 { tcp . 8080 comment "net c9 eth0" : 10.88.0.5 . 80 }')
+    remove(_ONE, "portmap")
+    assert '8080 comment "net c9 eth0"' in ruleset()
+    assert "c1" not in ruleset()
+
+
+def test_without_records_the_comments_tell(host: Host) -> None:
+    _published(_ONE, 8080).commit()
+    _published(_TWO, 8081, number=6).commit()
+    command("rm", "-r", "/run/ocirt")
+    remove(_ONE, "portmap")
+    assert "c1" not in ruleset()
+    assert "net c2 eth0" in ruleset()
+    command("rm", "-rf", "/run/ocirt")
+    remove(_TWO, "portmap")
+    assert "net c2 eth0" not in ruleset()
+
+
+def test_collecting_takes_what_is_not_valid_and_of_this_network(host: Host) -> None:
+    other = Attachment("other", "c1", "eth0")
+    for number, one in enumerate((_ONE, _TWO, other, Attachment("net", "c3", "eth0")), 5):
+        _changes(one, number).commit()
+        _published(one, 8000 + number, number=number).commit()
+    command("rm", "/run/ocirt/cni/" + _namespace() + "/records/bridge net c3 eth0")
+    collect("net", "bridge", frozenset({("c2", "eth0")}))
+    found = ruleset()
+    assert '10.88.0.6 comment "net c2 eth0"' in found
+    assert '10.88.0.7 comment "other c1 eth0"' in found
+    assert "10.88.0.5 comment" not in found
+    assert "10.88.0.8 comment" not in found, "its record was lost"
+    assert "tcp . 8005" in found, "another plugin's"
+    collect("net", "portmap", frozenset())
+    assert "tcp . 8005" not in ruleset()
+    collect("other", "portmap", frozenset())
+    collect("other", "bridge", frozenset())
+    collect("net", "bridge", frozenset())
+    assert "comment" not in ruleset().replace('comment "the kernel', "")
+
+
+def test_reload_makes_all_again(host: Host) -> None:
+    _changes(_ONE, 5).commit()
+    _published(_ONE).commit()
+    _published(_TWO, 8081, host="192.0.2.1", number=6).commit()
+    whole = _lines()
+    command("nft", "flush ruleset")
+    nft.reload()
+    assert _lines() == whole
+    command(
+        "nft", "flush chain ip filter FORWARD; flush set inet ocirt admitted; delete element inet ocirt ports4 { tcp . 8080 }"
+    )
+    nft.reload()
+    assert _lines() == whole
+    assert [str(one.attachment) for one in nft.listing()] == ["net c1 eth0", "net c1 eth0", "net c2 eth0"]
+    command("nft", "flush ruleset")
+    for one in (_ONE, _TWO):
+        remove(one, "bridge")
+        remove(one, "portmap")
+    assert ruleset() == ""
+
+
+def test_a_commit_after_a_flush_makes_the_tables_again(host: Host) -> None:
+    _changes(_ONE, 5).commit()
+    command("nft", "flush ruleset")
+    _changes(_TWO, 6).commit()
+    assert '10.88.0.6 comment "net c2 eth0"' in ruleset()
+    nft.reload()
+    assert '10.88.0.5 comment "net c1 eth0"' in ruleset()
+
+
+def test_an_older_base_is_replaced_and_a_newer_one_refused(host: Host) -> None:
+    _changes(_ONE, 5).commit()
+    whole = _lines()
+    command("nft", "delete chain inet ocirt version-1; add chain inet ocirt version-0; flush chain inet ocirt postrouting")
+    _changes(_ONE, 5).commit()
+    assert _lines() == whole
+    command("nft", "delete chain inet ocirt version-1; add chain inet ocirt version-2")
+    with pytest.raises(Error, match="a newer ocirt made this table"):
+        _changes(_TWO, 6).commit()
+
+
+@pytest.mark.parametrize("ifname", ['a"b', "a\\b", "é"])
+def test_odd_names_cannot_break_out_of_comments(ifname: str, host: Host) -> None:
+    before = host.traces()
+    odd = Attachment("n" * 100, "c" * 200, ifname)
+    _published(odd).commit()
+    saved = _lines()
+    command("nft", "flush ruleset")
+    nft.reload()
+    assert _lines() == saved
+    Path("/run/saved.nft").write_text(f"flush ruleset\n{ruleset()}")
+    command("nft", "-f", "/run/saved.nft")
+    assert _lines() == saved
+    collect("n" * 100, "portmap", frozenset({("c" * 200, ifname)}))
+    assert _lines() == saved
+    remove(odd, "portmap")
+    Path("/run/saved.nft").unlink()
+    assert host.traces() == before
+
+
+def _lines() -> list[str]:
+    """The rule set; chains may have been made in any order."""
+    return sorted(ruleset().splitlines())
+
+
+def _namespace() -> str:
+    return next(Path("/run/ocirt/cni").iterdir()).name
