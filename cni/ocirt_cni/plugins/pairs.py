@@ -12,12 +12,11 @@ from errno import ENODEV
 from time import monotonic
 
 from ocirt_cni.call import Call
-from ocirt_cni.errors import KERNEL, TAKEN, Error
+from ocirt_cni.errors import INVALID_NETNS, KERNEL, TAKEN, Error
 from ocirt_cni.ipam import config
 from ocirt_cni.netlink import links
 from ocirt_cni.netlink.links import Link
 from ocirt_cni.netlink.socket import KernelError, Netlink
-from ocirt_cni.netns import Namespace
 from ocirt_cni.plugins import owners
 
 TYPE_CHECKING = False
@@ -25,6 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from ocirt_cni.netlink.codec import Value
+    from ocirt_cni.netns import Namespace
     from ocirt_cni.plugins.steps import Step
 
 _RTNLGRP_LINK = 1
@@ -43,7 +43,12 @@ def name_of(text: str) -> str:
 
 
 def refuse_taken(namespace: Namespace, call: Call) -> None:
-    """Raises Error(TAKEN) if the container has an interface of the name already (SPEC.md, "ADD": it has to be an error)."""
+    """Refuse an interface that the container has already (SPEC.md, "ADD": it has to be an error), and the host as a container.
+
+    Raises Error(TAKEN), Error(INVALID_NETNS).
+    """
+    if namespace.is_own():
+        raise Error(INVALID_NETNS, f"{call.netns} is the plugin's own network namespace", subject="CNI_NETNS")
     if links.find(namespace.netlink, call.ifname) is not None:
         raise Error(
             TAKEN,
@@ -221,6 +226,8 @@ def _remove_inner(call: Call) -> None:
     """Remove the container's end of a pair that another plugin made, as a previous result tells, when a node changed to ours."""
     if call.previous is None or not any(one.name == call.ifname and one.sandbox for one in call.previous.interfaces):
         return
+    from ocirt_cni.netns import Namespace  # noqa: PLC0415  (most calls of DEL end before, and it loads ctypes)
+
     namespace = Namespace.find(call.netns)
     if namespace is None:
         return
