@@ -41,13 +41,15 @@ class Changes(Rules):
         with Tables() as tables, State.of(tables) as state:
             old = _read(state, self.name)
             self.localnet = [one for one in self.localnet if localnet.is_ours(state, one)]
+            admitted = _is_settled(tables, state) and bool(state.claims("admitted")) and set(self.asked) <= set(_asked(state))
+            state.generation = -1
             state.write(self.name, self.document(), self.claims())
             try:
                 _retried(lambda: tables.transact(_committing(tables, state, self, old)))
                 for one in self.localnet:
                     localnet.open_for(one)
-                if self.admitted and state.generation != tables.generation():
-                    forward.admit(tables)
+                if self.admitted and not admitted:
+                    forward.admit(tables, _asked(state))
             except BaseException:
                 _take_back(tables, state, self, old)
                 raise
@@ -81,7 +83,7 @@ def check(changes: Changes) -> None:
             if not tables.has_chain(sets.INET, name):
                 raise _lost(f"inet {TABLE}", f"the chain {name} is missing")
         if changes.admitted:
-            for command in forward.missing(tables):
+            for command in forward.missing(tables, changes.asked):
                 raise _lost("forwarded traffic", "a table's forward chain lacks the rule that lets it pass", command.strip())
 
 
@@ -209,12 +211,13 @@ def _rebuild(tables: Tables, state: State) -> None:
     if commands:
         Nft().run("".join(commands))
     if any(one.admitted for one in rules):
-        forward.admit(tables)
+        forward.admit(tables, _asked(state))
     state.generation = tables.generation()
 
 
 def _remove(tables: Tables, state: State, rules: Rules) -> None:
     """The rules of an attachment from a plugin, and the record; with the last attachment the tables."""
+    settled = _is_settled(tables, state)
     for one in rules.localnet:
         if not state.is_claimed(f"localnet {one}", besides=rules.name):
             localnet.close_for(one)
@@ -228,8 +231,11 @@ def _remove(tables: Tables, state: State, rules: Rules) -> None:
     _tidy(tables, state, rules.name)
     if rules.admitted and not any(state.is_claimed(one, besides=rules.name) for one in state.claims("admitted")):
         forward.withdraw(tables)
+    for one in rules.asked:
+        if not state.is_claimed(f"asked {one}", besides=rules.name):
+            forward.withdraw(tables, one)
     state.remove(rules.name, rules.claims())
-    state.generation = tables.generation()
+    state.generation = tables.generation() if settled else -1
 
 
 def _tidy(tables: Tables, state: State, name: str) -> None:
@@ -238,6 +244,15 @@ def _tidy(tables: Tables, state: State, name: str) -> None:
         return
     tables.transact([wire.drop_table(family) for family in base.FAMILIES if tables.has_table(family)])
     forward.withdraw(tables)
+
+
+def _is_settled(tables: Tables, state: State) -> bool:
+    """Whether nobody else changed anything since we looked last."""
+    return state.generation == tables.generation()
+
+
+def _asked(state: State) -> list[str]:
+    return sorted(one.partition(" ")[2] for one in state.claims("asked"))
 
 
 def _take_back(tables: Tables, state: State, new: Rules, old: Rules | None) -> None:
