@@ -7,8 +7,7 @@ from errno import EBUSY, EEXIST, ENOENT
 from ocirt_cni.call import Attachment
 from ocirt_cni.errors import CHECK_FAILED, TAKEN, UNSUPPORTED, Error
 from ocirt_cni.netlink.socket import KernelError
-from ocirt_cni.nft import base, forward, localnet, owners, sets, wire
-from ocirt_cni.nft.library import Nft
+from ocirt_cni.nft import base, forward, kept, localnet, owners, sets, wire
 from ocirt_cni.nft.rules import Port, Rules, record_name
 from ocirt_cni.nft.sets import SETS, TABLE, Element
 from ocirt_cni.nft.state import State
@@ -38,7 +37,7 @@ class Changes(Rules):
 
         Raises Error(TAKEN) that names the owner if a port or an address belongs to another attachment, and Error.
         """
-        with Tables() as tables, State.of(tables) as state:
+        with State.own() as (tables, state):
             old = _read(state, self.name)
             self.localnet = [one for one in self.localnet if localnet.is_ours(state, one)]
             admitted = _is_settled(tables, state) and bool(state.claims("admitted")) and set(self.asked) <= set(_asked(state))
@@ -61,7 +60,7 @@ class Changes(Rules):
 def remove(attachment: Attachment, plugin: str) -> Rules | None:
     """Remove all that an attachment has from one plugin, which is no error if it has nothing; what it was, if a record told."""
     name = record_name(attachment, plugin)
-    with Tables() as tables, State.of(tables) as state:
+    with State.own() as (tables, state):
         rules = _read(state, name)
         if rules is not None:
             _remove(tables, state, rules)
@@ -74,7 +73,7 @@ def remove(attachment: Attachment, plugin: str) -> Rules | None:
 
 def check(changes: Changes) -> None:
     """That all is there. Raises Error(CHECK_FAILED) naming what is missing, and Error."""
-    with Tables() as tables, State.of(tables) as state:
+    with State.own() as (tables, state):
         changes.localnet = [one for one in changes.localnet if state.claimants(f"localnet {one}")]
         for one in (*changes.elements(), *changes.shared().values()):
             if tables.find(one.set, one.key) != one:
@@ -90,7 +89,8 @@ def check(changes: Changes) -> None:
 def collect(network: str, plugin: str, valid: frozenset[tuple[str, str]]) -> None:
     """Remove what the attachments to a network have from a plugin, but for the valid ones: (container, interface)."""
     keep = {owners.comment(Attachment(network, container, ifname)) for container, ifname in valid}
-    with Tables() as tables, State.of(tables) as state:
+    with State.own() as (tables, state):
+        state.forget_lost()
         recorded = set()
         for name in state.records():
             maker, _, owner = name.partition(" ")
@@ -108,14 +108,14 @@ def collect(network: str, plugin: str, valid: frozenset[tuple[str, str]]) -> Non
 
 def reload() -> None:
     """Make all again from the records, after somebody flushed the rule set or changed something. Raises Error."""
-    with Tables() as tables, State.of(tables) as state:
+    with State.own() as (tables, state):
         if not state.fresh or tables.has_table(sets.INET):
             _rebuild(tables, state)
 
 
 def listing() -> list[Rules]:
     """The rules of all attachments, by owner and plugin, as the records have them. Raises Error."""
-    with Tables() as tables, State.of(tables) as state:
+    with State.own() as (_, state):
         found = [_read(state, name) for name in sorted(state.records())]
         return [one for one in found if one is not None]
 
@@ -172,7 +172,7 @@ def _prepare(tables: Tables, state: State, rules: Rules) -> None:
         if base.is_own(name) or not tables.has_chain(sets.INET, name):
             commands.append(rules.commands(name))
     if commands:
-        Nft().run("".join(commands))
+        kept.library().run("".join(commands))
 
 
 def _replace(tables: Tables, state: State, family: int) -> None:
@@ -209,7 +209,7 @@ def _rebuild(tables: Tables, state: State) -> None:
     commands += chains.values()
     commands += [base.element(one) for one in elements.values()]
     if commands:
-        Nft().run("".join(commands))
+        kept.library().run("".join(commands))
     if any(one.admitted for one in rules):
         forward.admit(tables, _asked(state))
     state.generation = tables.generation()

@@ -14,10 +14,10 @@ from __future__ import annotations
 
 from errno import ENOENT, ERESTART
 
+from ocirt_cni.errors import Error
 from ocirt_cni.netlink.socket import KernelError
-from ocirt_cni.nft import wire
+from ocirt_cni.nft import kept, wire
 from ocirt_cni.nft.base import MARK
-from ocirt_cni.nft.library import Nft, Refused
 from ocirt_cni.nft.sets import INET, IPV4, IPV6, TABLE
 from ocirt_cni.nft.wire import Chain, Tables
 
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
 
     from ocirt_cni.netlink.socket import Request
+    from ocirt_cni.nft.library import Nft
 
     Place = tuple[int, str, str]  # family, table, chain
 
@@ -61,14 +62,22 @@ def admit(tables: Tables, asked: Sequence[str] = ()) -> None:
     A table that belongs to a process of its own (firewalld's, of late) refuses: its administrator has to admit the traffic there.
     """
     commands = missing(tables, asked)
-    nft = Nft() if commands else None
-    for one in commands:
-        assert nft is not None
-        try:
-            nft.run(one)
-        except Refused as err:
-            if not any(text in err.cause for text in _REFUSALS):
-                raise
+    if not commands:
+        return
+    nft = kept.library()
+    try:
+        nft.run("".join(commands))
+    except Error:  # libnftables' own
+        for one in commands:
+            _try(nft, one)
+
+
+def _try(nft: Nft, commands: str) -> None:
+    try:
+        nft.run(commands)
+    except Error as err:
+        if not any(text in err.cause for text in _REFUSALS):
+            raise
 
 
 def withdraw(tables: Tables, chain: str = "") -> None:

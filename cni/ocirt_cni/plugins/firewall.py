@@ -57,11 +57,10 @@ def gc(call: Call) -> None:
 def status(call: Call) -> None:
     """That nftables can be used. Raises Error(NOT_AVAILABLE)."""
     _settings(call)
-    from ocirt_cni.nft.wire import Tables  # noqa: PLC0415
+    from ocirt_cni.nft import kept  # noqa: PLC0415
 
     try:
-        with Tables() as tables:
-            tables.chains()
+        kept.tables().generation()
     except Error as err:
         raise Error(NOT_AVAILABLE, "nftables cannot be used", cause=str(err)) from None
 
