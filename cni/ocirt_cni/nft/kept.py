@@ -8,6 +8,10 @@ threads.
 from __future__ import annotations
 
 import os
+from errno import EPERM
+
+from ocirt_cni.errors import UNSUPPORTED, Error
+from ocirt_cni.netlink.socket import KernelError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -19,13 +23,11 @@ _libraries: dict[tuple[int, int], Nft] = {}
 
 
 def tables() -> Tables:
-    """The socket. Raises KernelError."""
+    """The socket. Raises Error(UNSUPPORTED) if this user cannot change the rules, or the kernel has none."""
     place = _place()
     if place not in _tables:
-        from ocirt_cni.nft.wire import Tables  # noqa: PLC0415
-
         _close(_tables)
-        _tables[place] = Tables()
+        _tables[place] = _opened()
     return _tables[place]
 
 
@@ -38,6 +40,21 @@ def library() -> Nft:
         _close(_libraries)
         _libraries[place] = Nft()
     return _libraries[place]
+
+
+def _opened() -> Tables:
+    from ocirt_cni.nft.wire import Tables  # noqa: PLC0415
+
+    try:
+        made = Tables()
+        made.generation()
+    except KernelError as err:
+        if err.errno == EPERM:
+            hint = "it takes CAP_NET_ADMIN in the user namespace of this network namespace: root, or podman's rootless namespace"
+            raise Error(UNSUPPORTED, "the rules of nftables cannot be changed", cause=err.cause, hint=hint) from None
+        hint = "load the module nf_tables, or use a kernel that has it (CONFIG_NF_TABLES_INET)"
+        raise Error(UNSUPPORTED, "this kernel does not have nftables", cause=err.cause, hint=hint) from None
+    return made
 
 
 def release() -> None:

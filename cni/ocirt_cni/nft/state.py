@@ -2,8 +2,8 @@
 
     /run/ocirt/cni/nft-NAMESPACE/lock             held while the tables are changed
                                  records/RECORD   what an attachment has from a plugin, as JSON
-                                 claims/THING/RECORD   a directory: the record's owner uses THING
-                                 claims/record/RECORD   the same for all that have a record
+                                 claims/KIND/THING/RECORD   a directory: the record's owner uses THING
+                                 claims/record/all/RECORD   the same for all that have a record
                                  generation       the rule set's number after our last change
 
 NAMESPACE is the cookie of the network namespace whose rules these are (SO_NETNS_COOKIE). The rules die with the namespace or a
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 ROOT = "/run/ocirt/cni"
 _SO_NETNS_COOKIE = 71  # since Linux 5.14
 _RECORDS, _CLAIMS, _GENERATION, _LOCK = "records", "claims", "generation", "lock"
-_RECORD = "record"  # what everybody claims
+_RECORD = "record all"  # what everybody claims
 
 
 class State:
@@ -99,7 +99,7 @@ class State:
             _write(f"{self.directory}/{_NEW}", jsonio.dumps(record).encode())
             os.rename(f"{self.directory}/{_NEW}", path)
             for one in (_RECORD, *claims):
-                os.makedirs(f"{self.directory}/{_CLAIMS}/{one}/{name}", exist_ok=True)
+                os.makedirs(f"{self._of(one)}/{name}", exist_ok=True)
         except OSError as err:
             raise _failed(err, path) from None
 
@@ -111,12 +111,12 @@ class State:
     def release(self, name: str, claims: list[str]) -> None:
         """Give up claims."""
         for one in claims:
-            _rmdir(f"{self.directory}/{_CLAIMS}/{one}/{name}")
-            _rmdir(f"{self.directory}/{_CLAIMS}/{one}")
+            _rmdir(f"{self._of(one)}/{name}")
+            _rmdir(self._of(one))
 
     def is_claimed(self, claim: str, besides: str) -> bool:
         """Whether another record than `besides` claims a thing. In as much time for thousands as for one: nothing is listed."""
-        directory = f"{self.directory}/{_CLAIMS}/{claim}"
+        directory = self._of(claim)
         try:
             links = os.stat(directory).st_nlink
         except FileNotFoundError:
@@ -127,18 +127,25 @@ class State:
 
     def claimants(self, claim: str) -> list[str]:
         """The names of the records that claim a thing."""
-        return _names(f"{self.directory}/{_CLAIMS}/{claim}")
+        return _names(self._of(claim))
 
     def forget_lost(self) -> None:
         """Give up the claims of records that somebody removed."""
         lost = set(self.claimants(_RECORD)) - set(self.records())
-        for claim in _names(f"{self.directory}/{_CLAIMS}") if lost else ():
+        for claim in self._everything() if lost else ():
             for name in lost:
                 self.release(name, [claim])
 
     def claims(self, kind: str) -> list[str]:
-        """All things of a kind (the first word of their names) that anybody claims."""
-        return [name for name in _names(f"{self.directory}/{_CLAIMS}") if name.startswith(f"{kind} ")]
+        """All claims of a kind, which is their first word."""
+        return [f"{kind} {thing}" for thing in _names(f"{self.directory}/{_CLAIMS}/{kind}")]
+
+    def _of(self, claim: str) -> str:
+        kind, _, thing = claim.partition(" ")
+        return f"{self.directory}/{_CLAIMS}/{kind}/{thing}"
+
+    def _everything(self) -> list[str]:
+        return [claim for kind in _names(f"{self.directory}/{_CLAIMS}") for claim in self.claims(kind)]
 
     @property
     def generation(self) -> int:
@@ -157,10 +164,11 @@ class State:
             raise _failed(err, self.directory) from None
 
     def _remove(self) -> None:
-        for claim in _names(f"{self.directory}/{_CLAIMS}"):  # of an ADD that was killed
+        for claim in self._everything():  # of records that somebody removed
             for name in self.claimants(claim):
                 self.release(name, [claim])
-        for name in (_CLAIMS, _RECORDS):
+        kinds = [f"{_CLAIMS}/{kind}" for kind in _names(f"{self.directory}/{_CLAIMS}")]
+        for name in (*kinds, _CLAIMS, _RECORDS):
             _rmdir(f"{self.directory}/{name}")
         for name in (_GENERATION, _NEW, _LOCK):
             _unlink(f"{self.directory}/{name}")
