@@ -68,7 +68,8 @@ def build_editable(wheel_directory: str, config_settings: Settings = None, metad
     # For the interpreter that installs, which is the one that will run it.
     for package in (HERE.parent / "ocirt", HERE.parent / "images", HERE.parent / "cni"):
         compileall.compile_dir(package, quiet=2)
-    launcher.write_archive(HERE.parent / "ocirt")
+    for package in launcher.PACKAGES:
+        launcher.write_archive(package)
     try:
         launcher.compile_program("waiter", HERE.parent / launcher.WAITER)
     except RuntimeError as error:
@@ -89,7 +90,9 @@ def _complete(wheel: Path, *, pure: bool, home: str) -> str:
     made, waiter, tags = _programs(wheel.parent, pure=pure)
     added = {f"{scripts}/{name}": made for name in ("ocirt", *launcher.OTHER_NAMES)}
     added |= {f"{scripts}/ocirt-python": launcher.companion(home=home).encode()}
-    plain = {} if home else {launcher.archive_name(): launcher.archive(HERE.parent / "ocirt", checked=False)}
+    plain = {}
+    if not home:
+        plain = {launcher.archive_name(one.name): launcher.archive(one, checked=False) for one in launcher.PACKAGES}
     if waiter and not home:
         plain[launcher.WAITER] = waiter
     plain |= {f"{distribution}-{version}.data/data/share/{place}": text.encode() for place, text in _shared().items()}

@@ -11,13 +11,19 @@ _, here, home, name, *args = sys.argv
 up = here.rsplit("/", 2)[0]
 lib = "/lib/python%d.%d/" % sys.version_info[:2]
 homes = [home] if home else [up + lib + "site-packages", up + lib + "dist-packages", up]
-tag = sys.implementation.cache_tag
+plugins = "bandwidth bridge dhcp dummy firewall host-device host-local ipvlan loopback macvlan portmap ptp sbr static tap tuning"
+cni = name in ["ocirt-cni", "vlan", "vrf", *plugins.split()]
+package = "ocirt_cni" if cni else "ocirt"
+if cni:
+    homes = [folder + below for folder in homes for below in ("", "/cni")]  # the second in a clone
+cache = "/" + package + "/__pycache__/"
+tag = "." + sys.implementation.cache_tag
 for home in homes:
     try:
-        fd = open(home + "/ocirt/__pycache__/ocirt." + tag + ".archive", O_CLOEXEC)
+        fd = open(home + cache + package + tag + ".archive", O_CLOEXEC)
     except OSError:
         try:
-            stat(home + "/ocirt/__pycache__/__init__." + tag + ".pyc")
+            stat(home + cache + "__init__" + tag + ".pyc")
         except OSError:
             continue
     else:
@@ -37,9 +43,7 @@ else:
     except ModuleNotFoundError:
         sys.exit("ocirt: cannot find its package in any of " + ", ".join(homes))
     keep()
-plugins = "bandwidth bridge dhcp dummy firewall host-device host-local ipvlan loopback macvlan portmap ptp sbr static tap tuning"
-if name in ["ocirt-cni", "vlan", "vrf", *plugins.split()]:
-    sys.path.append(home + "/cni")  # in a clone; installed, it lies beside `ocirt`
+if cni:
     from ocirt_cni.main import main
 else:
     from ocirt.cli.main import main

@@ -1,6 +1,6 @@
 """Build the launcher: `python launcher/build.py DIRECTORY` puts `ocirt`, `ocirt-cni` and `ocirt-python` there.
 
-`python launcher/build.py archive` puts the package's byte code into one file, for this interpreter (see loader.py).
+`python launcher/build.py archive` puts each package's byte code into one file, for this interpreter (see loader.py).
 
 The packaging backend uses the same functions. The launcher needs a C compiler with the kernel's headers, and no C library.
 """
@@ -65,7 +65,9 @@ def companion(python: str = "python", home: str = "") -> str:
     return COMPANION.format(python=python, home=f"# home: {home}\n" if home else "")
 
 
-# What a verb loads in functions, in the usual case: (module to begin with, modules beside what that imports).
+# The packages that the launcher hands over to, each in the folder of a clone that holds it.
+PACKAGES = (HERE.parent / "ocirt", HERE.parent / "cni" / "ocirt_cni")
+# What a verb of `ocirt` loads in functions, in the usual case: (module to begin with, modules beside what that imports).
 _STEPS = ("cgroup", "device", "mount", "namespace", "process", "program", "state", "stdio", "sync", "tree", "user")
 _CREATE = ("spec.check", "spec.mounts", "spec.rlimits", "cgroups.control", *("kernel.steps." + name for name in _STEPS))
 _GROUPS: dict[str, tuple[str, ...]] = {
@@ -102,7 +104,7 @@ def archive(package: Path, *, checked: bool) -> bytes:
         index[name] = (len(blob), len(code), is_package, path.stat().st_mtime_ns)
         blob += code
     groups = {}
-    for verb, more in _GROUPS.items():
+    for verb, more in _GROUPS.items() if package.name == "ocirt" else ():
         names: list[str] = []
         for first in ("cli.main", "cli." + verb, *more):
             _add(f"{package.name}.{first}", imports, names)
@@ -135,9 +137,9 @@ def _add(name: str, imports: dict[str, list[str]], names: list[str]) -> None:
     names.append(name)
 
 
-def archive_name() -> str:
-    """Where boot.py looks for the archive, below the folder that holds the package."""
-    return f"ocirt/__pycache__/ocirt.{sys.implementation.cache_tag}.archive"
+def archive_name(package: str) -> str:
+    """Where boot.py looks for a package's archive, below the folder that holds the package."""
+    return f"{package}/__pycache__/{package}.{sys.implementation.cache_tag}.archive"
 
 
 def _lean_code(tree: ast.Module, name: str) -> CodeType:
@@ -148,8 +150,8 @@ def _lean_code(tree: ast.Module, name: str) -> CodeType:
 
 
 def write_archive(package: Path) -> None:
-    """Put the archive of a clone beside its byte code, whole or not at all."""
-    target = package.parent / archive_name()
+    """Put the archive of a clone's package beside its byte code, whole or not at all."""
+    target = package.parent / archive_name(package.name)
     target.parent.mkdir(exist_ok=True)
     scratch = target.with_suffix(f".{os.getpid()}")
     scratch.write_bytes(archive(package, checked=True))
@@ -197,6 +199,7 @@ def main(directory: Path) -> None:
 
 if __name__ == "__main__":
     if sys.argv[1] == "archive":
-        write_archive(HERE.parent / "ocirt")
+        for each in PACKAGES:
+            write_archive(each)
     else:
         main(Path(sys.argv[1]))

@@ -128,8 +128,9 @@ class Host:
         """
         found = {f"link {one['ifname']}": "" for one in ip("link", "show")}
         for one in ip("addr", "show"):
-            for address in addresses(one["ifname"]):
-                found[f"address {address} of {one['ifname']}"] = ""
+            for each in one["addr_info"]:
+                if each["scope"] != "link":
+                    found[f"address {each['local']}/{each['prefixlen']} of {one['ifname']}"] = ""
         found |= {f"route {one}": "" for one in routes()}
         found |= {f"rule {number}: {line}": "" for number, line in enumerate(ruleset().splitlines())}
         for root in (Path("/run"), Path("/var/lib")):

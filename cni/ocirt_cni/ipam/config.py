@@ -24,6 +24,16 @@ def section(call: Call) -> dict[str, Any]:
     return found
 
 
+def needs_interface(call: Call) -> bool:
+    """Whether the IPAM plugin may work with the interface itself, as dhcp does. Raises Error(INVALID_CONFIG).
+
+    Then the interface has to be there before ADD, and until after DEL. With host-local and static the other way round is better:
+    nobody gets an address whose link is there still. Foreign ones may expect what the reference's plugins do.
+    """
+    found: str = field(field(call.conf, "ipam", dict, {}), "type", str, "", WHERE)
+    return found not in ("", "host-local", "static")
+
+
 def refuse_unknown(document: Mapping[str, Any], known: Iterable[str], where: str) -> None:
     """Raises Error(INVALID_CONFIG) for the first field that is none of `known`: a misspelt one would go unnoticed."""
     for name in document:

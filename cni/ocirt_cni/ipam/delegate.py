@@ -18,16 +18,6 @@ def type_of(call: Call) -> str:
     return found
 
 
-def needs_interface(call: Call) -> bool:
-    """Whether the IPAM plugin may work with the interface itself, as dhcp does.
-
-    Then the interface has to be there before ADD, and until after DEL. With host-local and static the other way round is better:
-    nobody gets an address whose link is there still. Foreign ones may expect what the reference's plugins do.
-    """
-    name = type_of(call)
-    return bool(name) and (name == "dhcp" or not execute.is_ours(name, call.path))
-
-
 def add(call: Call) -> Result:
     """Addresses for the attachment. Raises Error, also if there are none in the result; then what it may hold is given back."""
     result = _ask(call, ADD)

@@ -148,9 +148,11 @@ class Folder:
                 document = jsonio.load_object(data, path)
                 if document["boot"] != boot.identity():
                     raise ValueError("it is of another boot")
-                yield _held(document, timing, now, broadcast=broadcast)
-            except (Error, KeyError, TypeError, ValueError):
+                held = _held(document, timing, now, broadcast=broadcast)
+            except (Error, AttributeError, KeyError, TypeError, ValueError):
                 os.unlink(path)
+            else:
+                yield held
 
 
 def _held(document: dict[str, Any], timing: Timing, now: float, *, broadcast: bool) -> Held:
@@ -158,7 +160,7 @@ def _held(document: dict[str, Any], timing: Timing, now: float, *, broadcast: bo
     if attachment is None:
         raise ValueError("it names no attachment")
     device, inode = document["identity"]
-    place = Place(document["netns"], attachment.ifname, (int(device), int(inode)))
+    place = Place(os.fspath(document["netns"]), attachment.ifname, (int(device), int(inode)))
     options = {int(code): bytes.fromhex(value) for code, value in document["options"].items()}
     client = Client(bytes.fromhex(document["mac"]), options, SystemRandom(), timing, broadcast=broadcast)
     ack = Message.decode(bytes.fromhex(document["ack"]))

@@ -74,10 +74,13 @@ def gc(call: Call) -> None:
 
 
 def status(call: Call) -> None:
-    """That every set of ranges has a free address. Raises Error(NOT_AVAILABLE) with the counts."""
+    """That every set of ranges has a free address. Raises Error(NOT_AVAILABLE) with the counts.
+
+    Ranges that come by the capability are not known here: no runtime names them with STATUS.
+    """
     ipam = config.section(call)
     config.refuse_unknown(ipam, FIELDS, config.WHERE)
-    sets = ranges.parse(call)
+    sets = ranges.parse(call, needed=False)
     try:
         store = Store.find(_data_dir(call), call.network)
         if store is None:
@@ -138,7 +141,7 @@ def _lease(call: Call, sets: list[RangeSet], wanted: list[Address | None]) -> li
 def _try(store: Store, call: Call, sets: list[RangeSet], wanted: list[Address | None], *, last: bool) -> list[Address] | None:
     """Choose and lease; None if some wait for their links, unless it is the last try. Raises Error."""
     for number, one in enumerate(sets):
-        store.adopt(number, one.ranges[0].subnet.first)
+        store.adopt(number, Address.of(0, one.version))
     for address in store.held(call.attachment, thoroughly=False):
         if any(one.find(address) is not None for one in sets):
             hint = "an attachment is added once; delete it first"

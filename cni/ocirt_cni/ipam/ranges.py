@@ -119,8 +119,11 @@ class RangeSet:
         return ",".join([str(one) for one in self.ranges])
 
 
-def parse(call: Call) -> list[RangeSet]:
-    """The sets of a configuration: the capability `ipRanges`, the old fields, `ipam.ranges`. Raises Error(INVALID_CONFIG)."""
+def parse(call: Call, *, needed: bool = True) -> list[RangeSet]:
+    """The sets of a configuration: the capability `ipRanges`, the old fields, `ipam.ranges`. Raises Error(INVALID_CONFIG).
+
+    `needed` False: there may be none.
+    """
     ipam = config.section(call)
     sets = _sets(call.runtime, "ipRanges", "/runtimeConfig")
     if field(ipam, "subnet", str, "", config.WHERE):
@@ -130,7 +133,7 @@ def parse(call: Call) -> list[RangeSet]:
             if ipam.get(name) is not None and name != "subnet":
                 raise Error(INVALID_CONFIG, "it stands here without a subnet", subject=f"{config.WHERE}/{name}")
     sets += _sets(ipam, "ranges", config.WHERE)
-    if not sets:
+    if needed and not sets:
         raise Error(
             INVALID_CONFIG, "there are no ranges", subject=f"{config.WHERE}/ranges", hint='as in [[{"subnet": "10.1.0.0/24"}]]'
         )

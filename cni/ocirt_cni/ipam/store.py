@@ -24,6 +24,7 @@ Nothing is synced: what the power's failure tears is of a previous boot then.
 from __future__ import annotations
 
 import os
+from errno import EINVAL, ENOENT
 from fcntl import LOCK_EX, flock
 
 from ocirt_cni.addresses import Address
@@ -150,6 +151,7 @@ class Store:
         for address in found:
             self.free(address, link)
         self._index(attachment, [])
+        _unlink(f"{self._ours}/new")  # of an ADD that was killed, perhaps this one's
         return found
 
     def free(self, address: Address, link: str = "") -> None:
@@ -176,8 +178,8 @@ class Store:
     def set_last(self, number: int, address: Address) -> None:
         """Note it, so that the reference goes on from there.
 
-        In place: ext4 begins to write to the disk when a file is renamed over another, which costs as much as all the rest. A kill
-        may leave an address that is cut off; then the search begins too early.
+        In place: ext4 begins to write to the disk when a file is renamed over another, which costs as much as all the rest. If it
+        is killed here, an address may be cut off; then the search begins too early.
         """
         text = _marked(address).encode()
         fd = os.open(f"{self.path}/{_LAST}{number}", os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
@@ -197,7 +199,7 @@ class Store:
         self._link(f"whole.{number}", ranges)
 
     def adopt(self, number: int, base: Address) -> None:
-        """Index what the reference leased since we looked last; `base`: for the record, where it has leased nothing yet."""
+        """Index what the reference leased since we looked last; `base`: for the record, if nothing was leased yet."""
         text = _read(f"{self.path}/{_LAST}{number}")
         if ":" in text and "." in text:
             return
@@ -231,6 +233,7 @@ class Store:
             path = f"{self._ours}/of/{name}"
             if not any(os.path.exists(f"{self.path}/{address}") for address in _addresses(_target(path) or "")):
                 _unlink(path)
+        _unlink(f"{self._ours}/new")
 
     def _forget_other_boots(self) -> None:
         """Free what was leased before the machine booted: no container outlives that."""
@@ -311,7 +314,10 @@ def _marked(address: Address) -> str:
 
 
 def _addresses(text: str) -> list[Address]:
-    return [Address.parse(one) for one in text.split()]
+    try:
+        return [Address.parse(one) for one in text.split()]
+    except ValueError:
+        return []  # an index that somebody spoilt costs time, and nothing else
 
 
 def _owner(path: str) -> Owner | None:
@@ -332,8 +338,10 @@ def _read(path: str) -> str:
 def _target(path: str) -> str | None:
     try:
         return os.readlink(path)
-    except FileNotFoundError:
-        return None
+    except OSError as err:
+        if err.errno in (ENOENT, EINVAL):  # EINVAL: it is no symlink, so not ours
+            return None
+        raise
 
 
 def _unlink(path: str) -> None:

@@ -16,7 +16,7 @@ _NAME = "bridge"
 
 def add(call: Call) -> Result:
     """The bridge, the two ends of the pair, and what the IPAM plugin gave."""
-    from ocirt_cni.ipam import delegate
+    from ocirt_cni.ipam import config, delegate
     from ocirt_cni.netlink.socket import Netlink
     from ocirt_cni.netns import Namespace
     from ocirt_cni.plugins import bridge_attach
@@ -25,10 +25,11 @@ def add(call: Call) -> Result:
     settings = Settings(call)
     with Namespace.open(call.netns) as namespace:
         pairs.refuse_taken(namespace, call)
-        addressed = delegate.add(call) if settings.ipam else Result()
+        late = settings.ipam and config.needs_interface(call)
+        addressed = delegate.add(call) if settings.ipam and not late else Result()
         try:
             with Netlink() as host:
-                made = bridge_attach.attach(call, settings, namespace, host, addressed)
+                made = bridge_attach.attach(call, settings, namespace, host, addressed, ask=late)
         except BaseException:
             steps.attempt(lambda: delete(call))
             raise
@@ -37,14 +38,11 @@ def add(call: Call) -> Result:
 
 def delete(call: Call) -> None:
     """The pair and the rules, then the addresses, which others may get at once. Of the configuration only `ipam` matters."""
+    released = pairs.begin_release(call)
     removed = pairs.begin_removal(call)
     from ocirt_cni.nft import changes
 
-    steps.every(
-        lambda: changes.remove(call.attachment, _NAME),
-        removed,
-        lambda: pairs.release(call),
-    )
+    steps.every(lambda: changes.remove(call.attachment, _NAME), removed, released)
 
 
 def check(call: Call) -> None:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from errno import EXFULL
+
 from ocirt_cni.addresses import Prefix
 from ocirt_cni.call import Call
+from ocirt_cni.errors import EXHAUSTED, Error
 from ocirt_cni.netlink import bridges, links
 from ocirt_cni.netlink.links import Link
-from ocirt_cni.netlink.socket import Netlink
+from ocirt_cni.netlink.socket import KernelError, Netlink
 from ocirt_cni.netns import Namespace
 from ocirt_cni.nft import changes
 from ocirt_cni.plugins import bridge_device, interfaces, pairs
@@ -22,24 +25,17 @@ PLUGIN = "bridge"  # as the owner of rules
 _OUTER, _INNER = 1, 2  # places among the result's interfaces; the bridge is the first
 
 
-def attach(call: Call, settings: Settings, namespace: Namespace, host: Netlink, result: Result) -> Result:
-    """Make the bridge and the pair, configure both; `result`: what the IPAM plugin gave, which is completed. Raises Error."""
+def attach(call: Call, settings: Settings, namespace: Namespace, host: Netlink, result: Result, *, ask: bool = False) -> Result:
+    """Make the bridge and the pair, configure both; `result`: what the IPAM plugin gave, which is completed. Raises Error.
+
+    `ask`: it gave nothing yet, because it works with the interface.
+    """
     gateways = choose_gateways(settings, result)
     known, existing = links.find_several(host, settings.bridge, pairs.host_name(call))
     bridge = bridge_device.ensure(host, settings, known)
     result.interfaces = [Interface(bridge.name, bridge.mac, mtu=bridge.mtu)]
     extra = _serve(host, settings, bridge, gateways) if gateways else []
-    port = pairs.create(
-        host,
-        namespace,
-        call,
-        mtu=settings.mtu,
-        mac=settings.mac,
-        master=bridge.index,
-        port=port_settings(settings),
-        up=True,
-        existing=existing,
-    )
+    port = _make_pair(call, settings, namespace, host, bridge, existing)
     if settings.has_vlans:
         _assign_vlans(host, settings, bridge, port)
     inner = interfaces.found(namespace, call.ifname)
@@ -47,14 +43,51 @@ def attach(call: Call, settings: Settings, namespace: Namespace, host: Netlink, 
     collected = rules(call, settings, port, inner.mac, result)
     if collected is not None:
         collected.commit()
+    if ask:
+        extra = _ask(call, settings, host, bridge, port, inner.mac, result)
     result.interfaces += [Interface(port), Interface(call.ifname, inner.mac, sandbox=call.netns, mtu=inner.mtu), *extra]
-    _configure(call, settings, namespace, host, result)
+    _configure(call, settings, namespace, host, result, inner)
     if known is not None and not gateways:
         # One that chose no hardware address may have taken over the port's.
         result.interfaces[0].mac = pairs.existing(host, bridge.name).mac
     if settings.dns:
         result.dns = settings.dns
     return result
+
+
+def _ask(call: Call, settings: Settings, host: Netlink, bridge: Link, port: str, mac: str, result: Result) -> list[Interface]:
+    """Ask the IPAM plugin now that the pair is there, and do what depends on the addresses; a link to a VLAN."""
+    from ocirt_cni.ipam import delegate  # noqa: PLC0415  (loaded by then)
+
+    given = delegate.add(call)
+    result.ips, result.routes, result.dns = given.ips, given.routes, given.dns
+    gateways = choose_gateways(settings, result)
+    extra = _serve(host, settings, bridge, gateways) if gateways else []
+    collected = rules(call, settings, port, mac, result)
+    if collected is not None:
+        collected.commit()
+    return extra
+
+
+def _make_pair(call: Call, settings: Settings, namespace: Namespace, host: Netlink, bridge: Link, existing: Link | None) -> str:
+    """The pair, with the host's end as a port; the name of that."""
+    try:
+        return pairs.create(
+            host,
+            namespace,
+            call,
+            mtu=settings.mtu or bridge.mtu,
+            mac=settings.mac,
+            master=bridge.index,
+            port=port_settings(settings),
+            up=True,
+            existing=existing,
+        )
+    except KernelError as err:
+        if err.errno != EXFULL:
+            raise
+        hint = "a bridge has at most 1023 ports (linux/net/bridge/br_private.h); use one more network"
+        raise Error(EXHAUSTED, f"{bridge.name} has no room for one more port", subject="/bridge", hint=hint) from None
 
 
 def choose_gateways(settings: Settings, result: Result) -> list[Prefix]:
@@ -107,12 +140,14 @@ def _assign_vlans(host: Netlink, settings: Settings, bridge: Link, port: str) ->
     bridge_vlans.assign(host, settings, bridge, link, bridge_vlans.of_port(settings))
 
 
-def _configure(call: Call, settings: Settings, namespace: Namespace, host: Netlink, result: Result) -> None:
+def _configure(call: Call, settings: Settings, namespace: Namespace, host: Netlink, result: Result, inner: Link) -> None:
     """Configure the container's end, and fill in what is known of the host's then."""
     for ip in result.ips:
         ip.interface = _INNER
     if settings.has_interface:
-        interfaces.configure(namespace, call.ifname, result, number=_INNER, detect_duplicates=settings.detect_duplicates)
+        interfaces.configure(
+            namespace, call.ifname, result, number=_INNER, link=inner, detect_duplicates=settings.detect_duplicates
+        )
         port, inner = pairs.settle(host, namespace, call)
         if result.ips:
             interfaces.announce(namespace, inner)

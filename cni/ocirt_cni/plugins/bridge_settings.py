@@ -21,7 +21,7 @@ class Settings:
     is_gateway, is_default_gateway: whether the bridge has the gateway's addresses, and containers a default route over them
     force_address: whether another address of the bridge gives way to the gateway's
     masquerade: whether traffic that leaves the network has an address of the host
-    mtu: of the bridge, if it is made, and of the pair; 0: the kernel's choice
+    mtu: of the bridge, if it is made, and of the pair; 0: the bridge's, or the kernel's choice
     hairpin: whether a frame may go back out of the port it came in by
     promiscuous: whether the bridge takes all frames, which lets a container reach its own Service as well
     vlan, trunk: VLAN of the port without tags, 0 for none; those with

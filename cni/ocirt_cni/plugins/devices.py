@@ -11,7 +11,7 @@ from errno import ENODEV
 
 from ocirt_cni.call import Call
 from ocirt_cni.errors import CHECK_FAILED, NOT_AVAILABLE, Error
-from ocirt_cni.ipam import delegate
+from ocirt_cni.ipam import config, delegate
 from ocirt_cni.netlink import kinds, links
 from ocirt_cni.netlink.socket import Netlink
 from ocirt_cni.netns import Namespace
@@ -96,8 +96,9 @@ def remove(namespace: Namespace, link: Link) -> None:
 
 
 def delete(call: Call, kind: str) -> None:
-    """Remove the container's link, if it is of this kind and nobody else's, then give its addresses back. Raises Error."""
-    steps.every(lambda: _delete_link(call, kind), lambda: delegate.delete(call))
+    """Remove the container's link, if it is of this kind and nobody else's, and give its addresses back. Raises Error."""
+    remove, release = (lambda: _delete_link(call, kind)), (lambda: delegate.delete(call))
+    steps.every(*((release, remove) if config.needs_interface(call) else (remove, release)))
 
 
 def _delete_link(call: Call, kind: str) -> None:

@@ -39,6 +39,7 @@ def configure(
     result: Result,
     *,
     number: int | None = None,
+    link: Link | None = None,
     detect_duplicates: bool = False,
     prefix_routes: bool = True,
     first: list[Route] | None = None,
@@ -46,6 +47,7 @@ def configure(
     """Bring a link up with the addresses and routes of a result, in one batch; the link as it was before.
 
     number: the place of the link among the result's interfaces, see `addresses_of`
+    link: the link, if it is known
     detect_duplicates: wait until nobody has answered for the IPv6 addresses; without it they are there at once
     prefix_routes: whether an address brings the route to its network
     first: routes that are made before those of the result, which may need them
@@ -53,7 +55,7 @@ def configure(
     Raises KernelError for the first thing that failed, Error(UNSUPPORTED) for an IPv6 address on a kernel without IPv6,
     Error(TAKEN) for an address that somebody else has.
     """
-    link = found(namespace, name)
+    link = link or found(namespace, name)
     ips = addresses_of(result, number)
     if any(ip.address.version == 6 for ip in ips):
         if link.mtu < _LEAST_MTU_6:

@@ -12,11 +12,11 @@ from errno import ENODEV
 from time import monotonic
 
 from ocirt_cni.call import Call
-from ocirt_cni.errors import KERNEL, TAKEN, Error
+from ocirt_cni.errors import INVALID_NETNS, KERNEL, TAKEN, Error
+from ocirt_cni.ipam import config
 from ocirt_cni.netlink import links
 from ocirt_cni.netlink.links import Link
 from ocirt_cni.netlink.socket import KernelError, Netlink
-from ocirt_cni.netns import Namespace
 from ocirt_cni.plugins import owners
 
 TYPE_CHECKING = False
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from ocirt_cni.netlink.codec import Value
+    from ocirt_cni.netns import Namespace
     from ocirt_cni.plugins.steps import Step
 
 _RTNLGRP_LINK = 1
@@ -42,7 +43,12 @@ def name_of(text: str) -> str:
 
 
 def refuse_taken(namespace: Namespace, call: Call) -> None:
-    """Raises Error(TAKEN) if the container has an interface of the name already (SPEC.md, "ADD": it has to be an error)."""
+    """Refuse an interface that the container has already (SPEC.md, "ADD": it has to be an error), and the host as a container.
+
+    Raises Error(TAKEN), Error(INVALID_NETNS).
+    """
+    if namespace.is_own():
+        raise Error(INVALID_NETNS, f"{call.netns} is the plugin's own network namespace", subject="CNI_NETNS")
     if links.find(namespace.netlink, call.ifname) is not None:
         raise Error(
             TAKEN,
@@ -189,6 +195,25 @@ def _remove(call: Call) -> None:
     _remove_inner(call)
 
 
+def begin_release(call: Call) -> Step:
+    """Give the addresses back at once, if the IPAM plugin works with the interface; else by the step that is returned.
+
+    That is for after the pair is gone. It raises Error, whenever the addresses were given back.
+    """
+    if not config.needs_interface(call):
+        return lambda: release(call)
+    try:
+        release(call)
+    except Error as err:
+        error = err  # the name of the clause ends with it
+
+        def fail() -> None:
+            raise error
+
+        return fail
+    return _nothing
+
+
 def release(call: Call) -> None:
     """Give back the addresses, of which the IPAM plugin may give none to others while the host's end is there. Raises Error."""
     from ocirt_cni.ipam import delegate  # noqa: PLC0415  (loaded while the kernel removes the pair)
@@ -201,6 +226,8 @@ def _remove_inner(call: Call) -> None:
     """Remove the container's end of a pair that another plugin made, as a previous result tells, when a node changed to ours."""
     if call.previous is None or not any(one.name == call.ifname and one.sandbox for one in call.previous.interfaces):
         return
+    from ocirt_cni.netns import Namespace  # noqa: PLC0415  (most calls of DEL end before, and it loads ctypes)
+
     namespace = Namespace.find(call.netns)
     if namespace is None:
         return

@@ -36,14 +36,11 @@ def add(call: Call) -> Result:
 
 def delete(call: Call) -> None:
     """The pair and the rules, then the addresses, which others may get at once. Of the configuration only `ipam` matters."""
+    released = pairs.begin_release(call)
     removed = pairs.begin_removal(call)
     from ocirt_cni.nft import changes
 
-    steps.every(
-        lambda: changes.remove(call.attachment, _NAME),
-        removed,
-        lambda: pairs.release(call),
-    )
+    steps.every(lambda: changes.remove(call.attachment, _NAME), removed, released)
 
 
 def check(call: Call) -> None:

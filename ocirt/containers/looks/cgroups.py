@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from ocirt.containers.looks import Looks
 
 _CONTROLLERS = "/cgroup.controllers"
+_RDMA = "/sys/class/infiniband"
 
 
 def directories(looks: Looks, index: int, found: dict[str, str]) -> None:
@@ -61,6 +62,8 @@ def limits(looks: Looks, index: int, found: dict[str, str], entries: tuple[Any, 
             looks.refuse(explained(found, entry, err))
         elif controller == "cpuset" and there is not False and (beyond := _beyond(file, value)):
             looks.say(pointer, f"this machine has no {beyond}", "what there is: see /sys/devices/system", "error")
+        elif controller == "rdma" and there is not False and not paths.exists(_RDMA + "/" + value.partition(" ")[0]):
+            looks.say(pointer, f'rdma: no device "{value.partition(" ")[0]}"', f"those of this machine: see {_RDMA}", "error")
 
 
 def _has_file(looks: Looks, found: dict[str, str], controller: str, file: str) -> bool | None:

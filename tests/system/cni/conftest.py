@@ -21,7 +21,8 @@ from ocirt_cni.call import Call
 from ocirt_cni.plugins import PLUGINS
 from ocirt_cni.results import Result
 from tests.support.build import ROOT
-from tests.support.networks import Done, Host, execute, make_network, new_host
+from tests.support.isolation import Isolation
+from tests.support.networks import Done, Host, command, execute, make_network, new_host, new_network
 
 MakeNetns = Callable[[], str]
 
@@ -64,6 +65,16 @@ class Invoke(Protocol):
     ) -> Result | None:
         """`conf` is completed as with the executable. Raises Error."""
         ...
+
+
+@pytest.fixture(scope="session", autouse=True)
+def modules(isolation: Isolation) -> None:
+    """Have the kernel load what rules need before the first search for leaks: sysctls come with it, and stay."""
+    rules = (
+        "add table ip t; add chain ip t c { type nat hook postrouting priority 100; }; add rule ip t c ct state new masquerade"
+    )
+    with new_network():
+        command("nft", rules, check=False)
 
 
 @pytest.fixture(autouse=True)

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from ocirt_cni.errors import TAKEN, Error
+from ocirt_cni.errors import INVALID_NETNS, TAKEN, Error
 from tests.support.networks import (
     Host,
     addresses,
@@ -78,7 +78,7 @@ def test_no_address_waits_for_duplicate_address_detection(plugin: Plugin, netns:
     for name, network in (("eth0", path), ("br0", "")):
         for one in ip("addr", "show", "dev", name, network=network):
             for address in one["addr_info"]:
-                if name == "eth0" or address["scope"] == "global":
+                if address["scope"] == "global":  # the kernel makes those of the link itself, some time later
                     assert not address.get("tentative"), address
 
 
@@ -171,6 +171,16 @@ def test_a_second_add_is_refused_and_disturbs_nothing(plugin: Plugin, netns: Mak
     assert "has an interface eth0 already" in plugin("bridge", CONF, netns=path).failed(TAKEN)
     assert host.traces() == before
     assert addresses("eth0", path) == {"10.1.0.2/24", "fd00:1::2/64"}
+
+
+@pytest.mark.parametrize("name", ["bridge", "ptp"])
+def test_a_namespace_that_is_none(plugin: Plugin, host: Host, name: str) -> None:
+    Path("/run/file").touch()
+    before = host.traces()
+    for path in ("/run/missing", "/run/file", "/proc/self/ns/net", "/proc/self/ns/mnt"):
+        done = plugin(name, CONF if name == "bridge" else {"ipam": IPAM}, netns=path)
+        assert path in done.failed(INVALID_NETNS)
+        assert host.traces() == before
 
 
 def test_what_a_killed_add_left_is_made_anew(plugin: Plugin, netns: MakeNetns) -> None:

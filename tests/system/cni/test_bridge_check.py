@@ -39,7 +39,7 @@ BROKEN: list[tuple[str, str, str]] = [
     ("", "ip link set PORT address 02:00:00:00:00:99", "PORT: its hardware address is 02:00:00:00:00:99"),
     ("", "bridge link set dev PORT hairpin off", "PORT: it is without hairpin mode"),
     ("", "bridge link set dev PORT isolated on", "PORT: it is in isolation"),
-    ("", "ip link set PORT name another", "PORT: it does not exist"),
+    ("", "ip link set PORT down; ip link set PORT name another", "PORT: it does not exist"),
     ("in", "ip link delete eth0", "eth0: it does not exist"),
     ("in", "ip link set eth0 down; ip link set eth0 name eth1; ip link add eth0 type bridge", "eth0: it is not a veth"),
     ("in", "ip link set eth0 down", "eth0: it is not up"),

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from ocirt_cni.errors import INVALID_CONFIG, TAKEN, UNSUPPORTED
+from ocirt_cni.errors import EXHAUSTED, INVALID_CONFIG, TAKEN, UNSUPPORTED
 from tests.support.networks import Host, addresses, command, connect, inside, ip, link, routes, sysctl, unreachable
 from tests.system.cni.conftest import MakeNetns, Plugin
 
@@ -129,6 +129,25 @@ def test_mtu(plugin: Plugin, netns: MakeNetns) -> None:
     small = netns()
     assert plugin("bridge", {**CONF, "mtu": 1000}, netns=small, container="c2").failed(INVALID_CONFIG).startswith("/mtu: ")
     assert link("eth0", small) is None
+
+
+def test_without_mtu_it_is_the_bridges(plugin: Plugin, netns: MakeNetns) -> None:
+    command("ip", "link", "add", "br0", "mtu", "1400", "type", "bridge")
+    path = netns()
+    result = plugin("bridge", CONF, netns=path).ok()
+    assert [one["mtu"] for one in result["interfaces"]] == [1400] * 3
+    assert {seen("br0")["mtu"], seen("eth0", path)["mtu"]} == {1400}
+
+
+def test_a_bridge_without_room_for_one_more_port(plugin: Plugin, netns: MakeNetns) -> None:
+    command("ip", "link", "add", "br0", "type", "bridge")
+    lines = [f"link add p{number} master br0 type veth peer name q{number}" for number in range(1023)]
+    Path("/run/batch").write_text("\n".join(lines))
+    command("ip", "-batch", "/run/batch")
+    path = netns()
+    assert plugin("bridge", CONF, netns=path).failed(EXHAUSTED) == "/bridge: br0 has no room for one more port"
+    assert link("eth0", path) is None
+    assert not Path("/var/lib/cni/networks/net/10.1.0.2").exists()
 
 
 @pytest.mark.parametrize("on", [True, False])

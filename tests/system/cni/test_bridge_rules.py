@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -99,6 +100,38 @@ def test_traffic_passes_a_firewall_that_drops_what_is_forwarded(
         command("nft", DROPPING)
     plugin(name, conf, netns=path).ok()
     assert connect(path, outside, "192.0.2.2") == "192.0.2.1"
+
+
+SERVICE = "add table ip svc; add chain ip svc pre {{ type nat hook prerouting priority -100; }}; \
+add rule ip svc pre ip daddr 10.96.0.1 dnat to {address}"
+
+
+def needs_br_netfilter() -> None:
+    command("modprobe", "br_netfilter", check=False)
+    if not Path("/proc/sys/net/bridge/bridge-nf-call-iptables").exists():
+        pytest.skip("this kernel has no br_netfilter")
+
+
+def test_a_service_on_the_same_node_is_reached(plugin: Plugin, netns: MakeNetns) -> None:
+    needs_br_netfilter()
+    Path("/proc/sys/net/bridge/bridge-nf-call-iptables").write_text("0")
+    path, endpoint = netns(), netns()
+    conf = {**CONF["bridge"], "isDefaultGateway": True}
+    plugin("bridge", conf, netns=path).ok()
+    plugin("bridge", conf, netns=endpoint, container="endpoint").ok()
+    command("nft", SERVICE.format(address="10.1.0.3"))
+    assert connect(path, endpoint, "10.96.0.1") == "10.1.0.2"
+    command("ip", "link", "set", "br0", "type", "bridge", "nf_call_iptables", "0")
+    assert unreachable(path, endpoint, "10.96.0.1"), "the answer came directly, from another address than was asked"
+
+
+def test_bridged_traffic_passes_a_firewall_that_drops_what_is_forwarded(plugin: Plugin, netns: MakeNetns) -> None:
+    needs_br_netfilter()
+    path, other = netns(), netns()
+    command("nft", DROPPING)
+    plugin("bridge", CONF["bridge"], netns=path).ok()
+    plugin("bridge", CONF["bridge"], netns=other, container="other").ok()
+    assert connect(path, other, "10.1.0.3") == "10.1.0.2"
 
 
 def _send(path: str, source: str) -> None:

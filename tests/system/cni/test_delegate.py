@@ -94,10 +94,3 @@ def test_without_one_nothing_is_asked(foreign: Foreign) -> None:
     delegate.gc(call)
     assert delegate.type_of(call) == ""
     assert foreign.asked() == []
-
-
-def test_which_ones_work_with_the_interface(foreign: Foreign) -> None:
-    for kind, expected in (("", False), ("host-local", False), ("static", False), ("dhcp", True), ("foreign", True)):
-        assert delegate.needs_interface(foreign.call(DEL, kind)) == expected
-    (foreign.path / "foreign").rename(foreign.path / "host-local")
-    assert delegate.needs_interface(foreign.call(DEL, "host-local")), "somebody else's by the same name"

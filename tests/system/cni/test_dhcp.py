@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 
-from tests.support.networks import command, link
+from tests.support.networks import addresses, command, inside, link, routes
 from tests.system.cni.conftest import MakeNetns, Plugin
 
 SOCKET = Path("/run/cni/dhcp.sock")
@@ -354,6 +354,51 @@ def test_many_wait_at_once(plugin_path: Path, network: Network, netns: MakeNetns
     network.serve()
     answers = [json.loads(process.communicate(timeout=PATIENCE)[0]) for process in started]
     assert len({answer["ips"][0]["address"] for answer in answers}) == 8, answers
+
+
+def outside(tmp_path: Path, netns: MakeNetns) -> Running:
+    """A DHCP server in a network namespace of its own, behind the host's link `uplink`."""
+    router = netns()
+    command("ip", "link", "add", "uplink", "type", "veth", "peer", "name", "lan", "netns", router)
+    command("ip", "link", "set", "uplink", "up")
+    with inside(router):
+        command("ip", "addr", "add", "10.1.0.1/24", "dev", "lan")
+        command("ip", "link", "set", "lan", "up")
+        (tmp_path / "leases").touch()
+        lines = ("start 10.1.0.50", "end 10.1.0.59", "interface lan", f"lease_file {tmp_path}/leases", f"pidfile {tmp_path}/pid")
+        options = ("option lease 3600", "option subnet 255.255.255.0", "option router 10.1.0.1")
+        (tmp_path / "udhcpd.conf").write_text("\n".join((*lines, *options)) + "\n")
+        argv = [str(BUSYBOX), "udhcpd", "-f", "-a", "1", str(tmp_path / "udhcpd.conf")]
+        server = Running(argv, tmp_path / "server.log")
+        until("the server listens", lambda: ":67 " in command("ss", "-Hnul"))
+    return server
+
+
+@pytest.mark.parametrize("kind", ["macvlan", "bridge"])
+def test_a_network_that_others_run(kind: str, plugin: Plugin, netns: MakeNetns, daemon: Running, tmp_path: Path) -> None:
+    """The container is on the network of the host's uplink: an address from there, traffic, and the lease is given back."""
+    server = outside(tmp_path, netns)
+    try:
+        if kind == "bridge":
+            command("ip", "link", "add", "name", "br0", "type", "bridge")
+            command("ip", "link", "set", "br0", "up")
+            command("ip", "link", "set", "uplink", "master", "br0")
+        path = netns()
+        config = {**conf(), "type": kind, **({"bridge": "br0"} if kind == "bridge" else {"master": "uplink"})}
+        result = plugin(kind, config, netns=path).ok()
+        [ip] = result["ips"]
+        assert ip["gateway"] == "10.1.0.1"
+        assert addresses("eth0", path) == {ip["address"]}
+        assert "default via 10.1.0.1 dev eth0" in routes(path)
+        command(str(BUSYBOX), "ping", "-c", "1", "-W", "5", "10.1.0.1", network=path)
+        plugin(kind, {**config, "prevResult": result}, "CHECK", netns=path).ok()
+        plugin(kind, config, "DEL", netns=path).ok()
+        until("it is forgotten", lambda: state() == [])
+        assert "given back" in daemon.said()
+        assert "left to expire" not in daemon.said()
+        assert link("eth0", path) is None
+    finally:
+        server.stop()
 
 
 @pytest.mark.skipif(DNSMASQ is None, reason="dnsmasq is not installed")

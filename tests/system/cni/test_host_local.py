@@ -172,24 +172,18 @@ def driver(folder: Path, plugin_path: Path, command: str) -> list[str]:
     return ["env", *environment, "sh", "-c", f"exec {plugin_path}/host-local <{folder}/input"]
 
 
-@pytest.mark.parametrize("killed", ["ADD", "DEL"])
-def test_killed_at_every_change(killed: str, tmp_path: Path, plugin_path: Path) -> None:
-    """Then DEL, and there is no lease; nor does the kill cost an address."""
-
-    def prepare() -> None:
-        shutil.rmtree(tmp_path / "networks", ignore_errors=True)
-        if killed == "DEL":
-            run("ADD")
+@pytest.mark.parametrize(("killed", "before"), [("ADD", ()), ("ADD", ("ADD", "DEL")), ("DEL", ("ADD",))])
+def test_killed_at_every_change(killed: str, before: tuple[str, ...], tmp_path: Path, plugin_path: Path) -> None:
+    """Then DEL, and there is no lease; nor does the kill cost an address. `before`: what was done on the network already."""
 
     def run(command: str) -> None:
         done = subprocess.run(driver(tmp_path, plugin_path, command), capture_output=True, text=True, check=False, timeout=60)
         assert done.returncode == 0, done.stdout
 
-    prepare()
-    if killed == "ADD":
-        run("ADD")  # so that what is killed has the files of a network before it, as in all but its first call
-        run("DEL")
     saved = tmp_path / "saved"
+    for one in before:
+        run(one)
+    (tmp_path / "networks").mkdir(exist_ok=True)
     shutil.copytree(tmp_path / "networks", saved, symlinks=True)
     argv = driver(tmp_path, plugin_path, killed)
     points = of_runtime(trace(argv, tmp_path / "log"), f"{tmp_path}/networks/net/lock")
@@ -205,7 +199,7 @@ def test_killed_at_every_change(killed: str, tmp_path: Path, plugin_path: Path) 
             assert text == "c1\r\neth0", f"{point}: a lease of nobody"
         run("DEL")
         assert leases(folder) == {}, point
-        assert os.listdir(folder / ".ocirt/of") == [], point
+        assert not (folder / ".ocirt/of").exists() or os.listdir(folder / ".ocirt/of") == [], point
         run("ADD")
         assert len(leases(folder)) == 2, point
         run("DEL")

@@ -161,7 +161,7 @@ def test_gc_removes_what_is_not_valid(plugin: Plugin, netns: MakeNetns) -> None:
 PORT = "PORT"
 BROKEN: list[tuple[str, str, str]] = [
     ("", "ip link set PORT down", "PORT: it is not up"),
-    ("", "ip link set PORT name another", "PORT: it does not exist"),
+    ("", "ip link set PORT down; ip link set PORT name another", "PORT: it does not exist"),
     ("", "ip addr del 10.1.0.1/32 dev PORT", "PORT: it does not have the gateway's address 10.1.0.1"),
     ("", "ip route del 10.1.0.2 dev PORT", "PORT: the host has no route to 10.1.0.2 over it"),
     ("", "ip -6 route del fd00:1::2 dev PORT", "PORT: the host has no route to fd00:1::2 over it"),

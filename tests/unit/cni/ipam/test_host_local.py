@@ -128,6 +128,16 @@ def test_exhaustion_says_how_many_are_taken(node: Node) -> None:
     assert node.add("one-more") == ["10.1.0.5/29"]
 
 
+def test_status_of_ranges_that_the_runtime_names(node: Node) -> None:
+    """It does so with ADD only."""
+    del node.ipam["subnet"]
+    node.more["runtimeConfig"] = {"ipRanges": [[{"subnet": "10.1.0.0/30"}]]}
+    node.add()
+    del node.more["runtimeConfig"]
+    node.call(STATUS)
+    assert failing(node.add).subject == "/ipam/ranges"
+
+
 def test_exhaustion_of_the_second_set_takes_nothing_of_the_first(tmp_path: Path) -> None:
     node = Node(tmp_path, ranges=[[{"subnet": "10.1.0.0/24"}], [{"subnet": "10.2.0.0/30"}]])
     node.add("a")

@@ -9,6 +9,7 @@ import pytest
 
 from ocirt_cni.call import ADD, CHECK, DEL, GC, STATUS, Call
 from ocirt_cni.errors import CHECK_FAILED, INVALID_CONFIG, INVALID_ENVIRONMENT, Error
+from ocirt_cni.ipam import config
 from ocirt_cni.plugins import invoke
 from ocirt_cni.results import Result
 
@@ -133,6 +134,14 @@ def test_check() -> None:
     with pytest.raises(Error) as caught:
         call(CHECK)
     assert caught.value.subject == "/prevResult"
+
+
+@pytest.mark.parametrize(
+    ("kind", "expected"), [("", False), ("host-local", False), ("static", False), ("dhcp", True), ("whereabouts", True)]
+)
+def test_which_plugins_work_with_the_interface(kind: str, expected: bool) -> None:
+    conf = {"cniVersion": "1.1.0", "name": "net", "ipam": {"type": kind}}
+    assert config.needs_interface(Call(DEL, conf, container="c1", ifname="eth0")) == expected
 
 
 @pytest.mark.parametrize("command", [DEL, GC, STATUS])

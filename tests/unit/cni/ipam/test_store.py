@@ -60,6 +60,24 @@ def test_it_is_found_and_freed(tmp_path: Path, leases: Callable[[], Store]) -> N
     assert os.listdir(tmp_path / "net/.ocirt/of") == ["b:eth0"]
 
 
+def test_an_index_that_somebody_spoilt(tmp_path: Path, leases: Callable[[], Store]) -> None:
+    with leases() as one:
+        one.lease(A, [ONE])
+        one.lease(B, [TWO])
+    index = tmp_path / "net/.ocirt/of"
+    (index / "a:eth0").unlink()
+    (index / "a:eth0").write_text("no symlink")
+    (index / "b:eth0").unlink()
+    (index / "b:eth0").symlink_to("no address")
+    with leases() as one:
+        assert one.held(A) == [ONE]
+        assert one.release(B) == [TWO]
+        one.lease(A, [SIX])
+        assert one.held(A, thoroughly=False) == [SIX], "the one that it had is not lost, but DEL has to be told of it"
+        assert one.release(A) == [SIX]
+        assert one.release(A) == [ONE]
+
+
 def test_all_or_none(tmp_path: Path, leases: Callable[[], Store]) -> None:
     with leases() as one:
         one.lease(B, [TWO])
