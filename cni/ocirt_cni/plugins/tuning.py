@@ -26,6 +26,7 @@ _FOLDER = "/run/cni/tuning"
 _ALLOWED = "/etc/cni/tuning/allowlist.conf"
 _MOST_MTU = (1 << 31) - 1  # a link has its own bounds
 _MOST_QUEUE = (1 << 31) - 1
+_OF_LINKS = ("mac", "mtu", "txQLen", "promisc", "allmulti")
 _FLAGS = {"promisc": links.IFF_PROMISC, "allmulti": links.IFF_ALLMULTI}
 
 
@@ -221,6 +222,8 @@ def _put_back(call: Call, backup: Backup) -> None:
         with namespace:
             if backup.is_of(namespace):
                 _restore(call, namespace, backup)
+    elif not call.lazy:
+        _restore_hardware(call, backup)
     backup.remove()
 
 
@@ -228,6 +231,18 @@ def _restore(call: Call, namespace: Namespace, backup: Backup) -> None:
     """Set the values of a backup. Raises the first Error, after all were tried."""
     ifname = backup.text("ifname") or call.ifname
     steps.every(lambda: _restore_link(namespace, ifname, backup.values), lambda: _restore_sysctls(namespace, backup.values))
+
+
+def _restore_hardware(call: Call, backup: Backup) -> None:
+    """The same for a link that the kernel moved to the host when the namespace ended, with all that was changed. Raises Error."""
+    if not any(name in backup.values for name in _OF_LINKS):
+        return
+    from ocirt_cni.plugins import host_device  # noqa: PLC0415  (seldom)
+
+    with Namespace.own() as host:
+        link = host_device.returned(call, host)
+        if link is not None:
+            _restore_link(host, link.name, backup.values)
 
 
 def _restore_link(namespace: Namespace, ifname: str, values: dict[str, Any]) -> None:

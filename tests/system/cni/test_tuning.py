@@ -286,6 +286,22 @@ def test_del_with_another_namespace_at_the_path(plugin: Plugin, path: str, netns
     assert list(FOLDER.iterdir()) == []
 
 
+@pytest.mark.parametrize("network", ["net", "net@01234567"])
+def test_del_of_hardware_that_the_kernel_moved_back(plugin: Plugin, path: str, network: str) -> None:
+    # As host-device notes it, whose network may keep its addresses in a folder of its own.
+    command("ip", "link", "set", "eth0", "alias", f"ocirt {network} c1 eth0 was nic0 up", network=path)
+    plugin("tuning", {**LINK, "prevResult": previous(path)}, netns=path).ok()
+    with open("/proc/thread-self/ns/net", encoding="utf-8") as own:
+        command("ip", "link", "set", "eth0", "netns", f"/proc/{os.getpid()}/fd/{own.fileno()}", network=path)
+    umount(path)
+    os.unlink(path)
+    plugin("tuning", LINK, "DEL").ok()
+    found = link("eth0")
+    assert found is not None
+    assert (found["address"], found["mtu"], found["txqlen"]) == (OLD, 1500, 100)
+    assert list(FOLDER.iterdir()) == []
+
+
 def test_del_without_the_link(plugin: Plugin, path: str) -> None:
     plugin("tuning", {**LINK, "sysctl": SYSCTLS, "prevResult": previous(path)}, netns=path).ok()
     command("ip", "link", "del", "eth0", network=path)

@@ -7,9 +7,17 @@ from typing import Any
 import pytest
 
 from ocirt_cni.errors import CHECK_FAILED, INVALID_CONFIG, NOT_AVAILABLE, TAKEN, UNSUPPORTED, UNSUPPORTED_FIELD
-from tests.support.links import need_kind, refuse_kind
+from tests.support.isolation import Isolation
+from tests.support.links import has_kind, need_kind, refuse_kind
 from tests.support.networks import addresses, command, link, routes
 from tests.system.cni.conftest import MakeNetns, Plugin
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _loaded(isolation: Isolation) -> None:
+    """The kernel's module brings a sysctl, which is no leak of the test that needs the module first."""
+    del isolation
+    has_kind("vrf")
 
 
 def attach(path: str, name: str = "eth0", number: int = 1) -> dict[str, Any]:
