@@ -292,7 +292,8 @@ def test_del_of_hardware_that_the_kernel_moved_back(plugin: Plugin, path: str, n
     command("ip", "link", "set", "eth0", "alias", f"ocirt {network} c1 eth0 was nic0 up", network=path)
     plugin("tuning", {**LINK, "prevResult": previous(path)}, netns=path).ok()
     with open("/proc/thread-self/ns/net", encoding="utf-8") as own:
-        command("ip", "link", "set", "eth0", "netns", f"/proc/{os.getpid()}/fd/{own.fileno()}", network=path)
+        for name in ("host0", "eth0"):  # both ends, as a pair ends with either
+            command("ip", "link", "set", name, "netns", f"/proc/{os.getpid()}/fd/{own.fileno()}", network=path)
     umount(path)
     os.unlink(path)
     plugin("tuning", LINK, "DEL").ok()
