@@ -25,6 +25,7 @@ _RTA_PRIORITY = 6
 _RTA_PREFSRC = 7
 _RTA_METRICS = 8
 _RTA_TABLE = 15
+_RTA_VIA = 18  # a gateway of the other IP version
 RTAX_MTU = 2
 RTAX_ADVMSS = 8
 _RTN_UNICAST = 1
@@ -60,7 +61,8 @@ class Route:
         attributes = codec.parse(contents, 12)
         zero = bytes(4 if family == 2 else 16)
         self.destination = Prefix(Address(attributes.get(_RTA_DST, zero)), length)
-        self.gateway = Address(attributes[_RTA_GATEWAY]) if _RTA_GATEWAY in attributes else None
+        gateway = attributes.get(_RTA_GATEWAY) or attributes.get(_RTA_VIA, b"")[2:]
+        self.gateway = Address(gateway) if gateway else None
         self.source = Address(attributes[_RTA_PREFSRC]) if _RTA_PREFSRC in attributes else None
         self.output = codec.number(attributes.get(_RTA_OIF, b""))
         self.priority = codec.number(attributes.get(_RTA_PRIORITY, b""))
@@ -161,8 +163,10 @@ def _keys(index: int, destination: Prefix, gateway: Address | None, priority: in
         values[_RTA_DST] = destination.first.packed
     if index:
         values[_RTA_OIF] = index
-    if gateway is not None:
+    if gateway is not None and gateway.version == destination.version:
         values[_RTA_GATEWAY] = gateway.packed
+    elif gateway is not None:
+        values[_RTA_VIA] = pack("H", gateway.family) + gateway.packed
     if priority is not None:
         values[_RTA_PRIORITY] = priority
     return values

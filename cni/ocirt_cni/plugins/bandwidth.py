@@ -14,7 +14,7 @@ from ocirt_cni.errors import CHECK_FAILED, INVALID_CONFIG, NOT_AVAILABLE, TAKEN,
 from ocirt_cni.netlink import kinds, links, qdiscs
 from ocirt_cni.netlink.socket import Netlink
 from ocirt_cni.netns import Namespace
-from ocirt_cni.plugins import owners, settings
+from ocirt_cni.plugins import fields, owners
 from ocirt_cni.results import Interface, Result
 
 TYPE_CHECKING = False
@@ -32,7 +32,7 @@ _HEADER = 18  # bytes of Ethernet's header with a VLAN
 
 def add(call: Call) -> Result:
     """Both limits, as far as they are asked for. Raises Error."""
-    settings.refuse_unknown(call, *_FIELDS)
+    fields.refuse_unknown(call, *_FIELDS)
     wanted = _Wanted(call)
     previous = call.previous
     if not wanted:
@@ -66,7 +66,7 @@ def delete(call: Call) -> None:
 
 def check(call: Call) -> None:
     """That both limits are in place. Raises Error."""
-    settings.refuse_unknown(call, *_FIELDS)
+    fields.refuse_unknown(call, *_FIELDS)
     wanted = _Wanted(call)
     if not wanted:
         return
@@ -84,16 +84,22 @@ def check(call: Call) -> None:
 
 
 def gc(call: Call) -> None:
-    """Delete the ifb links of attachments that are gone. Raises Error."""
+    """Delete the ifb links of attachments that are gone. Raises Error.
+
+    Not those whose veth is there: another runtime may have a network of this name, with its addresses in another folder. The
+    plugin that made the veth knows the folder, and comes before this one.
+    """
     with Netlink() as netlink:
-        found = [one for one in links.every(netlink) if one.kind == _KIND and one.alias]
-        stale = owners.stale(call, {one.alias for one in found})
+        every = links.every(netlink)
+        alive = {owners.anywhere(one.alias) for one in every if one.kind == "veth"}
+        found = [one for one in every if one.kind == _KIND]
+        stale = owners.stale(call, {one.alias for one in found}) - alive
         _attempt(netlink, [links.delete(one.index, one.name) for one in found if one.alias in stale])
 
 
 def status(call: Call) -> None:
     """That the kernel has what the configuration needs. Raises Error(NOT_AVAILABLE)."""
-    settings.refuse_unknown(call, *_FIELDS)
+    fields.refuse_unknown(call, *_FIELDS)
     if _Wanted(call).egress is not None:
         with Netlink() as netlink:
             kinds.need(netlink, _KIND, NOT_AVAILABLE)
@@ -130,8 +136,8 @@ class _Wanted:
 
 
 def _limit(conf: dict[str, object], direction: str, where: str) -> _Limit | None:
-    rate: int = settings.number(conf, f"{direction}Rate", 0, 0, _MOST_RATE, where)
-    burst: int = settings.number(conf, f"{direction}Burst", 0, 0, _MOST_BURST, where)
+    rate: int = fields.number(conf, f"{direction}Rate", 0, 0, _MOST_RATE, where)
+    burst: int = fields.number(conf, f"{direction}Burst", 0, 0, _MOST_BURST, where)
     if not rate and not burst:
         return None
     for number, name, other in ((rate, "Rate", "Burst"), (burst, "Burst", "Rate")):
@@ -144,7 +150,7 @@ def _limit(conf: dict[str, object], direction: str, where: str) -> _Limit | None
 
 
 def _name(call: Call) -> str:
-    return owners.name(_IFB, call)
+    return owners.name(_IFB, owners.owner(call))
 
 
 def _host_end(call: Call, netlink: Netlink) -> Link:
@@ -170,7 +176,7 @@ def _detour(call: Call, netlink: Netlink, host: Link, limit: _Limit) -> Link:
     # In one send(2): whoever dies right after it leaves no link without an owner.
     created, noted = netlink.attempt(
         links.create(_KIND, name, {links.IFLA_MTU: host.mtu}, up=True),
-        links.change(0, {links.IFLA_IFNAME: name, links.IFLA_IFALIAS: owners.alias(call)}, what=name),
+        links.change_named(name, {links.IFLA_IFALIAS: owners.owner(call).encode()}),
     )
     if created is not None:
         kinds.need(netlink, _KIND)
@@ -194,7 +200,7 @@ def _undo(call: Call, netlink: Netlink, host: Link | None) -> None:
     """Remove what is there of it. Raises Error."""
     requests: list[Request] = []
     ifb = links.find(netlink, _name(call))
-    owned = ifb is not None and ifb.kind == _KIND and ifb.alias in ("", owners.alias(call))
+    owned = ifb is not None and ifb.kind == _KIND and ifb.alias in ("", owners.owner(call))
     if host is not None:
         requests.append(qdiscs.unshape(host.index, host.name))
         if ifb is not None and owned and _is_taken(call, netlink, host, ifb):

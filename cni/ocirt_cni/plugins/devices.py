@@ -2,34 +2,27 @@
 host-device.
 
 Each of them makes the link; addresses from the IPAM plugin (if the network has one), the result, DEL, CHECK, GC and STATUS are
-here. A link that lies on one of the host's is made under a name of its own and renamed in the container: the kernel looks for the
-name among the links of the one who asks (linux/net/core/rtnetlink.c, rtnl_newlink), and "eth0" is mostly there.
+here.
 """
 
 from __future__ import annotations
 
 from errno import ENODEV
 
-from ocirt_cni.call import Call, field
-from ocirt_cni.errors import CHECK_FAILED, INVALID_CONFIG, NOT_AVAILABLE, TAKEN, Error
+from ocirt_cni.call import Call
+from ocirt_cni.errors import CHECK_FAILED, NOT_AVAILABLE, Error
 from ocirt_cni.ipam import config, delegate
-from ocirt_cni.netlink import kinds, links, routes
+from ocirt_cni.netlink import kinds, links
 from ocirt_cni.netlink.socket import Netlink
 from ocirt_cni.netns import Namespace
-from ocirt_cni.plugins import owners, settings
-from ocirt_cni.plugins import plain as interfaces
+from ocirt_cni.plugins import interfaces, owners, pairs, steps
 from ocirt_cni.results import IP, Interface, Result, parse_dns
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from ocirt_cni.netlink.codec import Value
     from ocirt_cni.netlink.links import Link
-
-_TEMPORARY = "ocirt"  # how the name begins under which a link is made
-_LEAST_MTU = 68  # linux/if_ether.h, ETH_MIN_MTU
-_MOST_MTU = 65535  # ETH_MAX_MTU
 
 
 def add(
@@ -37,42 +30,46 @@ def add(
     make: Callable[[Namespace], Link],
     undo: Callable[[Namespace, Link], None] | None = None,
     *,
-    addresses: Result | None = None,
+    moved: Result | None = None,
 ) -> Result:
     """Let `make` put a link into the container, and configure it; `undo` takes it away if that fails.
 
-    `addresses`: where they come from instead of the IPAM plugin, if there are any in it. Raises Error.
+    moved: the result of an earlier plugin, whose addresses this link takes over. Raises Error.
     """
     with Namespace.open(call.netns) as namespace:
-        if links.find(namespace.netlink, call.ifname) is not None:
-            raise Error(TAKEN, "the container has a link of this name", subject=call.ifname)
+        pairs.refuse_taken(namespace, call)
         link = make(namespace)
         try:
-            return _configured(call, namespace, link, addresses)
+            made = _configured(call, namespace, link, moved)
         except BaseException:
-            (undo or _remove)(namespace, link)
+            (undo or remove)(namespace, link)
             raise
+    return made if moved is not None else _after_others(call, made)
 
 
-def without_link(call: Call, interface: Interface) -> Result:
-    """The result for a device that has no link, such as one that a program drives by itself. Raises Error."""
-    return _asked(call, interface) if delegate.type_of(call) else _result(call, interface)
+def add_without_link(call: Call, interface: Interface) -> Result:
+    """The result for a device that has no link, as a program drives it by itself. Raises Error."""
+    return _after_others(call, _asked(call, interface) if delegate.type_of(call) else _result(call, interface))
 
 
-def _configured(call: Call, namespace: Namespace, link: Link, addresses: Result | None) -> Result:
+def _after_others(call: Call, made: Result) -> Result:
+    return made if call.previous is None else call.previous.joined(made)
+
+
+def _configured(call: Call, namespace: Namespace, link: Link, moved: Result | None) -> Result:
     interface = Interface(call.ifname, link.mac, sandbox=call.netns, mtu=link.mtu)
-    if addresses is not None and addresses.ips:
-        result = _with_addresses(call, interface, addresses)
-        interfaces.configure(namespace, link.index, call.ifname, result)
+    if moved is not None:
+        result = _with_addresses(call, interface, moved)
+        interfaces.configure(namespace, call.ifname, result, number=0)
         return result
     if not delegate.type_of(call):
         namespace.netlink.execute(links.set_up(link.index, call.ifname))
         return _result(call, interface)
     result = _asked(call, interface)
     try:
-        interfaces.configure(namespace, link.index, call.ifname, result)
+        interfaces.configure(namespace, call.ifname, result, number=0)
     except BaseException:
-        every(lambda: delegate.delete(call), quiet=True)
+        steps.attempt(lambda: delegate.delete(call))
         raise
     return result
 
@@ -93,63 +90,51 @@ def _result(call: Call, interface: Interface) -> Result:
     return Result([interface], dns=parse_dns(call.conf, ""))
 
 
-def _remove(namespace: Namespace, link: Link) -> None:
+def remove(namespace: Namespace, link: Link) -> None:
+    """Delete a link of the container's after something failed, which is what is reported."""
     namespace.netlink.attempt(links.delete(link.index))
 
 
 def delete(call: Call, kind: str) -> None:
     """Remove the container's link, if it is of this kind and nobody else's, and give its addresses back. Raises Error."""
     remove, release = (lambda: _delete_link(call, kind)), (lambda: delegate.delete(call))
-    every(*((release, remove) if config.needs_interface(call) else (remove, release)))
+    steps.every(*((release, remove) if config.needs_interface(call) else (remove, release)))
 
 
 def _delete_link(call: Call, kind: str) -> None:
     namespace = None if call.lazy else Namespace.find(call.netns)
     if namespace is None:
         return
+    owner = owners.owner(call)
     with namespace:
-        for name in (call.ifname, _temporary(call)):
-            link = links.find(namespace.netlink, name)
+        for link in links.find_several(namespace.netlink, call.ifname, temporary_name(call)):
             # One without an alias was not finished, or the reference plugin made it.
-            if link is not None and link.kind == kind and link.alias in ("", owners.alias(call)):
-                (error,) = namespace.netlink.attempt(links.delete(link.index, name))
+            if link is not None and link.kind == kind and link.alias in ("", owner):
+                (error,) = namespace.netlink.attempt(links.delete(link.index, link.name))
                 if error is not None and error.errno != ENODEV:
                     raise error
 
 
 def check(call: Call, kind: str, more: Callable[[Link], None] | None = None) -> None:
     """That the link is as the previous result says, of this kind ("" for any), and what `more` looks at. Raises Error."""
+    from ocirt_cni.plugins import inspection  # noqa: PLC0415  (an ADD needs none of it)
+
+    result = inspection.previous(call)
+    number = inspection.place_of(result, call)
     delegate.check(call)
-    previous, interface = previous_interface(call)
     with Namespace.open(call.netns) as namespace:
-        link = links.find(namespace.netlink, call.ifname)
-        if link is None:
-            raise Error(CHECK_FAILED, "the container has no such link", subject=call.ifname)
-        if kind:
-            expect(call.ifname, "kind", link.kind, kind)
-        if interface.mac:
-            expect(call.ifname, "hardware address", link.mac, interface.mac.lower())
-        expect(call.ifname, "state", "up" if link.is_up else "down", "up")
+        if not kind:
+            found = links.find(namespace.netlink, call.ifname)
+            kind = "" if found is None else found.kind
+        link = inspection.interface(namespace, call, result, number, kind)
         if more is not None:
             more(link)
-        interfaces.check(namespace, link.index, call.ifname, previous)
-
-
-def previous_interface(call: Call) -> tuple[Result, Interface]:
-    """The previous result, and what it says of the container's link. Raises Error."""
-    if call.previous is None:
-        raise Error(INVALID_CONFIG, "CHECK needs the result of ADD", subject="/prevResult")
-    for interface in call.previous.interfaces:
-        if interface.name == call.ifname and interface.sandbox == call.netns:
-            return call.previous, interface
-    message = f"there is no interface {call.ifname} in {call.netns}"
-    raise Error(CHECK_FAILED, message, subject="/prevResult/interfaces")
 
 
 def expect(subject: str, what: str, found: object, wanted: object) -> None:
     """Raise Error(CHECK_FAILED) unless both are equal."""
     if found != wanted:
-        raise Error(CHECK_FAILED, f"the {what} is {found}, not {wanted}", subject=subject)
+        raise Error(CHECK_FAILED, f"its {what} is {found}, not {wanted}", subject=subject)
 
 
 def gc(call: Call) -> None:
@@ -165,119 +150,6 @@ def status(call: Call, kind: str = "") -> None:
     delegate.status(call)
 
 
-# Links on top of another one: macvlan, ipvlan, vlan.
-
-
-def make_above(
-    call: Call, namespace: Namespace, kind: str, data: dict[int, Value], master: str = "", mac: bytes | None = None
-) -> Link:
-    """A link on top of `master`, or of that of the default route, with the configuration's `mtu`. Raises Error."""
-    inside: bool = field(call.conf, "linkInContainer", bool, False)
-    if inside:
-        return _made_above(call, namespace.netlink, namespace, kind, data, master, mac)
-    with Netlink() as netlink:
-        return _made_above(call, netlink, namespace, kind, data, master, mac)
-
-
-def _made_above(
-    call: Call, netlink: Netlink, namespace: Namespace, kind: str, data: dict[int, Value], master: str, mac: bytes | None
-) -> Link:
-    parent = find_master(netlink, master)
-    attributes: dict[int, Value] = {links.IFLA_LINK: parent.index, links.IFLA_NET_NS_FD: namespace.fd}
-    if mtu := wanted_mtu(call, parent):
-        attributes[links.IFLA_MTU] = mtu
-    if mac is not None:
-        attributes[links.IFLA_ADDRESS] = mac
-    return make_named(call, netlink, namespace, kind, attributes, data)
-
-
-def make_named(
-    call: Call,
-    netlink: Netlink,
-    namespace: Namespace,
-    kind: str,
-    attributes: dict[int, Value],
-    data: dict[int, Value] | None = None,
-) -> Link:
-    """A link that is made by way of `netlink`, in the container by its attributes; with its name and owner. Raises Error."""
-    temporary = _temporary(call)
-    (error,) = netlink.attempt(links.create(kind, temporary, attributes, data))
-    if error is not None:
-        kinds.need(netlink, kind)
-        raise error
-    made = links.find(namespace.netlink, temporary)
-    if made is None:
-        raise Error(TAKEN, "the link was deleted by somebody else", subject=temporary)
-    try:
-        return named(call, namespace, made)
-    except BaseException:
-        _remove(namespace, made)
-        raise
-
-
-def named(call: Call, namespace: Namespace, link: Link) -> Link:
-    """A link of the container's after it got its name and its owner. Raises KernelError."""
-    values: dict[int, Value] = {links.IFLA_IFNAME: call.ifname, links.IFLA_IFALIAS: owners.alias(call)}
-    namespace.netlink.execute(links.change(link.index, values, what=call.ifname))
-    found = links.find_index(namespace.netlink, link.index)
-    return link if found is None else found
-
-
-def find_master(netlink: Netlink, name: str) -> Link:
-    """The link of the field `master`, else that of the default route. Raises Error(INVALID_CONFIG)."""
-    if name:
-        found = links.find(netlink, name)
-        if found is None:
-            raise Error(INVALID_CONFIG, f"there is no link {name}", subject="/master")
-        return found
-    for family in routes.FAMILIES:
-        for route in sorted(routes.every(netlink, family), key=lambda one: one.priority):
-            found = links.find_index(netlink, route.output) if not route.destination.length and route.output else None
-            if found is not None:
-                return found
-    hint = "name the link that the container's shall be on top of"
-    raise Error(INVALID_CONFIG, "it is missing, and there is no default route", subject="/master", hint=hint)
-
-
-def wanted_mtu(call: Call, parent: Link) -> int:
-    """The field `mtu`, which the link below has to allow; 0 if it is absent. Raises Error(INVALID_CONFIG)."""
-    found = mtu(call)
-    if found > parent.mtu:
-        raise Error(INVALID_CONFIG, f"{found} is more than that of {parent.name}, {parent.mtu}", subject="/mtu")
-    return found
-
-
-def mtu(call: Call) -> int:
-    """The field `mtu`; 0 if it is absent. Raises Error(INVALID_CONFIG)."""
-    found: int = settings.number(call.conf, "mtu", 0, 0, _MOST_MTU)
-    if 0 < found < _LEAST_MTU:
-        raise Error(INVALID_CONFIG, f"{found} is less than {_LEAST_MTU}", subject="/mtu")
-    return found
-
-
-def check_master(call: Call) -> None:
-    """That the link is there that `master` names on the host. Raises Error(NOT_AVAILABLE)."""
-    master: str = field(call.conf, "master", str, "")
-    if field(call.conf, "linkInContainer", bool, False):
-        return
-    with Netlink() as netlink:
-        try:
-            find_master(netlink, master)
-        except Error as err:
-            raise Error(NOT_AVAILABLE, err.message, subject=err.subject, hint=err.hint) from None
-
-
-def _temporary(call: Call) -> str:
-    return owners.name(_TEMPORARY, call)
-
-
-def every(*steps: Callable[[], object], quiet: bool = False) -> None:
-    """Do all steps, whatever fails, then raise the first Error; `quiet`: raise none."""
-    first: Error | None = None
-    for step in steps:
-        try:
-            step()
-        except Error as err:
-            first = first or err
-    if first is not None and not quiet:
-        raise first
+def temporary_name(call: Call) -> str:
+    """The name under which a link is made that gets its own in the container."""
+    return owners.name("ocirt", owners.owner(call))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from ocirt_cni.call import Call
 from ocirt_cni.errors import INVALID_CONFIG, Error
 from ocirt_cni.ipam import delegate
-from ocirt_cni.plugins import devices, settings
+from ocirt_cni.plugins import devices, fields, stacked
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -21,7 +21,7 @@ def add(call: Call) -> Result:
     _check_configuration(call)
 
     def make(namespace: Namespace) -> Link:
-        return devices.make_named(call, namespace.netlink, namespace, _KIND, {})
+        return stacked.make_named(call, namespace.netlink, namespace, _KIND, {})
 
     return devices.add(call, make)
 
@@ -48,7 +48,7 @@ def status(call: Call) -> None:
 
 
 def _check_configuration(call: Call) -> None:
-    settings.refuse_unknown(call)
+    fields.refuse_unknown(call)
     if not delegate.type_of(call):
         message = "it is missing: a dummy link without addresses is of no use"
         raise Error(INVALID_CONFIG, message, subject="/ipam/type")

@@ -16,7 +16,7 @@ from ocirt_cni.ipam import config, delegate
 from ocirt_cni.netlink import links
 from ocirt_cni.netlink.socket import KernelError
 from ocirt_cni.netns import Namespace
-from ocirt_cni.plugins import devices, owners, settings
+from ocirt_cni.plugins import devices, fields, owners, steps
 from ocirt_cni.results import Interface
 
 TYPE_CHECKING = False
@@ -36,44 +36,46 @@ _LONGEST_OWNER = 180  # bytes of an alias, so that a name and a state have room 
 
 def add(call: Call) -> Result:
     """The link of the host's in the container, with addresses if the network has an IPAM plugin. Raises Error."""
-    settings.refuse_unknown(call, *_FIELDS)
+    fields.refuse_unknown(call, *_FIELDS)
     chosen = _Chosen(call)
     if chosen.is_driven_by_a_program:
-        return devices.without_link(call, Interface(call.ifname, sandbox=call.netns, pci_id=chosen.pci))
+        return devices.add_without_link(call, Interface(call.ifname, sandbox=call.netns, pci_id=chosen.pci))
     with Namespace.own() as host:
         result = devices.add(
             call,
             lambda namespace: _move_in(call, host, namespace, chosen.find(host)),
             lambda namespace, link: _move_out(call, host, namespace, link.index),
         )
-    result.interfaces[0].pci_id = chosen.pci
+    result.interfaces[-1].pci_id = chosen.pci
     return result
 
 
 def delete(call: Call) -> None:
     """Move the link back, give back the addresses. Raises Error."""
     back, release = (lambda: _bring_back(call)), (lambda: delegate.delete(call))
-    devices.every(*((release, back) if config.needs_interface(call) else (back, release)))
+    steps.every(*((release, back) if config.needs_interface(call) else (back, release)))
 
 
 def check(call: Call) -> None:
     """That the link is in the container, and what the previous result says. Raises Error."""
-    settings.refuse_unknown(call, *_FIELDS)
+    from ocirt_cni.plugins import inspection  # noqa: PLC0415  (an ADD needs none of it)
+
+    fields.refuse_unknown(call, *_FIELDS)
     if _Chosen(call).is_driven_by_a_program:
+        inspection.place_of(inspection.previous(call), call)
         delegate.check(call)
-        devices.previous_interface(call)
     else:
         devices.check(call, "")
 
 
 def gc(call: Call) -> None:
     """Give links their names back that the kernel moved to the host when a namespace ended; free addresses. Raises Error."""
-    devices.every(lambda: _collect(call), lambda: delegate.gc(call))
+    steps.every(lambda: _collect(call), lambda: delegate.gc(call))
 
 
 def status(call: Call) -> None:
     """That there are addresses. Raises Error(NOT_AVAILABLE)."""
-    settings.refuse_unknown(call, *_FIELDS)
+    fields.refuse_unknown(call, *_FIELDS)
     devices.status(call)
 
 
@@ -113,7 +115,7 @@ class _Chosen:
             message = f"the device is named already by {given[0]}"
             raise Error(INVALID_CONFIG, message, subject=f"/{given[1]}", hint="name it in one way")
         if self.mac:
-            settings.parse_mac(self.mac, "/hwaddr")
+            fields.parse_mac(self.mac, "/hwaddr")
         if self.path and (not self.path.startswith(_DEVICES) or ".." in self.path.split("/")):
             raise Error(INVALID_CONFIG, f"{self.path!r} is not a path below {_DEVICES}", subject="/kernelpath")
         if self.pci:
@@ -132,7 +134,7 @@ class _Chosen:
         if self.name:
             found, where, what = links.find(host.netlink, self.name), "/device", self.name
         elif self.mac:
-            wanted = settings.parse_mac(self.mac, "/hwaddr").hex(":")
+            wanted = fields.parse_mac(self.mac, "/hwaddr").hex(":")
             found = next((one for one in links.every(host.netlink) if one.mac == wanted), None)
             where, what = "/hwaddr", self.mac
         else:
@@ -198,7 +200,7 @@ class _Note:
 
 
 def _owner(call: Call) -> str:
-    return owners.alias(call, longest=_LONGEST_OWNER)
+    return owners.owner(call, longest=_LONGEST_OWNER)
 
 
 def _move_in(call: Call, host: Namespace, namespace: Namespace, link: Link) -> Link:
@@ -209,13 +211,13 @@ def _move_in(call: Call, host: Namespace, namespace: Namespace, link: Link) -> L
     note = _Note(_owner(call), link.name, link.alias, up=link.is_up)
     values: dict[int, Value] = {links.IFLA_IFNAME: call.ifname, links.IFLA_NET_NS_FD: namespace.fd}
     try:
-        host.netlink.execute(links.change(link.index, {links.IFLA_IFALIAS: str(note)}, what=link.name))
+        host.netlink.execute(links.change(link.index, {links.IFLA_IFALIAS: str(note).encode()}, what=link.name))
         host.netlink.execute(links.change(link.index, values, what=f"{link.name} to {call.ifname}"))
         moved = links.find(namespace.netlink, call.ifname)
         if moved is None:
             raise Error(TAKEN, "the link was moved on by somebody else", subject=call.ifname)
     except BaseException:
-        devices.every(lambda: _return(call, host, namespace), quiet=True)
+        steps.attempt(lambda: _return(call, host, namespace))
         raise
     return moved
 
@@ -292,7 +294,7 @@ def _restore(host: Namespace, link: Link) -> None:
                 raise _explained(error, note.name)
     host.netlink.execute(
         links.set_up(link.index, note.name, up=note.up),
-        links.change(link.index, {links.IFLA_IFALIAS: note.alias}, what=note.name),
+        links.change(link.index, {links.IFLA_IFALIAS: note.alias.encode()}, what=note.name),
     )
 
 
@@ -306,4 +308,4 @@ def _collect(call: Call) -> None:
     with Namespace.own() as host:
         found = [(note.owner, link) for link in links.every(host.netlink) if (note := _Note.read(link)) is not None]
         stale = owners.stale(call, {owner for owner, _ in found}, longest=_LONGEST_OWNER)
-        devices.every(*((lambda link=link: _restore(host, link)) for owner, link in found if owner in stale))
+        steps.every(*((lambda link=link: _restore(host, link)) for owner, link in found if owner in stale))

@@ -8,7 +8,7 @@ from ocirt_cni.call import Call, field
 from ocirt_cni.errors import INVALID_CONFIG, Error
 from ocirt_cni.ipam import delegate
 from ocirt_cni.netlink import codec, kinds
-from ocirt_cni.plugins import devices, settings
+from ocirt_cni.plugins import devices, fields, stacked
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -23,14 +23,15 @@ _FIELDS = ("linkInContainer", "master", "mode", "mtu")
 
 def add(call: Call) -> Result:
     """The link, with addresses from the IPAM plugin, or without one those of the plugin before it. Raises Error."""
-    settings.refuse_unknown(call, *_FIELDS)
+    fields.refuse_unknown(call, *_FIELDS)
     data: dict[int, Value] = {kinds.IFLA_IPVLAN_MODE: pack("H", _mode(call))}
     master = _master(call)
 
     def make(namespace: Namespace) -> Link:
-        return devices.make_above(call, namespace, _KIND, data, master)
+        return stacked.make(call, namespace, _KIND, data, master)
 
-    return devices.add(call, make, addresses=None if delegate.type_of(call) else call.previous)
+    takes_over = not delegate.type_of(call) and call.previous is not None and call.previous.ips
+    return devices.add(call, make, moved=call.previous if takes_over else None)
 
 
 def delete(call: Call) -> None:
@@ -40,7 +41,7 @@ def delete(call: Call) -> None:
 
 def check(call: Call) -> None:
     """That the link has its mode, and what the previous result says. Raises Error."""
-    settings.refuse_unknown(call, *_FIELDS)
+    fields.refuse_unknown(call, *_FIELDS)
     wanted = _mode(call)
     modes = {number: name for name, number in kinds.IPVLAN_MODES.items()}
 
@@ -60,7 +61,7 @@ def status(call: Call) -> None:
     """That the kernel has ipvlan, the master is there, and addresses are. Raises Error(NOT_AVAILABLE)."""
     devices.status(call, _KIND)
     if call.conf.get("master"):  # else it may come from the plugin before this one
-        devices.check_master(call)
+        stacked.check_master(call)
 
 
 def _mode(call: Call) -> int:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from ocirt_cni.call import Call, field
 from ocirt_cni.errors import INVALID_CONFIG, Error
 from ocirt_cni.netlink import codec, kinds
-from ocirt_cni.plugins import devices, settings
+from ocirt_cni.plugins import devices, fields, stacked
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -21,14 +21,14 @@ _MOST_QUEUE = (1 << 32) - 1
 
 def add(call: Call) -> Result:
     """The link, with addresses if the network has an IPAM plugin. Raises Error."""
-    settings.refuse_unknown(call, *_FIELDS)
+    fields.refuse_unknown(call, *_FIELDS)
     data: dict[int, Value] = {kinds.IFLA_MACVLAN_MODE: _mode(call)}
-    if queue := settings.number(call.conf, "bcqueuelen", 0, 0, _MOST_QUEUE):
+    if queue := fields.number(call.conf, "bcqueuelen", 0, 0, _MOST_QUEUE):
         data[kinds.IFLA_MACVLAN_BC_QUEUE_LEN] = queue
-    mac = settings.mac(call)
+    mac = fields.mac(call)
 
     def make(namespace: Namespace) -> Link:
-        return devices.make_above(call, namespace, _KIND, data, field(call.conf, "master", str, ""), mac)
+        return stacked.make(call, namespace, _KIND, data, field(call.conf, "master", str, ""), mac)
 
     return devices.add(call, make)
 
@@ -40,7 +40,7 @@ def delete(call: Call) -> None:
 
 def check(call: Call) -> None:
     """That the link has its mode, and what the previous result says. Raises Error."""
-    settings.refuse_unknown(call, *_FIELDS)
+    fields.refuse_unknown(call, *_FIELDS)
     wanted = _mode(call)
     modes = {number: name for name, number in kinds.MACVLAN_MODES.items()}
 
@@ -58,7 +58,7 @@ def gc(call: Call) -> None:
 
 def status(call: Call) -> None:
     """That the kernel has macvlan, the master is there, and addresses are. Raises Error(NOT_AVAILABLE)."""
-    devices.check_master(call)
+    stacked.check_master(call)
     devices.status(call, _KIND)
 
 

@@ -38,6 +38,12 @@ def prefix(call: Call) -> str:
     return f"{_MARK}{network}@{digest(folder, 4)} " if folder else f"{_MARK}{network} "
 
 
+def anywhere(alias: str) -> str:
+    """The alias without the folder of the network's addresses, as a plugin has it that is not told of them."""
+    network, at, rest = alias.partition("@")
+    return f"{network} {rest.partition(' ')[2]}" if at and " " not in network.removeprefix(_MARK) else alias
+
+
 def stale(call: Call, found: Iterable[str], *, longest: int = LONGEST) -> set[str]:
     """GC: those of the aliases that belong to the call's network, and to none of its attachments that are valid."""
     beginning = prefix(call)

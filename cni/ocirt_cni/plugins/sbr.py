@@ -14,7 +14,7 @@ from ocirt_cni.call import Call, field
 from ocirt_cni.errors import CHECK_FAILED, INVALID_CONFIG, Error
 from ocirt_cni.netlink import addrs, links, routes, rules
 from ocirt_cni.netns import Namespace
-from ocirt_cni.plugins import settings
+from ocirt_cni.plugins import fields
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -95,8 +95,8 @@ class _Wanted:
     __slots__ = ("gateways", "hints", "table")
 
     def __init__(self, call: Call) -> None:
-        settings.refuse_unknown(call, *_FIELDS)
-        self.table: int = settings.number(call.conf, "table", 0, 1, _MOST_TABLE)
+        fields.refuse_unknown(call, *_FIELDS)
+        self.table: int = fields.number(call.conf, "table", 0, 1, _MOST_TABLE)
         self.hints: bool = field(call.conf, "addSourceHints", bool, False)
         self.gateways: dict[int, Address] = {}
         for number, text in enumerate(field(call.conf, "gateways", list, [])):

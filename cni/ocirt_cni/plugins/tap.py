@@ -10,7 +10,7 @@ from fcntl import ioctl
 from ocirt_cni.call import Call, field
 from ocirt_cni.errors import INVALID_CONFIG, KERNEL, NOT_AVAILABLE, TAKEN, UNSUPPORTED, Error
 from ocirt_cni.netlink import codec, kinds, links
-from ocirt_cni.plugins import devices, owners, settings
+from ocirt_cni.plugins import devices, fields, owners
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -36,11 +36,11 @@ _MOST_ID = (1 << 32) - 2  # of users and groups
 
 def add(call: Call) -> Result:
     """The device, with addresses if the network has an IPAM plugin. Raises Error."""
-    settings.refuse_unknown(call, *_FIELDS)
+    fields.refuse_unknown(call, *_FIELDS)
     values: dict[int, Value] = {}
-    if mtu := devices.mtu(call):
+    if mtu := fields.mtu(call.conf):
         values[links.IFLA_MTU] = mtu
-    if (mac := settings.mac(call)) is not None:
+    if mac := fields.mac(call):
         values[links.IFLA_ADDRESS] = mac
     wanted = _Wanted(call)
 
@@ -61,8 +61,8 @@ def delete(call: Call) -> None:
 
 def check(call: Call) -> None:
     """That the device has its owner, group and queues, and what the previous result says. Raises Error."""
-    settings.refuse_unknown(call, *_FIELDS)
-    wanted, mtu = _Wanted(call), devices.mtu(call)
+    fields.refuse_unknown(call, *_FIELDS)
+    wanted, mtu = _Wanted(call), fields.mtu(call.conf)
 
     def more(link: Link) -> None:
         for what, number, kind in (("owner", wanted.owner, kinds.IFLA_TUN_OWNER), ("group", wanted.group, kinds.IFLA_TUN_GROUP)):
@@ -97,8 +97,8 @@ class _Wanted:
 
     def __init__(self, call: Call) -> None:
         self.several: bool = field(call.conf, "multiQueue", bool, False)
-        self.owner: int | None = settings.number(call.conf, "owner", None, 0, _MOST_ID)
-        self.group: int | None = settings.number(call.conf, "group", None, 0, _MOST_ID)
+        self.owner: int | None = fields.number(call.conf, "owner", None, 0, _MOST_ID)
+        self.group: int | None = fields.number(call.conf, "group", None, 0, _MOST_ID)
         self.label: str = field(call.conf, "selinuxContext", str, "")
 
     def make(self, name: str) -> None:
@@ -187,7 +187,7 @@ def _finished(call: Call, namespace: Namespace, values: dict[int, Value]) -> Lin
     if made is None:
         raise Error(KERNEL, "the device was deleted by somebody else", subject=call.ifname)
     try:
-        wanted = {links.IFLA_IFALIAS: owners.alias(call), **values}
+        wanted = {links.IFLA_IFALIAS: owners.owner(call).encode(), **values}
         namespace.netlink.execute(links.change(made.index, wanted, what=call.ifname))
     except BaseException:
         namespace.netlink.attempt(links.delete(made.index))

@@ -9,7 +9,7 @@ from ocirt_cni.call import Call, field
 from ocirt_cni.errors import CHECK_FAILED, INVALID_CONFIG, IO_FAILURE, Error
 from ocirt_cni.netlink import codec, links
 from ocirt_cni.netns import Namespace
-from ocirt_cni.plugins import backups, devices, settings
+from ocirt_cni.plugins import backups, devices, fields, steps
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -41,7 +41,7 @@ def add(call: Call) -> Result:
             try:
                 wanted.set(namespace, link)
             except BaseException:
-                devices.every(lambda: _restore(call, namespace, backup), backup.remove, quiet=True)
+                steps.attempt(lambda: _restore(call, namespace, backup), backup.remove)
                 raise
         changed = links.find_index(namespace.netlink, link.index) or link
     for one in previous.interfaces:
@@ -54,7 +54,7 @@ def add(call: Call) -> Result:
 def delete(call: Call) -> None:
     """Set the old values again, where the container is still there. Raises Error."""
     folder = _folder(call)
-    devices.every(lambda: _undo(call, folder), lambda: backups.tidy(call, folder))
+    steps.every(lambda: _undo(call, folder), lambda: backups.tidy(call, folder))
 
 
 def check(call: Call) -> None:
@@ -77,7 +77,7 @@ def gc(call: Call) -> None:
         for one in backups.every(folder)
         if one.text("network") == call.network and (one.text("container"), one.text("ifname")) not in valid
     ]
-    devices.every(*((lambda one=one: _put_back(call, one)) for one in stale), lambda: backups.tidy(call, folder))
+    steps.every(*((lambda one=one: _put_back(call, one)) for one in stale), lambda: backups.tidy(call, folder))
 
 
 def status(call: Call) -> None:
@@ -95,13 +95,13 @@ class _Wanted:
     __slots__ = ("flags", "folder", "mac", "mtu", "queue", "sysctls")
 
     def __init__(self, call: Call) -> None:
-        settings.refuse_unknown(call, *_FIELDS)
+        fields.refuse_unknown(call, *_FIELDS)
         self.folder = _folder(call)
         self.sysctls: dict[str, tuple[str, str]] = {}
         self.flags: dict[str, bool] = {}
         self.mtu = 0
         self.queue: int | None = None
-        self.mac = settings.mac(call) or b""
+        self.mac = fields.mac(call)
         own: dict[str, str] = {}
         for conf, where in ((call.conf, ""), (call.cni_args, "/args/cni")):
             own |= self._read(conf, where)
@@ -111,8 +111,8 @@ class _Wanted:
 
     def _read(self, conf: dict[str, Any], where: str) -> dict[str, str]:
         """Take over one object's fields; the pointers of its sysctls, by their names as they stand there."""
-        self.mtu = settings.number(conf, "mtu", 0, 0, _MOST_MTU, where) or self.mtu
-        self.queue = settings.number(conf, "txQLen", self.queue, 0, _MOST_QUEUE, where)
+        self.mtu = fields.number(conf, "mtu", 0, 0, _MOST_MTU, where) or self.mtu
+        self.queue = fields.number(conf, "txQLen", self.queue, 0, _MOST_QUEUE, where)
         for name in _FLAGS:
             value = field(conf, name, bool, None, where)
             if value is not None:
@@ -225,7 +225,7 @@ def _put_back(call: Call, backup: Backup) -> None:
 def _restore(call: Call, namespace: Namespace, backup: Backup) -> None:
     """Set the values of a backup. Raises the first Error, after all were tried."""
     ifname = backup.text("ifname") or call.ifname
-    devices.every(lambda: _restore_link(namespace, ifname, backup.values), lambda: _restore_sysctls(namespace, backup.values))
+    steps.every(lambda: _restore_link(namespace, ifname, backup.values), lambda: _restore_sysctls(namespace, backup.values))
 
 
 def _restore_link(namespace: Namespace, ifname: str, values: dict[str, Any]) -> None:
@@ -233,7 +233,7 @@ def _restore_link(namespace: Namespace, ifname: str, values: dict[str, Any]) -> 
     if link is None:
         return
     flags = {name: bool(values[name]) for name in _FLAGS if name in values}
-    mac = settings.parse_mac(values["mac"], "mac") if values.get("mac") else b""
+    mac = fields.parse_mac(values["mac"], "mac") if values.get("mac") else b""
     requests = _changes(link, mac, values.get("mtu", 0), values.get("txQLen"), flags)
     for error in namespace.netlink.attempt(*requests) if requests else ():
         if error is not None and error.errno != ENODEV:
@@ -245,7 +245,7 @@ def _restore_sysctls(namespace: Namespace, values: dict[str, Any]) -> None:
     if found:
         with namespace.inside():
             # That of a link that is gone went with it.
-            devices.every(*((lambda name=name: sysctl.write(name, found[name], optional=True)) for name in found))
+            steps.every(*((lambda name=name: sysctl.write(name, found[name], optional=True)) for name in found))
 
 
 def _previous(call: Call) -> Result:

@@ -7,7 +7,7 @@ from _struct import pack
 from ocirt_cni.call import Call, field
 from ocirt_cni.errors import INVALID_CONFIG, Error
 from ocirt_cni.netlink import codec, kinds
-from ocirt_cni.plugins import devices, settings
+from ocirt_cni.plugins import devices, fields, stacked
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -23,12 +23,12 @@ _MOST_ID = 4094  # 4095 is reserved (IEEE 802.1Q, 9.6)
 
 def add(call: Call) -> Result:
     """The link, with addresses if the network has an IPAM plugin. Raises Error."""
-    settings.refuse_unknown(call, *_FIELDS)
+    fields.refuse_unknown(call, *_FIELDS)
     data: dict[int, Value] = {kinds.IFLA_VLAN_ID: pack("H", _id(call))}
     master = _master(call)
 
     def make(namespace: Namespace) -> Link:
-        return devices.make_above(call, namespace, _KIND, data, master)
+        return stacked.make(call, namespace, _KIND, data, master)
 
     return devices.add(call, make)
 
@@ -40,8 +40,8 @@ def delete(call: Call) -> None:
 
 def check(call: Call) -> None:
     """That the link has its VLAN and MTU, and what the previous result says. Raises Error."""
-    settings.refuse_unknown(call, *_FIELDS)
-    wanted, mtu = _id(call), devices.mtu(call)
+    fields.refuse_unknown(call, *_FIELDS)
+    wanted, mtu = _id(call), fields.mtu(call.conf)
 
     def more(link: Link) -> None:
         devices.expect(call.ifname, "VLAN", codec.number(link.data[kinds.IFLA_VLAN_ID]), wanted)
@@ -59,11 +59,11 @@ def gc(call: Call) -> None:
 def status(call: Call) -> None:
     """That the kernel has VLANs, the master is there, and addresses are. Raises Error(NOT_AVAILABLE)."""
     devices.status(call, _KIND)
-    devices.check_master(call)
+    stacked.check_master(call)
 
 
 def _id(call: Call) -> int:
-    found: int = settings.number(call.conf, "vlanId", 0, 0, _MOST_ID)
+    found: int = fields.number(call.conf, "vlanId", 0, 0, _MOST_ID)
     return found
 
 

@@ -7,7 +7,7 @@ from ocirt_cni.errors import CHECK_FAILED, EXHAUSTED, INVALID_CONFIG, NOT_AVAILA
 from ocirt_cni.netlink import addrs, codec, kinds, links, routes
 from ocirt_cni.netlink.socket import Netlink
 from ocirt_cni.netns import Namespace
-from ocirt_cni.plugins import devices, settings
+from ocirt_cni.plugins import devices, fields
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ _RESERVED = frozenset((253, 254, 255))  # default, main and local: linux/rtnetli
 
 def add(call: Call) -> Result:
     """The link in the domain, which is made if it is not there. Raises Error."""
-    settings.refuse_unknown(call, *_FIELDS)
+    fields.refuse_unknown(call, *_FIELDS)
     name, table = _name(call), _table(call)
     previous = _previous(call)
     with Namespace.open(call.netns) as namespace:
@@ -58,7 +58,7 @@ def delete(call: Call) -> None:
 
 def check(call: Call) -> None:
     """That the link is in the domain, and that this has its table. Raises Error."""
-    settings.refuse_unknown(call, *_FIELDS)
+    fields.refuse_unknown(call, *_FIELDS)
     name, table = _name(call), _table(call)
     _previous(call)
     with Namespace.open(call.netns) as namespace:
@@ -77,7 +77,7 @@ def check(call: Call) -> None:
 
 def status(call: Call) -> None:
     """That the kernel has such domains. Raises Error(NOT_AVAILABLE)."""
-    settings.refuse_unknown(call, *_FIELDS)
+    fields.refuse_unknown(call, *_FIELDS)
     with Netlink() as netlink:
         kinds.need(netlink, _KIND, NOT_AVAILABLE)
 
@@ -93,7 +93,7 @@ def _name(call: Call) -> str:
 
 def _table(call: Call) -> int:
     """The field `table`; 0: a free one."""
-    found: int = settings.number(call.conf, "table", 0, 0, _MOST_TABLE)
+    found: int = fields.number(call.conf, "table", 0, 0, _MOST_TABLE)
     return found
 
 
@@ -125,7 +125,7 @@ def _domain(namespace: Namespace, name: str, table: int) -> tuple[Link, bool]:
     made = links.find(namespace.netlink, name)
     if made is None:
         raise Error(TAKEN, "the link was deleted by somebody else", subject=name)
-    namespace.netlink.execute(links.change(made.index, {links.IFLA_IFALIAS: _ALIAS}, what=name))
+    namespace.netlink.execute(links.change(made.index, {links.IFLA_IFALIAS: _ALIAS.encode()}, what=name))
     return made, True
 
 

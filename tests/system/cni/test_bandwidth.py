@@ -288,6 +288,16 @@ def test_gc(plugin: Plugin, netns: MakeNetns) -> None:
     assert sorted(one.get("ifalias", "") for one in ifbs()) == ["", "ocirt net c2 eth0", "ocirt net2 c1 eth0"]
 
 
+def test_gc_leaves_another_runtime_alone(plugin: Plugin, netns: MakeNetns) -> None:
+    path, other = make_pair(netns(), "host0", 0), make_pair(netns(), "host1", 1)
+    for one, container in ((path, "c1"), (other, "c2")):
+        plugin("bandwidth", {**LIMITS, "prevResult": previous(one)}, netns=one, container=container).ok()
+    # As bridge and ptp note it, if the network keeps its addresses in a folder of its own.
+    command("ip", "link", "set", "host1", "alias", "ocirt net@01234567 c2 eth0")
+    plugin("bandwidth", {"cni.dev/valid-attachments": []}, "GC").ok()
+    assert [one["ifalias"] for one in ifbs()] == ["ocirt net c2 eth0"]
+
+
 def test_check_says_what_is_wrong(plugin: Plugin, pair: str) -> None:
     conf = {**LIMITS, "prevResult": previous(pair)}
     plugin("bandwidth", conf, netns=pair).ok()

@@ -6,7 +6,7 @@ import pytest
 
 from ocirt_cni import versions
 from ocirt_cni.errors import CHECK_FAILED, INVALID_ENVIRONMENT, INVALID_NETNS
-from tests.support.networks import addresses, command, link
+from tests.support.networks import addresses, command, connect, link
 from tests.system.cni.conftest import Invoke, MakeNetns, Plugin
 
 
@@ -24,7 +24,7 @@ def test_up_with_its_addresses(plugin: Plugin, netns: MakeNetns) -> None:
     assert result["interfaces"] == [{"name": "lo", "mac": "00:00:00:00:00:00", "mtu": 65536, "sandbox": path}]
     assert {one["address"] for one in result["ips"]} == addresses("lo", path) == {"127.0.0.1/8", "::1/128"}
     assert {one["interface"] for one in result["ips"]} == {0}
-    command("ping", "-c", "1", "127.0.0.1", network=path)
+    assert connect(path, path, "127.0.0.1") == "127.0.0.1"
 
 
 @pytest.mark.parametrize("version", versions.SUPPORTED)
