@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from ocirt_cni import plugins
 from ocirt_cni.cli.checks import kinds, networks, tables
 from ocirt_cni.cli.nearest import nearest
+from ocirt_cni.errors import Error
 from ocirt_cni.plugins import PLUGINS
 from ocirt_cni.runner import lists
 from tests.support.plugins import Folder, failure
@@ -210,7 +211,7 @@ def test_the_plugin_itself_is_asked_for_what_goes_beyond_fields(tmp_path: Path, 
 
     def configure(call: Any) -> None:
         asked.append((call.network, call.version, call.conf["type"]))
-        raise networks.Error(7, "hairpinMode is set as well", subject="/promiscMode", hint="one is enough")
+        raise Error(7, "hairpinMode is set as well", subject="/promiscMode", hint="one is enough")
 
     monkeypatch.setattr(plugins.module("loopback"), "configure", configure, raising=False)
     assert findings(tmp_path, {"type": "loopback"}) == [
