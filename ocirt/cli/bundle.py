@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from ocirt.cli.options import Options
 
 # What is said of images alone. For a root file system it can be written into config.json.
-_OF_IMAGES = ("cwd", "entrypoint", "env", "hostname", "mount", "network", "no-new-privs", "read-only", "user")
+_OF_IMAGES = ("cwd", "entrypoint", "env", "hostname", "mount", "network", "no-new-privs", "read-only", "size", "user")
 
 
 def run(options: Options, args: list[str]) -> int:

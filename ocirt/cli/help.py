@@ -46,6 +46,7 @@ _IMAGE = {
     "network": "none (nothing but lo; the default for root) or host",
     "no-new-privs": "let no program gain rights by its set-user-ID bit",
     "read-only": "make the root file system read-only; the image's volumes can be written to, in memory",
+    "size": "what may be written to the root file system (of a bundle, with --mount), such as 10g; the store's disk needs quotas",
     "user": "NAME, UID, NAME:GROUP or UID:GID, instead of the image's",
 }
 

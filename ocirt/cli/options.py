@@ -19,7 +19,7 @@ _CRIU = (
 _CREATE = "bundle,b= config,f= console-socket= pidfd-socket= pid-file= no-pivot no-new-keyring preserve-fds# no-subreaper"
 
 # What is to be different from what an image says (ocirt_images.bundle.Options).
-_IMAGE = "cwd= entrypoint= env,e* hostname= network= no-new-privs read-only tty,t user,u="
+_IMAGE = "cwd= entrypoint= env,e* hostname= network= no-new-privs read-only size= tty,t user,u="
 
 # Each verb's module is ocirt.cli.<verb>. (fewest positional arguments, most or -1, flags)
 VERBS: dict[str, tuple[int, int, str]] = {

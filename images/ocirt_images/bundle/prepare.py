@@ -69,11 +69,12 @@ def enter(options: Options) -> Options:
     return options.with_privileges(mappings, unprivileged=True, entered=True)
 
 
-def prepare_run(root: Path, name: str, container: str, state_root: str, options: Options) -> Prepared:
+def prepare_run(root: Path, name: str, container: str, state_root: str, options: Options, size: int = 0) -> Prepared:
     """A bundle for container `container` of the image `name` in the store at `root`.
 
     The process is in namespaces of its own already (`enter`). state_root: the runtime's state directory, by which it is found
-    later whether the container is still there. Raises Error, OSError, with nothing left.
+    later whether the container is still there. size: what it may write, in bytes; 0: no limit.
+    Raises Error, OSError, with nothing left.
     """
     store = Store.open(root)
     try:
@@ -82,7 +83,7 @@ def prepare_run(root: Path, name: str, container: str, state_root: str, options:
         snapshots = Snapshots(store)
         owner = Owner.container(container, state_root)
         with Undo() as undo:
-            writable = snapshots.create(owner, image.chain_id)
+            writable = snapshots.create(owner, image.chain_id, size)
             undo.add(lambda: snapshots.remove(writable))
             bundle = writable.bundle
             bundle.mkdir(0o711)

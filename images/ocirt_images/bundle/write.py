@@ -62,15 +62,16 @@ def write_copy(image: Image, layers: list[Path], directory: Path, options: Optio
         write_config(image, directory, options)
 
 
-def write_mounted(image: Image, directory: Path, options: Options, snapshots: Snapshots) -> Writable:
+def write_mounted(image: Image, directory: Path, options: Options, snapshots: Snapshots, size: int = 0) -> Writable:
     """A bundle whose root file system is mounted, in this process's mount namespace, with a writable layer in the store.
 
-    Returns that layer; the bundle keeps it. Raises Error, OSError, with nothing left of what was made.
+    Returns that layer, which may take `size` bytes (0: no limit); the bundle keeps it.
+    Raises Error, OSError, with nothing left of what was made.
     """
     check(image, options)
     with Undo() as undo:
         make_directory(directory, undo)
-        writable = snapshots.create(Owner.bundle(directory), image.chain_id)
+        writable = snapshots.create(Owner.bundle(directory), image.chain_id, size)
         undo.add(lambda: snapshots.remove(writable))
         mount = snapshots.mount(image.chain_id, writable)
         try:

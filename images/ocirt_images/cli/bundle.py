@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ocirt_images.bundle.write import Image, write_copy, write_mounted
-from ocirt_images.cli.run import read_options
+from ocirt_images.cli.run import read_options, size_of
 from ocirt_images.errors import Error
 from ocirt_images.pull import unpack
 from ocirt_images.snapshots import Snapshots
@@ -23,6 +23,9 @@ def run(command: Command, args: list[str]) -> int:
     """Make the bundle args[1] of the image args[0]; args[2:] replace the image's command. Raises Error, OSError."""
     name, directory, *words = args
     options = read_options(command, words)
+    size = size_of(command)
+    if size and not command.flag("mount"):
+        raise Error("usage", "--size without --mount", hint="a copy has no writable layer of its own")
     if not command.given("tty"):
         options = replace(options, terminal=not words and os.isatty(0) and os.isatty(1))
     if os.geteuid() != 0 and command.flag("mount"):
@@ -44,7 +47,7 @@ def run(command: Command, args: list[str]) -> int:
             lease.pin(layers=[image.chain_id])
         snapshots = Snapshots(store)
         if command.flag("mount"):
-            write_mounted(image, Path(directory), options, snapshots)
+            write_mounted(image, Path(directory), options, snapshots, size)
         else:
             write_copy(image, snapshots.layers(image.chain_id), Path(directory), options)
     return 0

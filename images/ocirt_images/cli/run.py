@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
-from ocirt_images.bundle.options import Options, read_entrypoint, read_env
+from ocirt_images.bundle.options import Options, read_entrypoint, read_env, read_size
 from ocirt_images.cli.command import Command
 from ocirt_images.errors import Error
 
@@ -47,8 +47,14 @@ def prepare(given: Given, args: list[str], container: str, state_root: str) -> P
     from ocirt_images.bundle.prepare import enter, prepare_run  # noqa: PLC0415  (loads the store)
 
     command = Command(given)  # whose store it is, is decided as who we are now
+    size = size_of(command)
     options = enter(read_options(command, args, hostname=container))
-    return prepare_run(command.root, command.text("image"), container, state_root, options)
+    return prepare_run(command.root, command.text("image"), container, state_root, options, size)
+
+
+def size_of(command: Command) -> int:
+    """`--size` in bytes, 0 without. Raises Error("usage")."""
+    return read_size(command.text("size")) if command.given("size") else 0
 
 
 def read_options(command: Command, args: list[str], hostname: str = "") -> Options:
