@@ -52,9 +52,9 @@ def store(disk: Path) -> Iterator[Store]:
 
 def fill_up(name: str, directory: int) -> tuple[int, int]:
     """Write until there is an error: how many bytes went in, and its number."""
-    done = 0
-    fd = os.open(name, os.O_WRONLY | os.O_CREAT, dir_fd=directory)
+    done, fd = 0, -1
     try:
+        fd = os.open(name, os.O_WRONLY | os.O_CREAT, dir_fd=directory)
         while done < 4 * LIMIT:
             done += os.write(fd, b"x" * 65536)
             os.fsync(fd)
@@ -62,7 +62,8 @@ def fill_up(name: str, directory: int) -> tuple[int, int]:
         assert err.errno is not None
         return done, err.errno
     finally:
-        os.close(fd)
+        if fd >= 0:
+            os.close(fd)
     return done, 0
 
 
@@ -126,7 +127,9 @@ def test_a_limit_that_is_too_small(store: Store, disk: Path) -> None:
         assert err.code == "exhausted"
         assert "quota" in err.message
     else:
-        assert fill_up("f", os.open(writable.upper.fs, os.O_RDONLY))[1] == errno.EDQUOT
+        mount = snapshots.mount(None, writable)
+        assert fill_up("f", mount) == (0, errno.EDQUOT)
+        os.close(mount)
         snapshots.remove(writable)
     assert store.writables.list() == []
     assert os.listdir(store.layout.writables) == []
