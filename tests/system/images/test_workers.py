@@ -218,7 +218,8 @@ CONFINED = """
     refused(lambda: os.open("mine", os.O_RDONLY, dir_fd=target), *denied)
     refused(lambda: libc.mount(b"tmpfs", b"/", b"tmpfs", 0), errno.EPERM)
     refused(lambda: libc.unshare(libc.CLONE_NEWNS), errno.EPERM)
-    refused(lambda: os.setxattr(target, "trusted.overlay.opaque", b"y"), errno.EPERM)
+    for name in ("trusted.overlay.opaque", "trusted.a", "security.ima", "security.evm"):
+        refused(lambda: os.setxattr(target, name, b"y"), errno.EPERM)
     refused(lambda: os.kill(1, 0), errno.EPERM)
     refused(lambda: os.chroot("/"), errno.EPERM, errno.EACCES)
     if mounts:
