@@ -28,17 +28,19 @@ def run(command: Command, args: list[str]) -> int:
         raise Error("usage", "--size without --mount", hint="a copy has no writable layer of its own")
     if not command.given("tty"):
         options = replace(options, terminal=not words and os.isatty(0) and os.isatty(1))
-    if os.geteuid() != 0 and command.flag("mount"):
+    for_user = os.geteuid() != 0
+    if for_user and command.flag("mount"):
         what = "--mount: a mount of a user's is seen by nobody else"
         raise Error("unsupported", what, hint="leave it out: the bundle gets a copy")
-    with command.store() as store:  # before this process is another user: it takes threads
+    with command.store() as store:
         unpack(store, store.images.find(name))
-    if os.geteuid() != 0:
-        mappings = own_mappings()
+    if for_user:
+        mappings = command.mappings or own_mappings()
         options = options.with_privileges(mappings, unprivileged=True)
-        # Files that even their owner may not read (mode 0) can be copied there, and owners be kept.
-        with contextlib.suppress(Error):
-            enter_user(mappings)
+        if command.mappings is None:
+            # Files that even their owner may not read (mode 0) can be copied there.
+            with contextlib.suppress(Error):
+                enter_user(mappings)
     else:
         options = options.with_privileges(None, unprivileged=not is_host_root())
     with command.store() as store, store.leases.lease(f"bundle {directory}") as lease:

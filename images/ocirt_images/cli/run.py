@@ -20,9 +20,11 @@ def state(given: Given) -> str:
     Raises Error for a name that says nothing, or too much.
     """
     from ocirt_images.pull.unpack import is_unpacked  # noqa: PLC0415  (loads the store)
+    from ocirt_images.store import Store  # noqa: PLC0415
 
     command = Command(given)
-    with command.store() as store:
+    # By the caller, who becomes somebody else only when the bundle is made; so what is to be removed has to wait till then.
+    with Store.open(command.root, recover=False) as store:
         try:
             record = store.images.find(command.text("image"))
         except Error as err:

@@ -374,6 +374,35 @@ def test_an_ordinary_user(no_leaks: list[Path]) -> None:
     assert os.getxattr(top / "a/d", "user.overlay.opaque") == b"y"
 
 
+IN_A_NAMESPACE = """
+    import sys
+    from concurrent.futures import wait
+    from pathlib import Path
+    from ocirt_images.apply.worker import Job, Workers
+    source, top = Path(sys.argv[1]), Path(sys.argv[2])
+    with Workers(2) as workers:
+        jobs = []
+        for number in range(12):
+            (top / str(number)).mkdir()
+            ids = ((0, 0, 1),)
+            jobs.append(Job(source=source, target=top / str(number), uids=ids, gids=ids, squash=True, devices=False))
+        made = [future.result() for future in map(workers.apply, jobs)]
+        print(*{one.sandbox for one in made})
+"""
+
+
+def test_root_of_a_user_namespace(tmp_path: Path) -> None:
+    """The end of one worker is not that of the others: they are in no pid namespace, as there is no way back from one."""
+    (tmp_path / "layer.tar").write_bytes(file(b"f", b"x", mode=0o4755, uid=33) + END)
+    script = [sys.executable, "-c", textwrap.dedent(IN_A_NAMESPACE), str(tmp_path / "layer.tar"), str(tmp_path)]
+    command = ["unshare", "--user", "--map-root-user", "--mount", *script]
+    done = subprocess.run(
+        command, capture_output=True, text=True, cwd=ROOT, env=os.environ | {"PYTHONPATH": "images"}, check=False
+    )
+    assert done.stdout == "('mounts', 'network', 'ipc', 'no-new-privileges', 'landlock', 'capabilities')\n", done.stderr
+    assert all((tmp_path / str(number) / "f").stat().st_uid == 0 for number in range(12))
+
+
 def test_threads_share_the_workers(workers: Workers, job: Callable[..., Job]) -> None:
     results: list[object] = []
 
