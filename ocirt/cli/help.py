@@ -54,10 +54,11 @@ _IMAGE = {
 VERBS: dict[str, tuple[str, str, str, dict[str, str]]] = {
     "bundle": (
         "make a bundle from an image, or for a root file system that is there",
-        "<rootfs> <directory> [command...]  || <image> <directory> [command...]",
+        "<rootfs> <directory> [command...]  || <image> <directory> [command...]  || --mount <directory>",
         (
             "Write <directory>/config.json, which runs the command (or the image's, or sh) in <rootfs>, a directory, or in a\n"
-            "copy of the image, <directory>/rootfs. A directory is not copied: the bundle points to it. Then: run <directory>/"
+            "copy of the image, <directory>/rootfs. A directory is not copied: the bundle points to it. Then: run <directory>/\n"
+            "With --mount alone, mount the root file system of such a bundle again, as after a reboot."
         ),
         {
             "mount": "of an image: mount <directory>/rootfs instead of copying; what is written lies in the store of images",

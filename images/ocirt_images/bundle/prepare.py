@@ -90,7 +90,8 @@ def prepare_run(root: Path, name: str, container: str, state_root: str, options:
             mounted = _mount(snapshots, image, writable)
             if mounted:
                 undo.add(lambda: detach(bundle / ROOTFS))
-            write_config(image, bundle, options.with_annotation(ANNOTATION, str(writable.record.id)))
+            # The runtime asks for a mount where it finds the annotation.
+            write_config(image, bundle, options.with_annotation(ANNOTATION, str(writable.record.id)) if mounted else options)
     except BaseException:
         store.close()
         raise

@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ocirt_images.bundle.write import Image, write_copy, write_mounted
+from ocirt_images.bundle.write import Image, mount_again, write_copy, write_mounted
 from ocirt_images.cli.run import read_options, size_of
 from ocirt_images.errors import Error
 from ocirt_images.pull import unpack
@@ -20,7 +20,12 @@ if TYPE_CHECKING:
 
 
 def run(command: Command, args: list[str]) -> int:
-    """Make the bundle args[1] of the image args[0]; args[2:] replace the image's command. Raises Error, OSError."""
+    """Make the bundle args[1] of the image args[0]; args[2:] replace the image's command.
+
+    Of one argument alone, a bundle, the root file system is mounted again. Raises Error, OSError.
+    """
+    if len(args) == 1:
+        return _mount_again(command, Path(args[0]))
     name, directory, *words = args
     options = read_options(command, words)
     size = size_of(command)
@@ -30,8 +35,7 @@ def run(command: Command, args: list[str]) -> int:
         options = replace(options, terminal=not words and os.isatty(0) and os.isatty(1))
     for_user = os.geteuid() != 0
     if for_user and command.flag("mount"):
-        what = "--mount: a mount of a user's is seen by nobody else"
-        raise Error("unsupported", what, hint="leave it out: the bundle gets a copy")
+        raise _not_for_users()
     with command.store() as store:
         unpack(store, store.images.find(name))
     if for_user:
@@ -53,3 +57,16 @@ def run(command: Command, args: list[str]) -> int:
         else:
             write_copy(image, snapshots.layers(image.chain_id), Path(directory), options)
     return 0
+
+
+def _mount_again(command: Command, directory: Path) -> int:
+    if os.geteuid() != 0:
+        raise _not_for_users()
+    with command.store() as store:
+        mount_again(directory, store, Snapshots(store))
+    return 0
+
+
+def _not_for_users() -> Error:
+    what = "--mount: a mount of a user's is seen by nobody else"
+    return Error("unsupported", what, hint="leave it out: the bundle gets a copy")
