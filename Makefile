@@ -81,11 +81,13 @@ needs-test: needs
 		program util-linux setpriv; \
 		program docker-registry docker-registry; \
 		program dnsmasq-base dnsmasq; \
-		program uidmap newuidmap;)
+		program uidmap newuidmap; \
+		program btrfs-progs mkfs.btrfs; \
+		program e2fsprogs mkfs.ext4;)
 
 needs-vm: needs-test
 	$(call install, program qemu-system-x86 qemu-system-x86_64; program busybox-static busybox; program kmod depmod; \
-		program e2fsprogs mkfs.ext4; program apparmor apparmor_parser;)
+		program apparmor apparmor_parser;)
 
 needs-conformance: needs-test
 	$(call install, program podman podman; program conmon conmon; program catatonit catatonit; program runc runc; \
