@@ -70,8 +70,8 @@ def build_editable(wheel_directory: str, config_settings: Settings = None, metad
     """Build a wheel that leads to this source tree: so does its launcher."""
     _make_stubs()
     # For the interpreter that installs, which is the one that will run it.
-    for package in ("ocirt", "api/ocirt_api", "images", "cni"):
-        compileall.compile_dir(HERE.parent / package, quiet=2)
+    for name in ("ocirt", "api/ocirt_api", "images", "cni"):
+        compileall.compile_dir(HERE.parent / name, quiet=2)
     for package in launcher.PACKAGES:
         launcher.write_archive(package)
     try:
