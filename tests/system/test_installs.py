@@ -30,7 +30,10 @@ from tests.support.build import ROOT
 TOOLS = Path(sys.executable).parent  # pip, uv and pipx of the tests
 NOBODY = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", "--"]
 USER_NAMESPACE = ["unshare", "--user", "--map-root-user", "--mount", "--"]
-SOURCES = ("ocirt", "images", "launcher", "Makefile", "MANIFEST.in", "README.md", "LICENSE", "CHANGELOG.md", "pyproject.toml")
+SOURCES = (
+    *("ocirt", "api", "images", "cni", "launcher"),
+    *("Makefile", "MANIFEST.in", "README.md", "LICENSE", "CHANGELOG.md", "pyproject.toml"),
+)
 ASK = "import os, sys; print(os.path.realpath(sys.executable), '%d.%d.%d' % sys.version_info[:3])"
 
 
@@ -355,7 +358,7 @@ def test_pth_file_is_not_read(installed: Installed, hostile: Hostile) -> None:
 def test_no_second_entry(installed: Installed) -> None:
     """Beside the launcher is no script of the same name that would start Python with site."""
     names = {path.name for path in installed.command.resolve().parent.glob("ocirt*")}
-    assert names == {"ocirt", "ocirt-python"}
+    assert names == {"ocirt", "ocirt-cni", "ocirt-python"}
     assert installed.command.resolve().read_bytes().startswith(b"\x7fELF")
 
 
@@ -497,6 +500,32 @@ def test_images_without_the_extra(place: Path, wheel: Path, hostile: Hostile, tm
     assert "the part of ocirt that deals with images is not installed (pip install 'ocirt[images]'" in done.stderr
     assert "list images" in images(command, hostile, tmp_path / "root", "--help").stdout
     assert images(command, hostile, tmp_path / "root", "completion", "bash").returncode == 0
+
+
+# Container networks: a second name of the command, and plugins that others find.
+
+
+def test_networks_from_an_installation(installed: Installed, hostile: Hostile, tmp_path: Path) -> None:
+    """`ocirt-cni` installs plugins, by links or copies; they start this installation's code, and count as ours."""
+    command = installed.command.with_name("ocirt-cni")
+
+    def ask(*line: str | Path, words: str = "", **environment: str) -> str:
+        done = subprocess.run(
+            line, env=hostile.environment | environment, capture_output=True, text=True, check=False, timeout=60, input=words
+        )
+        hostile.assert_quiet()
+        assert (done.returncode, done.stderr) == (0, ""), done
+        return done.stdout
+
+    assert f"python: {installed.python.version}" in ask(command, "--version")
+    for kind in ("links", "copies"):
+        folder = tmp_path / kind
+        folder.mkdir()
+        ask(command, "plugins", "install", *(["--copy"] if kind == "copies" else []), folder)
+        answer = ask(folder / "bridge", words='{"cniVersion": "1.1.0"}', CNI_COMMAND="VERSION")
+        assert '"supportedVersions":["0.1.0",' in answer
+        listed = ask(command, "plugins", "list", folder).splitlines()[1:]
+        assert {line.split()[1] for line in listed} == {"ours"}
 
 
 def test_there_are_two_pythons() -> None:

@@ -37,6 +37,8 @@ def _run(args: list[str]) -> int:
         args = ["--help", *args]
     if verb and verb not in options.VERBS:
         return _unknown(verb)
+    if verb in options.RAW:
+        return _call(options.Options(verb, args[args.index(verb) + 1 :], {}))
     flags = options.VERBS[verb][4] if verb else ""
     values, rest = options.parse(f"{options.GLOBAL} {flags}", args)
     if values.get("version"):
@@ -51,8 +53,12 @@ def _run(args: list[str]) -> int:
     _, arguments, fewest, most, _, _ = options.VERBS[verb]
     if len(rest) < fewest or len(rest) > most >= 0:
         raise Error(INVALID_ENVIRONMENT, f"{verb} takes {arguments or 'no arguments'}", hint=f"see ocirt-cni {verb} --help")
-    module = __import__("ocirt_cni.cli." + _module(verb), None, None, ("run",))
-    status: int = module.run(options.Options(verb, rest, values))
+    return _call(options.Options(verb, rest, values))
+
+
+def _call(given: options.Options) -> int:
+    """Have the verb's module do it."""
+    status: int = __import__("ocirt_cni.cli." + _module(given.verb), None, None, ("run",)).run(given)
     return status
 
 

@@ -40,7 +40,14 @@ VERBS: dict[str, tuple[str, str, int, int, str, str]] = {
         "",
         "No error if it is gone. If the network's file is gone too, the configuration that it was attached with is taken.",
     ),
-    "dhcp": ("run the daemon that keeps leases of the plugin dhcp", "[daemon]", 0, 1, "socket=", ""),
+    "dhcp": (
+        "run the daemon that keeps leases of the plugin dhcp",
+        "[daemon options...]",
+        0,
+        -1,
+        "",
+        "Its options: ocirt-cni dhcp --help",
+    ),
     "gc": (
         "undo what belongs to attachments that are gone",
         "<network> [netns]",
@@ -62,6 +69,8 @@ VERBS: dict[str, tuple[str, str, int, int, str, str]] = {
     "show": ("show attachments with their addresses, ports and rules", "[network]", 0, 1, "json", ""),
     "status": ("say whether a network can take attachments", "<network> [netns]", 1, 2, "", ""),
 }
+# What follows these is another program's.
+RAW = ("dhcp",)
 GLOBAL = "cache-dir= config-dir= help,h ifname,i= plugin-path= version,v"
 FLAGS = {
     "cache-dir": 'folder of what is attached (default: "/var/lib/cni")',
@@ -74,7 +83,6 @@ FLAGS = {
     "keep": "an attachment that is not gone: CONTAINER/INTERFACE; many times",
     "keep-live": "keep attachments whose network namespace is there",
     "plugin-path": "folders of plugins (default: CNI_PATH); those that are nowhere are ours",
-    "socket": 'where the daemon listens (default: "/run/cni/dhcp.sock")',
     "version": "print the versions of CNI that are supported",
 }
 VARIABLES = {

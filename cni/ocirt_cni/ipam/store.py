@@ -151,6 +151,7 @@ class Store:
         for address in found:
             self.free(address, link)
         self._index(attachment, [])
+        _unlink(f"{self._ours}/new")  # of an ADD that was killed, perhaps this one's
         return found
 
     def free(self, address: Address, link: str = "") -> None:
@@ -232,6 +233,7 @@ class Store:
             path = f"{self._ours}/of/{name}"
             if not any(os.path.exists(f"{self.path}/{address}") for address in _addresses(_target(path) or "")):
                 _unlink(path)
+        _unlink(f"{self._ours}/new")
 
     def _forget_other_boots(self) -> None:
         """Free what was leased before the machine booted: no container outlives that."""

@@ -257,6 +257,16 @@ def _owned(call: Call, namespace: Namespace, likely: str) -> Link | None:
     return None
 
 
+def returned(call: Call, host: Namespace) -> Link | None:
+    """The link of this attachment that is on the host again, for other plugins of the chain. Raises KernelError."""
+    wanted = owners.anywhere(_owner(call))
+    for link in links.every(host.netlink):
+        note = _Note.read(link)
+        if note is not None and owners.anywhere(note.owner) == wanted:
+            return link
+    return None
+
+
 def _move_out(call: Call, host: Namespace, namespace: Namespace, index: int) -> None:
     """Move the link back to the host, and make it what it was. Raises Error."""
     link = links.find_index(namespace.netlink, index)
