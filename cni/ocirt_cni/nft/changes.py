@@ -35,7 +35,7 @@ class Changes(Rules):
     def commit(self) -> None:
         """Make it so; whatever this attachment had from this plugin is replaced.
 
-        Raises Error(TAKEN) that names the owner if a port or an address belongs to another attachment, and Error.
+        Raises Error(TAKEN) that names the owner if a port belongs to another attachment, and Error.
         """
         with State.own() as (tables, state):
             old = _read(state, self.name)
@@ -130,11 +130,8 @@ def _committing(tables: Tables, state: State, new: Rules, old: Rules | None) -> 
         found = tables.find(one.set, one.key)
         if found == one:
             continue
-        if found is not None and found.comment != owner:
-            what = f"it belongs to the attachment {found.comment!r}"
-            raise Error(TAKEN, what, subject=f"{one.set.name} {' '.join(one.fields)}")
         added.append(one)
-        if found is not None:
+        if found is not None:  # of somebody who had this address or link before: ports were looked at already
             replaced.append(found)
     _prepare(tables, state, new)
     before = [] if old is None else _removal(tables, state, old, new)
