@@ -96,7 +96,10 @@ def routes(network: str = "", table: str = "main") -> set[str]:
     """The routes of both IP versions, as text: `default via 10.1.0.1 dev eth0`; without IPv6's link-local ones."""
     found = set()
     for version in ("-4", "-6"):
-        for one in ip(version, "route", "show", "table", table, network=network):
+        # All, because to ask for one without routes is an error: there is no such table.
+        for one in ip(version, "route", "show", "table", "all", network=network):
+            if str(one.get("table", "main")) != table:
+                continue
             via = f" via {one['gateway']}" if "gateway" in one else ""
             if not one["dst"].startswith(("fe80:", "ff00:")):
                 found.add(f"{one['dst']}{via} dev {one.get('dev', '-')}")
