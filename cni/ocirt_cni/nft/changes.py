@@ -82,8 +82,8 @@ def check(changes: Changes) -> None:
             if not tables.has_chain(sets.INET, name):
                 raise _lost(f"inet {TABLE}", f"the chain {name} is missing")
         if changes.admitted:
-            for command in forward.missing(tables, changes.asked):
-                raise _lost("forwarded traffic", "a table's forward chain lacks the rule that lets it pass", command.strip())
+            for chain in forward.lacking(tables, changes.asked):
+                raise _lost(chain, "the rule that lets forwarded traffic pass is missing")
 
 
 def collect(network: str, plugin: str, valid: frozenset[tuple[str, str]]) -> None:
@@ -298,5 +298,5 @@ def _refuse_taken(tables: Tables, state: State, port: Port, owner: str) -> None:
             raise Error(TAKEN, f"the port of the host belongs to the attachment {one!r}", subject=port.at_host)
 
 
-def _lost(subject: str, message: str, cause: str = "") -> Error:
-    return Error(CHECK_FAILED, message, subject=subject, cause=cause, hint="`ocirt-cni reload` makes the rules anew")
+def _lost(subject: str, message: str) -> Error:
+    return Error(CHECK_FAILED, message, subject=subject, hint="`ocirt-cni reload` makes the rules anew")

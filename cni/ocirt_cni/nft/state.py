@@ -85,9 +85,9 @@ class State:
             raise _failed(err, path) from None
 
     def remove(self, name: str, claims: list[str]) -> None:
-        """Remove a record, and then its claims."""
-        _unlink(f"{self.directory}/{_RECORDS}/{name}")
+        """Remove a record, after its claims: whoever is killed in between has a record, and is undone by it."""
         self.release(name, [*claims, _RECORD])
+        _unlink(f"{self.directory}/{_RECORDS}/{name}")
 
     def release(self, name: str, claims: list[str]) -> None:
         """Give up claims."""
@@ -112,10 +112,11 @@ class State:
 
     def forget_lost(self) -> None:
         """Give up the claims of records that somebody removed."""
-        lost = set(self.claimants(_RECORD)) - set(self.records())
-        for claim in self._everything() if lost else ():
-            for name in lost:
-                self.release(name, [claim])
+        records = set(self.records())
+        for claim in self._everything():
+            for name in self.claimants(claim):
+                if name not in records:
+                    self.release(name, [claim])
 
     def claims(self, kind: str) -> list[str]:
         """All claims of a kind, which is their first word."""
