@@ -221,6 +221,27 @@ def test_the_container_renamed_it(plugin: Plugin, netns: MakeNetns) -> None:
     assert state() == WAS
 
 
+@pytest.mark.parametrize(("conf", "alias"), [({"device": "nic0"}, ""), ({"hwaddr": MAC}, "nic0"), ({"device": "nic0"}, "nic0")])
+def test_what_the_reference_plugin_moved_or_lost_its_note(
+    plugin: Plugin, netns: MakeNetns, conf: dict[str, Any], alias: str
+) -> None:
+    path = netns()
+    result = plugin("host-device", conf, netns=path).ok()
+    command("ip", "link", "set", "eth0", "alias", alias, network=path)
+    plugin("host-device", conf, "DEL", netns=path).ok()
+    assert link("eth0", path) is not None, "without a result nothing says whose it is"
+    plugin("host-device", {**conf, "prevResult": result}, "DEL", netns=path).ok()
+    assert state() == (None, False, MAC)
+
+
+def test_an_alias_that_somebody_in_the_container_wrote(plugin: Plugin, netns: MakeNetns) -> None:
+    path = netns()
+    plugin("host-device", {"device": "nic0"}, netns=path).ok()
+    command("ip", "link", "set", "eth0", "alias", "ocirt net c1 eth0 was nic0 up ocirt net c2 eth0", network=path)
+    plugin("host-device", {"device": "nic0"}, "DEL", netns=path).ok()
+    assert state() == (None, True, MAC)
+
+
 @pytest.mark.parametrize("path", ["", "/run/netns/gone"])
 @pytest.mark.parametrize("name", ["eth0", "dev3", "nic0"])
 def test_del_of_what_the_kernel_moved_back(plugin: Plugin, path: str, name: str) -> None:
