@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ocirt_cni.nft import kept
 from tests.support.isolation import CLONE_NEWNET, MS_BIND, loopback_up, mount, setns, umount, unshare
 
 NETNS = Path("/run/netns")
@@ -154,6 +155,7 @@ def new_host() -> Iterator[Host]:
             Path("/proc/sys/net/ipv6/conf/all/forwarding").write_text("0")
             yield Host()
         finally:
+            kept.release()  # what this process has opened to nftables would hold the namespace
             for folder in _FOLDERS:
                 umount(folder)
 

@@ -28,6 +28,7 @@ class Nft:
 
     def __init__(self) -> None:
         """Raises Error(UNSUPPORTED) if the library is not installed."""
+        self._context = None
         try:
             library = CDLL(_NAME)
         except OSError as err:
@@ -57,6 +58,9 @@ class Nft:
         if self._context:
             self._library.nft_ctx_free(self._context)
             self._context = None
+
+    def __del__(self) -> None:
+        self.close()  # a context has sockets, which a process that goes on would keep
 
     def run(self, commands: str) -> str:
         """Run commands, a line each, as one transaction; what they print. Raises Refused."""

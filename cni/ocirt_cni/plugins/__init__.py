@@ -5,6 +5,8 @@
     check(call) -> None     raises Error(CHECK_FAILED) for what is not as `add` made it
     gc(call) -> None        undo what belongs to attachments of the network that are not in `call.valid`
     status(call) -> None    raises Error(NOT_AVAILABLE) if `add` could not work
+    configure(call)         optional: read the configuration, and do nothing; raises Error for what `ocirt-cni check-config` is
+                            to find beyond the fields one by one
 
 Each raises Error. `name` of the executable: a key of PLUGINS.
 """

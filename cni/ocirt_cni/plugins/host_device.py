@@ -12,7 +12,7 @@ from errno import EEXIST, EINVAL, ENODEV
 
 from ocirt_cni.call import Call, field
 from ocirt_cni.errors import INVALID_CONFIG, TAKEN, Error
-from ocirt_cni.ipam import config, delegate
+from ocirt_cni.ipam import delegate
 from ocirt_cni.netlink import links
 from ocirt_cni.netlink.socket import KernelError
 from ocirt_cni.netns import Namespace
@@ -54,8 +54,7 @@ def add(call: Call) -> Result:
 
 def delete(call: Call) -> None:
     """Move the link back, give back the addresses. Raises Error."""
-    back, release = (lambda: _bring_back(call)), (lambda: delegate.delete(call))
-    steps.every(*((release, back) if config.needs_interface(call) else (back, release)))
+    devices.take_away(call, lambda: _bring_back(call))
 
 
 def check(call: Call) -> None:

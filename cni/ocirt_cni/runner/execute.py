@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 
+import ocirt_cni
 from ocirt_cni import jsonio, plugins, versions
 from ocirt_cni.call import VERSION, Call
 from ocirt_cni.errors import DECODING_FAILURE, INTERNAL, INVALID_CONFIG, IO_FAILURE, Error
@@ -76,7 +77,7 @@ def launcher() -> str | None:
 
 def home_of_code() -> str:
     """The folder that holds the package `ocirt`: this one's, or in a clone the clone."""
-    folder = os.path.realpath(__file__).rsplit("/", 3)[0]
+    folder = os.path.dirname(os.path.realpath(ocirt_cni.__path__[0]))  # modules from an archive have no __file__
     return folder if os.path.isdir(f"{folder}/ocirt") else os.path.dirname(folder)
 
 

@@ -5,9 +5,11 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
+import textwrap
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -383,6 +385,21 @@ def test_a_replaced_plugin_is_executed(tool: Tool, netns: MakeNetns, tmp_path: P
     tool.network({"type": "loopback"})
     tool.ok("add", "net", netns(), CNI_PATH=str(folder.bin))
     assert folder.calls() == ["ADD loopback"]
+
+
+def test_the_three_minutes_of_the_page(tool: Tool, tmp_path: Path) -> None:
+    """docs/networks.md, as it stands there, but for the folder of networks and the program for ping."""
+    page = (ROOT / "docs" / "networks.md").read_text().partition("## In three minutes")[2].partition("\n## ")[0]
+    blocks = "\n\n".join(part for part in page.split("\n\n") if part.startswith("    ")).split("\n\n")
+    script = textwrap.dedent(blocks[0]).replace("/etc/cni/net.d", str(tool.folder)).replace(" ping -c", " busybox ping -c")
+    (tmp_path / "ocirt-cni").symlink_to(COMMAND)
+    env = {"PATH": f"{tmp_path}:{os.environ['PATH']}:/usr/sbin:/sbin", "NETCONFPATH": str(tool.folder)}
+    done = subprocess.run(["sh", "-exc", script], env=env, capture_output=True, text=True, check=False, timeout=120)
+    assert done.returncode == 0, done.stderr
+    assert cached() == []
+    said = re.sub(r"veth\w+|cnitool-\w+", "X", done.stdout)
+    for line in textwrap.dedent(blocks[1]).splitlines():
+        assert re.sub(r"veth\w+|cnitool-\w+", "X", line) in said, said
 
 
 def test_completion_of_each_shell_is_taken_by_the_shell(tool: Tool, tmp_path: Path) -> None:

@@ -128,7 +128,7 @@ def _list(document: dict[str, Any], file: str, path: tuple[str, ...]) -> Iterato
     yield from _LIST.check(document, "")
     yield from _versions(document)
     name = document.get("name")
-    if name is not None:
+    if isinstance(name, str):
         yield from _name(name)
     version = _version(document)
     inlined = document.get("plugins")
