@@ -137,10 +137,12 @@ def _shared() -> dict[str, str]:
     sys.path[:0] = places
     from ocirt.cli import completion, manual  # noqa: PLC0415  (of this source tree)
     from ocirt_cni.cli import completion as networks  # noqa: PLC0415
+    from ocirt_cni.cli import manual as networks_manual  # noqa: PLC0415
 
     for place in places:
         sys.path.remove(place)
     found = {f"man/man{manual.SECTION}/{name}": manual.page(verb) for name, verb in manual.names().items()}
+    found[f"man/man{networks_manual.SECTION}/ocirt-cni.{networks_manual.SECTION}"] = networks_manual.page()
     return found | {
         "bash-completion/completions/ocirt": completion.bash("ocirt"),
         "zsh/site-functions/_ocirt": completion.zsh("ocirt"),

@@ -410,6 +410,7 @@ def test_wheel_brings_completion_and_manual_pages(wheel: Path) -> None:
         for name in ("ocirt", "ocirt-cni"):
             assert shared[place.format(name)] == run(ROOT / "build" / name, "completion", shell)
     assert shared["man/man8/ocirt-run.8"] == run(ROOT / "build" / "ocirt", "manual", "run")
+    assert shared["man/man8/ocirt-cni.8"] == run(ROOT / "build" / "ocirt-cni", "manual")
     assert shared["man/man8/ocirt.8"] == run(ROOT / "build" / "ocirt", "manual")
 
 
