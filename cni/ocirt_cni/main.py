@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import sys
 
@@ -15,6 +16,7 @@ def main(name: str, args: list[str]) -> None:
 
         sys.exit(dhcp_daemon.main(args[1:]))
     if name in PLUGINS:
+        gc.disable()  # all that is made is kept until the end, a moment later
         from ocirt_cni import skeleton  # noqa: PLC0415
 
         try:

@@ -93,11 +93,14 @@ def _sysctls() -> list[str]:
 
 
 def reboot() -> None:
-    """The host off and on: links, rules, namespaces and /run are gone, /var/lib stays, the boot id is another."""
+    """The host off and on: links, rules, namespaces and /run are gone, /var/lib is older than the boot, whose id is another."""
     umount("/run")
     mount("tmpfs", "/run", "tmpfs", 0, "mode=755")
     unshare(CLONE_NEWNET)
     loopback_up()
+    for place, directories, names in os.walk(STATE):
+        for name in [*directories, *names]:
+            os.utime(f"{place}/{name}", (0, 0), follow_symlinks=False)
     identity = Path("/run/boot_id")
     identity.write_bytes(Path("/proc/sys/kernel/random/uuid").read_bytes())
     mount(str(identity), _BOOT, "none", MS_BIND)

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ocirt_cni.nft import kept
 from tests.support.isolation import CLONE_NEWNET, MS_BIND, loopback_up, mount, setns, umount, unshare
 
 NETNS = Path("/run/netns")
@@ -95,7 +96,10 @@ def routes(network: str = "", table: str = "main") -> set[str]:
     """The routes of both IP versions, as text: `default via 10.1.0.1 dev eth0`; without IPv6's link-local ones."""
     found = set()
     for version in ("-4", "-6"):
-        for one in ip(version, "route", "show", "table", table, network=network):
+        # All, because to ask for one without routes is an error: there is no such table.
+        for one in ip(version, "route", "show", "table", "all", network=network):
+            if str(one.get("table", "main")) != table:
+                continue
             via = f" via {one['gateway']}" if "gateway" in one else ""
             if not one["dst"].startswith(("fe80:", "ff00:")):
                 found.add(f"{one['dst']}{via} dev {one.get('dev', '-')}")
@@ -151,6 +155,7 @@ def new_host() -> Iterator[Host]:
             Path("/proc/sys/net/ipv6/conf/all/forwarding").write_text("0")
             yield Host()
         finally:
+            kept.release()  # what this process has opened to nftables would hold the namespace
             for folder in _FOLDERS:
                 umount(folder)
 

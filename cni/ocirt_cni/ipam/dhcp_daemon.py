@@ -242,8 +242,8 @@ class Daemon:
         return found
 
     def _abandon(self, held: Held) -> None:
-        """Nobody waits any more."""
-        if not held.is_held and not any(each.waits_for == held.attachment for each in self._connections):
+        """Nobody waits any more, so a lease is not looked for either; but one that was got is kept."""
+        if held.client.lease is None and not any(each.waits_for == held.attachment for each in self._connections):
             log(f"{held.attachment}: nobody waits for the lease any more")
             self._drop(held)
 
@@ -290,7 +290,7 @@ class Daemon:
             log(f"{held.attachment}: the lease is lost; the interface goes down")
             with contextlib.suppress(Error):
                 held.place.down()
-            self._drop(held)
+            self._refuse(held, Error(TRY_AGAIN_LATER, "the lease was lost", subject=str(held.attachment)))
 
     def _send(self, held: Held) -> None:
         outgoing, held.client.outgoing = held.client.outgoing, []

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from _socket import AF_INET, AF_INET6
 from _struct import pack, unpack_from
-from errno import EHOSTUNREACH, ENETUNREACH
+from errno import EHOSTUNREACH, ENETUNREACH, ENOENT
 
 from ocirt_cni.addresses import Address, Prefix
 from ocirt_cni.netlink import codec
@@ -94,7 +94,12 @@ class Route:
 def every(netlink: Netlink, family: int, table: int = RT_TABLE_MAIN) -> list[Route]:
     """The routes of a table; `family` AF_INET or AF_INET6. Raises KernelError."""
     contents = pack("BBBBBBBBI", family, 0, 0, 0, 0, 0, 0, 0, 0) + codec.attribute(_RTA_TABLE, table)
-    found = netlink.dump(Request(RTM_GETROUTE, 0, contents, "RTM_GETROUTE"))
+    try:
+        found = netlink.dump(Request(RTM_GETROUTE, 0, contents, "RTM_GETROUTE"))
+    except KernelError as err:
+        if err.errno == ENOENT:  # a table is there as long as it has routes
+            return []
+        raise
     return [one for one in map(Route, found) if one.table == table]
 
 

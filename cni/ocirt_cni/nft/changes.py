@@ -7,8 +7,7 @@ from errno import EBUSY, EEXIST, ENOENT
 from ocirt_cni.call import Attachment
 from ocirt_cni.errors import CHECK_FAILED, TAKEN, UNSUPPORTED, Error
 from ocirt_cni.netlink.socket import KernelError
-from ocirt_cni.nft import base, forward, localnet, owners, sets, wire
-from ocirt_cni.nft.library import Nft
+from ocirt_cni.nft import base, forward, kept, localnet, owners, sets, wire
 from ocirt_cni.nft.rules import Port, Rules, record_name
 from ocirt_cni.nft.sets import SETS, TABLE, Element
 from ocirt_cni.nft.state import State
@@ -38,16 +37,18 @@ class Changes(Rules):
 
         Raises Error(TAKEN) that names the owner if a port or an address belongs to another attachment, and Error.
         """
-        with Tables() as tables, State.of(tables) as state:
+        with State.own() as (tables, state):
             old = _read(state, self.name)
             self.localnet = [one for one in self.localnet if localnet.is_ours(state, one)]
+            admitted = _is_settled(tables, state) and bool(state.claims("admitted")) and set(self.asked) <= set(_asked(state))
+            state.generation = -1
             state.write(self.name, self.document(), self.claims())
             try:
                 _retried(lambda: tables.transact(_committing(tables, state, self, old)))
                 for one in self.localnet:
                     localnet.open_for(one)
-                if self.admitted and state.generation != tables.generation():
-                    forward.admit(tables)
+                if self.admitted and not admitted:
+                    forward.admit(tables, _asked(state))
             except BaseException:
                 _take_back(tables, state, self, old)
                 raise
@@ -59,7 +60,7 @@ class Changes(Rules):
 def remove(attachment: Attachment, plugin: str) -> Rules | None:
     """Remove all that an attachment has from one plugin, which is no error if it has nothing; what it was, if a record told."""
     name = record_name(attachment, plugin)
-    with Tables() as tables, State.of(tables) as state:
+    with State.own() as (tables, state):
         rules = _read(state, name)
         if rules is not None:
             _remove(tables, state, rules)
@@ -72,7 +73,7 @@ def remove(attachment: Attachment, plugin: str) -> Rules | None:
 
 def check(changes: Changes) -> None:
     """That all is there. Raises Error(CHECK_FAILED) naming what is missing, and Error."""
-    with Tables() as tables, State.of(tables) as state:
+    with State.own() as (tables, state):
         changes.localnet = [one for one in changes.localnet if state.claimants(f"localnet {one}")]
         for one in (*changes.elements(), *changes.shared().values()):
             if tables.find(one.set, one.key) != one:
@@ -81,14 +82,15 @@ def check(changes: Changes) -> None:
             if not tables.has_chain(sets.INET, name):
                 raise _lost(f"inet {TABLE}", f"the chain {name} is missing")
         if changes.admitted:
-            for command in forward.missing(tables):
+            for command in forward.missing(tables, changes.asked):
                 raise _lost("forwarded traffic", "a table's forward chain lacks the rule that lets it pass", command.strip())
 
 
 def collect(network: str, plugin: str, valid: frozenset[tuple[str, str]]) -> None:
     """Remove what the attachments to a network have from a plugin, but for the valid ones: (container, interface)."""
     keep = {owners.comment(Attachment(network, container, ifname)) for container, ifname in valid}
-    with Tables() as tables, State.of(tables) as state:
+    with State.own() as (tables, state):
+        state.forget_lost()
         recorded = set()
         for name in state.records():
             maker, _, owner = name.partition(" ")
@@ -106,14 +108,14 @@ def collect(network: str, plugin: str, valid: frozenset[tuple[str, str]]) -> Non
 
 def reload() -> None:
     """Make all again from the records, after somebody flushed the rule set or changed something. Raises Error."""
-    with Tables() as tables, State.of(tables) as state:
+    with State.own() as (tables, state):
         if not state.fresh or tables.has_table(sets.INET):
             _rebuild(tables, state)
 
 
 def listing() -> list[Rules]:
     """The rules of all attachments, by owner and plugin, as the records have them. Raises Error."""
-    with Tables() as tables, State.of(tables) as state:
+    with State.own() as (_, state):
         found = [_read(state, name) for name in sorted(state.records())]
         return [one for one in found if one is not None]
 
@@ -170,7 +172,7 @@ def _prepare(tables: Tables, state: State, rules: Rules) -> None:
         if base.is_own(name) or not tables.has_chain(sets.INET, name):
             commands.append(rules.commands(name))
     if commands:
-        Nft().run("".join(commands))
+        kept.library().run("".join(commands))
 
 
 def _replace(tables: Tables, state: State, family: int) -> None:
@@ -207,14 +209,15 @@ def _rebuild(tables: Tables, state: State) -> None:
     commands += chains.values()
     commands += [base.element(one) for one in elements.values()]
     if commands:
-        Nft().run("".join(commands))
+        kept.library().run("".join(commands))
     if any(one.admitted for one in rules):
-        forward.admit(tables)
+        forward.admit(tables, _asked(state))
     state.generation = tables.generation()
 
 
 def _remove(tables: Tables, state: State, rules: Rules) -> None:
     """The rules of an attachment from a plugin, and the record; with the last attachment the tables."""
+    settled = _is_settled(tables, state)
     for one in rules.localnet:
         if not state.is_claimed(f"localnet {one}", besides=rules.name):
             localnet.close_for(one)
@@ -228,8 +231,11 @@ def _remove(tables: Tables, state: State, rules: Rules) -> None:
     _tidy(tables, state, rules.name)
     if rules.admitted and not any(state.is_claimed(one, besides=rules.name) for one in state.claims("admitted")):
         forward.withdraw(tables)
+    for one in rules.asked:
+        if not state.is_claimed(f"asked {one}", besides=rules.name):
+            forward.withdraw(tables, one)
     state.remove(rules.name, rules.claims())
-    state.generation = tables.generation()
+    state.generation = tables.generation() if settled else -1
 
 
 def _tidy(tables: Tables, state: State, name: str) -> None:
@@ -238,6 +244,15 @@ def _tidy(tables: Tables, state: State, name: str) -> None:
         return
     tables.transact([wire.drop_table(family) for family in base.FAMILIES if tables.has_table(family)])
     forward.withdraw(tables)
+
+
+def _is_settled(tables: Tables, state: State) -> bool:
+    """Whether nobody else changed anything since we looked last."""
+    return state.generation == tables.generation()
+
+
+def _asked(state: State) -> list[str]:
+    return sorted(one.partition(" ")[2] for one in state.claims("asked"))
 
 
 def _take_back(tables: Tables, state: State, new: Rules, old: Rules | None) -> None:

@@ -84,6 +84,7 @@ class Rules:
         self.sources: list[tuple[str, str]] = []
         self.bridges: list[tuple[str, bool]] = []
         self.apart: list[str] = []
+        self.asked: list[str] = []
         self.conditions: dict[int, str] = {}
 
     def masquerade(self, prefixes: list[Prefix]) -> None:
@@ -117,6 +118,10 @@ class Rules:
         """Nothing passes between this bridge port and others that are kept apart."""
         self.apart.append(device)
 
+    def ask(self, chain: str) -> None:
+        """Before traffic is admitted in a table of iptables, a chain of the administrator's there decides."""
+        self.asked.append(chain)
+
     @property
     def name(self) -> str:
         """The name of its record."""
@@ -136,6 +141,7 @@ class Rules:
             "sources": [list(each) for each in self.sources],
             "bridges": [list(each) for each in self.bridges],
             "apart": self.apart,
+            "asked": self.asked,
             "conditions": [[version, text] for version, text in self.conditions.items() if text],
         }
 
@@ -150,6 +156,7 @@ class Rules:
         made.sources = [(device, mac) for device, mac in document["sources"]]
         made.bridges = [(bridge, within) for bridge, within in document["bridges"]]
         made.apart = document["apart"]
+        made.asked = document["asked"]
         made.conditions = {version: text for version, text in document["conditions"]}  # noqa: C416  (a list of lists)
         return made
 
@@ -185,7 +192,8 @@ class Rules:
 
     def claims(self) -> list[str]:
         """What it shares with others."""
-        return [*self.chains(), *self.shared(), *{port.claim: None for port in self.ports if port.host is not None}]
+        asked = [f"asked {one}" for one in self.asked]
+        return [*self.chains(), *self.shared(), *asked, *{port.claim: None for port in self.ports if port.host is not None}]
 
     def commands(self, chain: str) -> str:
         """The commands that make a chain that its elements jump to."""

@@ -2,7 +2,8 @@
 
     /run/ocirt/cni/nft-NAMESPACE/lock             held while the tables are changed
                                  records/RECORD   what an attachment has from a plugin, as JSON
-                                 claims/THING/RECORD   empty: the record's owner uses THING
+                                 claims/KIND/THING/RECORD   a directory: the record's owner uses THING
+                                 claims/record/all/RECORD   the same for all that have a record
                                  generation       the rule set's number after our last change
 
 NAMESPACE is the cookie of the network namespace whose rules these are (SO_NETNS_COOKIE). The rules die with the namespace or a
@@ -14,20 +15,25 @@ from __future__ import annotations
 
 import os
 from _socket import SOL_SOCKET
+from contextlib import contextmanager
 from errno import EACCES, ENOENT, ENOTEMPTY, EPERM, EROFS
 from fcntl import LOCK_EX, flock
 
 from ocirt_cni import jsonio
 from ocirt_cni.errors import IO_FAILURE, Error
-from ocirt_cni.nft.wire import Tables
+from ocirt_cni.nft import kept
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from typing import Any
+
+    from ocirt_cni.nft.wire import Tables
 
 ROOT = "/run/ocirt/cni"
 _SO_NETNS_COOKIE = 71  # since Linux 5.14
 _RECORDS, _CLAIMS, _GENERATION, _LOCK = "records", "claims", "generation", "lock"
+_RECORD = "record all"  # what everybody claims
 
 
 class State:
@@ -43,23 +49,26 @@ class State:
             raise _failed(err, directory) from None
 
     @classmethod
-    def of(cls, tables: Tables) -> State:
-        """That of the namespace of a socket. Raises Error(IO_FAILURE)."""
+    @contextmanager
+    def own(cls) -> Iterator[tuple[Tables, State]]:
+        """The tables and the files of the network namespace that the thread is in. Raises Error."""
+        tables = kept.tables()
         try:
-            return cls(f"{ROOT}/nft-{_namespace(tables)}")
+            state = cls(f"{ROOT}/nft-{_namespace(tables)}")
         except Unwritable:
             private = os.environ.get("XDG_RUNTIME_DIR")
             if not private:
                 raise
-            return cls(f"{private}/ocirt/cni/nft-{_namespace(tables)}")
+            state = cls(f"{private}/ocirt/cni/nft-{_namespace(tables)}")
+        try:
+            yield tables, state
+        finally:
+            state.close()
 
-    def __enter__(self) -> State:
-        return self
-
-    def __exit__(self, *_: object) -> None:
+    def close(self) -> None:
         """Let go of the lock; a directory without records goes."""
         try:
-            if not self.records():
+            if self.is_alone(""):
                 self._remove()
         finally:
             os.close(self._lock)
@@ -70,7 +79,7 @@ class State:
 
     def is_alone(self, name: str) -> bool:
         """Whether there is no other record."""
-        return _is_alone(f"{self.directory}/{_RECORDS}", name)
+        return not self.is_claimed(_RECORD, besides=name)
 
     def read(self, name: str) -> dict[str, Any] | None:
         """A record; None if it is not there. Raises Error(DECODING_FAILURE) for one that is damaged."""
@@ -84,40 +93,59 @@ class State:
             raise _failed(err, path) from None
 
     def write(self, name: str, record: dict[str, Any], claims: list[str]) -> None:
-        """Replace a record, as a whole. Its claims come first: what is used is never taken for unused."""
+        """Replace a record, as a whole; then its claims: what is claimed is in a record. Raises Error(IO_FAILURE)."""
         path = f"{self.directory}/{_RECORDS}/{name}"
         try:
-            for one in claims:
-                directory = f"{self.directory}/{_CLAIMS}/{one}"
-                os.makedirs(directory, exist_ok=True)
-                os.close(os.open(f"{directory}/{name}", os.O_CREAT | os.O_WRONLY | os.O_CLOEXEC, 0o600))
             _write(f"{self.directory}/{_NEW}", jsonio.dumps(record).encode())
             os.rename(f"{self.directory}/{_NEW}", path)
+            for one in (_RECORD, *claims):
+                os.makedirs(f"{self._of(one)}/{name}", exist_ok=True)
         except OSError as err:
             raise _failed(err, path) from None
 
     def remove(self, name: str, claims: list[str]) -> None:
         """Remove a record, and then its claims."""
         _unlink(f"{self.directory}/{_RECORDS}/{name}")
-        self.release(name, claims)
+        self.release(name, [*claims, _RECORD])
 
     def release(self, name: str, claims: list[str]) -> None:
         """Give up claims."""
         for one in claims:
-            _unlink(f"{self.directory}/{_CLAIMS}/{one}/{name}")
-            _rmdir(f"{self.directory}/{_CLAIMS}/{one}")
+            _rmdir(f"{self._of(one)}/{name}")
+            _rmdir(self._of(one))
 
     def is_claimed(self, claim: str, besides: str) -> bool:
-        """Whether another record than `besides` claims a thing."""
-        return not _is_alone(f"{self.directory}/{_CLAIMS}/{claim}", besides)
+        """Whether another record than `besides` claims a thing. In as much time for thousands as for one: nothing is listed."""
+        directory = self._of(claim)
+        try:
+            links = os.stat(directory).st_nlink
+        except FileNotFoundError:
+            return False
+        if links < 2:  # a file system that does not count directories, as btrfs
+            return any(name != besides for name in _names(directory))
+        return links - 2 > bool(besides and os.path.isdir(f"{directory}/{besides}"))
 
     def claimants(self, claim: str) -> list[str]:
         """The names of the records that claim a thing."""
-        return _names(f"{self.directory}/{_CLAIMS}/{claim}")
+        return _names(self._of(claim))
+
+    def forget_lost(self) -> None:
+        """Give up the claims of records that somebody removed."""
+        lost = set(self.claimants(_RECORD)) - set(self.records())
+        for claim in self._everything() if lost else ():
+            for name in lost:
+                self.release(name, [claim])
 
     def claims(self, kind: str) -> list[str]:
-        """All things of a kind (the first word of their names) that anybody claims."""
-        return [name for name in _names(f"{self.directory}/{_CLAIMS}") if name.startswith(f"{kind} ")]
+        """All claims of a kind, which is their first word."""
+        return [f"{kind} {thing}" for thing in _names(f"{self.directory}/{_CLAIMS}/{kind}")]
+
+    def _of(self, claim: str) -> str:
+        kind, _, thing = claim.partition(" ")
+        return f"{self.directory}/{_CLAIMS}/{kind}/{thing}"
+
+    def _everything(self) -> list[str]:
+        return [claim for kind in _names(f"{self.directory}/{_CLAIMS}") for claim in self.claims(kind)]
 
     @property
     def generation(self) -> int:
@@ -136,19 +164,15 @@ class State:
             raise _failed(err, self.directory) from None
 
     def _remove(self) -> None:
-        for claim in _names(f"{self.directory}/{_CLAIMS}"):  # of an ADD that was killed
-            self.release_all(claim)
-        for name in (_CLAIMS, _RECORDS):
+        for claim in self._everything():  # of records that somebody removed
+            for name in self.claimants(claim):
+                self.release(name, [claim])
+        kinds = [f"{_CLAIMS}/{kind}" for kind in _names(f"{self.directory}/{_CLAIMS}")]
+        for name in (*kinds, _CLAIMS, _RECORDS):
             _rmdir(f"{self.directory}/{name}")
         for name in (_GENERATION, _NEW, _LOCK):
             _unlink(f"{self.directory}/{name}")
         _rmdir(self.directory)
-
-    def release_all(self, claim: str) -> None:
-        """Give up what anybody has of a claim."""
-        for name in _names(f"{self.directory}/{_CLAIMS}/{claim}"):
-            _unlink(f"{self.directory}/{_CLAIMS}/{claim}/{name}")
-        _rmdir(f"{self.directory}/{_CLAIMS}/{claim}")
 
 
 _NEW = "new"
@@ -184,14 +208,6 @@ def _names(directory: str) -> list[str]:
         return os.listdir(directory)
     except FileNotFoundError:
         return []
-
-
-def _is_alone(directory: str, name: str) -> bool:
-    try:
-        with os.scandir(directory) as entries:
-            return all(one.name == name for one in entries)
-    except FileNotFoundError:
-        return True
 
 
 def _write(path: str, data: bytes) -> None:

@@ -71,12 +71,6 @@ class Tables(Netlink):
         except OSError:
             pass  # no CAP_NET_ADMIN: the kernel will say so of the first request, in clearer words
 
-    def __enter__(self) -> Tables:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
     def option(self, level: int, name: int, size: int) -> bytes:
         """A socket option: getsockopt(2). Raises OSError."""
         found: bytes = self._socket.getsockopt(level, name, size)

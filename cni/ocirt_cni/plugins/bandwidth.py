@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 _FIELDS = ("egressBurst", "egressRate", "ingressBurst", "ingressRate")
 _KIND = "ifb"
+_OPTIONS = ("CONFIG_NET_SCH_TBF", "CONFIG_NET_SCH_INGRESS", "CONFIG_NET_CLS_U32", "CONFIG_NET_ACT_MIRRED")
 _IFB = "bwp"  # how the name of an ifb begins
 _MOST_RATE = (1 << 64) - 1  # bits a second
 _MOST_BURST = 8 * ((1 << 32) - 1) - 1  # bits: the kernel counts bytes in 32 bits
@@ -43,7 +44,7 @@ def add(call: Call) -> Result:
         host = _host_end(call, netlink)
         try:
             if wanted.ingress is not None:
-                netlink.execute(qdiscs.shape(host.index, *wanted.ingress.of(host), host.name))
+                _execute(netlink, qdiscs.shape(host.index, *wanted.ingress.of(host), host.name))
             if wanted.egress is not None:
                 ifb = _detour(call, netlink, host, wanted.egress)
                 previous.interfaces.append(Interface(ifb.name, ifb.mac, mtu=ifb.mtu))
@@ -186,14 +187,25 @@ def _detour(call: Call, netlink: Netlink, host: Link, limit: _Limit) -> Link:
     ifb = links.find(netlink, name)
     if ifb is None:
         raise Error(TAKEN, "the link was deleted by somebody else", subject=name)
-    netlink.execute(qdiscs.shape(ifb.index, *limit.of(host), name))
-    netlink.execute(qdiscs.take(host.index, host.name))
+    _execute(netlink, qdiscs.shape(ifb.index, *limit.of(host), name))
+    _execute(netlink, qdiscs.take(host.index, host.name))
     try:
-        netlink.execute(qdiscs.redirect(host.index, ifb.index, host.name))
+        _execute(netlink, qdiscs.redirect(host.index, ifb.index, host.name))
     except BaseException:
         netlink.attempt(qdiscs.untake(host.index, host.name))
         raise
     return ifb
+
+
+def _execute(netlink: Netlink, request: Request) -> None:
+    """Make a qdisc or a filter. Raises KernelError, or Error(UNSUPPORTED) if the kernel has no such kind of them."""
+    (error,) = netlink.attempt(request)
+    if error is None:
+        return
+    if error.errno == ENOENT:
+        hint = f"it takes a kernel with {', '.join(_OPTIONS)}, and their modules if they are built as such"
+        raise Error(UNSUPPORTED, "this kernel cannot limit traffic", subject="/type", cause=str(error), hint=hint)
+    raise error
 
 
 def _undo(call: Call, netlink: Netlink, host: Link | None) -> None:

@@ -11,6 +11,10 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
+_FIELDS = (
+    *("bridge", "isGateway", "isDefaultGateway", "forceAddress", "ipMasq", "ipMasqBackend", "mtu", "hairpinMode", "promiscMode"),
+    *("vlan", "vlanTrunk", "preserveDefaultVlan", "macspoofchk", "enabledad", "disableContainerInterface", "portIsolation"),
+)
 _LAST_VLAN = 4094  # IEEE 802.1Q: 4095 is reserved
 
 
@@ -57,7 +61,8 @@ class Settings:
     )
 
     def __init__(self, call: Call) -> None:
-        """Raises Error(INVALID_CONFIG), or Error(INVALID_ENVIRONMENT) for CNI_ARGS."""
+        """Raises Error(INVALID_CONFIG), Error(UNSUPPORTED_FIELD), or Error(INVALID_ENVIRONMENT) for CNI_ARGS."""
+        fields.refuse_unknown(call, *_FIELDS)
         conf = call.conf
         self.bridge: str = field(conf, "bridge", str, "cni0")
         check_ifname(self.bridge, "/bridge", INVALID_CONFIG)

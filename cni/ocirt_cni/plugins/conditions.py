@@ -32,7 +32,7 @@ def parse(conf: dict[str, Any], name: str, version: int) -> str:
         return ""
     if not isinstance(words, list) or not all(isinstance(one, str) for one in words):
         raise Error(INVALID_CONFIG, "this is not a list of strings", subject=f"/{name}")
-    if any(one.startswith("-") for one in words):
+    if any(one == "!" or one.startswith("-") for one in words):
         return _of_iptables(words, name, version)
     text = " ".join(words)
     if not _ALLOWED.issuperset(text) or _VERDICTS.intersection(text.split()):

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from ocirt_cni.netlink.links import Link
+    from ocirt_cni.plugins.steps import Step
 
 
 def add(
@@ -97,7 +98,15 @@ def remove(namespace: Namespace, link: Link) -> None:
 
 def delete(call: Call, kind: str) -> None:
     """Remove the container's link, if it is of this kind and nobody else's, and give its addresses back. Raises Error."""
-    remove, release = (lambda: _delete_link(call, kind)), (lambda: delegate.delete(call))
+    take_away(call, lambda: _delete_link(call, kind))
+
+
+def take_away(call: Call, remove: Step) -> None:
+    """Take the link away and give its addresses back, in the order that suits the IPAM plugin. Raises Error."""
+
+    def release() -> None:
+        delegate.delete(call)
+
     steps.every(*((release, remove) if config.needs_interface(call) else (remove, release)))
 
 

@@ -26,7 +26,8 @@ def refuse_unknown(call: Call, *known: str) -> None:
     for name in call.conf:
         if name not in known and name not in _GENERAL and not name.startswith(_OF_RUNTIMES):
             hint = f"it has {', '.join(known)}" if known else ""
-            raise Error(UNSUPPORTED_FIELD, f"{call.type} has no such field", subject=f"/{name}", hint=hint)
+            pointer = "/" + name.replace("~", "~0").replace("/", "~1")
+            raise Error(UNSUPPORTED_FIELD, f"{call.type} has no such field", subject=pointer, hint=hint)
 
 
 def number(conf: Mapping[str, Any], name: str, default: Any, least: int, most: int, where: str = "") -> Any:

@@ -12,7 +12,7 @@ from errno import EEXIST, EINVAL, ENODEV
 
 from ocirt_cni.call import Call, field
 from ocirt_cni.errors import INVALID_CONFIG, TAKEN, Error
-from ocirt_cni.ipam import config, delegate
+from ocirt_cni.ipam import delegate
 from ocirt_cni.netlink import links
 from ocirt_cni.netlink.socket import KernelError
 from ocirt_cni.netns import Namespace
@@ -52,8 +52,7 @@ def add(call: Call) -> Result:
 
 def delete(call: Call) -> None:
     """Move the link back, give back the addresses. Raises Error."""
-    back, release = (lambda: _bring_back(call)), (lambda: delegate.delete(call))
-    steps.every(*((release, back) if config.needs_interface(call) else (back, release)))
+    devices.take_away(call, lambda: _bring_back(call))
 
 
 def check(call: Call) -> None:
@@ -254,6 +253,16 @@ def _owned(call: Call, namespace: Namespace, likely: str) -> Link | None:
     for link in ([] if first is None else [first]) + links.every(namespace.netlink):
         note = _Note.read(link)
         if note is not None and note.owner == owner:
+            return link
+    return None
+
+
+def returned(call: Call, host: Namespace) -> Link | None:
+    """The link of this attachment that is on the host again, for other plugins of the chain. Raises KernelError."""
+    wanted = owners.anywhere(_owner(call))
+    for link in links.every(host.netlink):
+        note = _Note.read(link)
+        if note is not None and owners.anywhere(note.owner) == wanted:
             return link
     return None
 

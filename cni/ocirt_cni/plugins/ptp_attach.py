@@ -33,7 +33,8 @@ class Settings:
     __slots__ = ("dns", "masquerade", "mtu")
 
     def __init__(self, call: Call) -> None:
-        """Raises Error(INVALID_CONFIG)."""
+        """Raises Error(INVALID_CONFIG), Error(UNSUPPORTED_FIELD)."""
+        fields.refuse_unknown(call, "ipMasq", "ipMasqBackend", "mtu")
         self.masquerade: bool = fields.masquerade(call.conf)
         self.mtu: int = fields.mtu(call.conf)
         self.dns: DNS = parse_dns(call.conf, "")

@@ -26,6 +26,7 @@ _FOLDER = "/run/cni/tuning"
 _ALLOWED = "/etc/cni/tuning/allowlist.conf"
 _MOST_MTU = (1 << 31) - 1  # a link has its own bounds
 _MOST_QUEUE = (1 << 31) - 1
+_OF_LINKS = ("mac", "mtu", "txQLen", "promisc", "allmulti")
 _FLAGS = {"promisc": links.IFF_PROMISC, "allmulti": links.IFF_ALLMULTI}
 
 
@@ -107,44 +108,18 @@ class _Wanted:
         self.mtu = 0
         self.queue: int | None = None
         self.mac = fields.mac(call)
-        own: dict[str, str] = {}
         for conf, where in ((call.conf, ""), (call.cni_args, "/args/cni")):
-            own |= self._read(conf, where)
-        _refuse_forbidden(own)
-        for name, where in own.items():
-            self._add_sysctl(name, where, call.ifname)
+            self._read(conf, where)
+            self.sysctls |= _sysctls(conf, where, call.ifname)
 
-    def _read(self, conf: dict[str, Any], where: str) -> dict[str, str]:
-        """Take over one object's fields; the pointers of its sysctls, by their names as they stand there."""
+    def _read(self, conf: dict[str, Any], where: str) -> None:
+        """Take over what one object says of the link."""
         self.mtu = fields.number(conf, "mtu", 0, 0, _MOST_MTU, where) or self.mtu
         self.queue = fields.number(conf, "txQLen", self.queue, 0, _MOST_QUEUE, where)
         for name in _FLAGS:
             value = field(conf, name, bool, None, where)
             if value is not None:
                 self.flags[name] = value
-        found = field(conf, "sysctl", dict, {}, where)
-        for name, value in found.items():
-            if not isinstance(value, str):
-                message = "this is not a string"
-                raise Error(INVALID_CONFIG, message, subject=_pointer(where, name), hint=f'write "{value}", in quotes')
-            self.sysctls[name] = (value, _pointer(where, name))
-        return {name: _pointer(where, name) for name in found}
-
-    def _add_sysctl(self, name: str, where: str, ifname: str) -> None:
-        """Replace a sysctl's name by that of the container's link, with slashes."""
-        value = self.sysctls.pop(name)
-        try:
-            path = sysctl.path_of(name)
-        except Error as err:
-            raise Error(INVALID_CONFIG, err.message, subject=where) from None
-        parts = path.split("/")[3:]
-        if parts[0] != "net" or len(parts) < 2:
-            hint = "this plugin sets those below net"
-            raise Error(INVALID_CONFIG, f"{name} is not a sysctl of the network", subject=where, hint=hint)
-        whole = "/".join(parts).replace("IFNAME", ifname, 1)
-        if whole in self.sysctls:
-            raise Error(INVALID_CONFIG, f"it is the same as {self.sysctls[whole][1]}", subject=where)
-        self.sysctls[whole] = value
 
     def old(self, namespace: Namespace, link: Link) -> dict[str, Any]:
         """The present values of what shall be changed, as a backup has them. Raises Error."""
@@ -194,6 +169,34 @@ class _Wanted:
             devices.expect(link.name, flag, _word(bool(link.flags & _FLAGS[flag])), _word(on))
 
 
+def _sysctls(conf: dict[str, Any], where: str, ifname: str) -> dict[str, tuple[str, str]]:
+    """Value and pointer of one object's sysctls, see `_Wanted`. Raises Error."""
+    given = field(conf, "sysctl", dict, {}, where)
+    _refuse_forbidden({name: _pointer(where, name) for name in given})
+    found: dict[str, tuple[str, str]] = {}
+    for name, value in given.items():
+        pointer = _pointer(where, name)
+        if not isinstance(value, str):
+            raise Error(INVALID_CONFIG, "this is not a string", subject=pointer, hint=f'write "{value}", in quotes')
+        whole = _whole_name(name, pointer, ifname)
+        if whole in found:
+            raise Error(INVALID_CONFIG, f"it is the same as {found[whole][1]}", subject=pointer)
+        found[whole] = (value, pointer)
+    return found
+
+
+def _whole_name(name: str, pointer: str, ifname: str) -> str:
+    """The name of a sysctl with slashes, of the container's link where it said IFNAME. Raises Error."""
+    try:
+        parts = sysctl.path_of(name).split("/")[3:]
+    except Error as err:
+        raise Error(INVALID_CONFIG, err.message, subject=pointer) from None
+    if parts[0] != "net" or len(parts) < 2:
+        hint = "this plugin sets those below net"
+        raise Error(INVALID_CONFIG, f"{name} is not a sysctl of the network", subject=pointer, hint=hint)
+    return "/".join(parts).replace("IFNAME", ifname, 1)
+
+
 def _changes(link: Link, mac: bytes, mtu: int, queue: int | None, flags: dict[str, bool]) -> list[Request]:
     """A request each, so that one that fails keeps none of the others from being done."""
     values: list[tuple[int, Value]] = []
@@ -224,6 +227,8 @@ def _put_back(call: Call, backup: Backup) -> None:
         with namespace:
             if backup.is_of(namespace):
                 _restore(call, namespace, backup)
+    elif not call.lazy:
+        _restore_hardware(call, backup)
     backup.remove()
 
 
@@ -231,6 +236,18 @@ def _restore(call: Call, namespace: Namespace, backup: Backup) -> None:
     """Set the values of a backup. Raises the first Error, after all were tried."""
     ifname = backup.text("ifname") or call.ifname
     steps.every(lambda: _restore_link(namespace, ifname, backup.values), lambda: _restore_sysctls(namespace, backup.values))
+
+
+def _restore_hardware(call: Call, backup: Backup) -> None:
+    """The same for a link that the kernel moved to the host when the namespace ended, with all that was changed. Raises Error."""
+    if not any(name in backup.values for name in _OF_LINKS):
+        return
+    from ocirt_cni.plugins import host_device  # noqa: PLC0415  (seldom)
+
+    with Namespace.own() as host:
+        link = host_device.returned(call, host)
+        if link is not None:
+            _restore_link(host, link.name, backup.values)
 
 
 def _restore_link(namespace: Namespace, ifname: str, values: dict[str, Any]) -> None:

@@ -9,7 +9,9 @@ from typing import Any
 
 import pytest
 
-from ocirt_cni.errors import CHECK_FAILED, INVALID_CONFIG, INVALID_NETNS, KERNEL, TAKEN, UNSUPPORTED, UNSUPPORTED_FIELD
+from ocirt_cni.errors import CHECK_FAILED, INVALID_CONFIG, INVALID_NETNS, KERNEL, TAKEN, UNSUPPORTED, UNSUPPORTED_FIELD, Error
+from ocirt_cni.netlink import qdiscs
+from ocirt_cni.netlink.socket import Request
 from tests.support.networks import Host, command, inside, ip
 from tests.system.cni.conftest import Invoke, MakeNetns, Plugin
 
@@ -47,7 +49,7 @@ def make_pair(path: str, host: str, network: int) -> str:
     return path
 
 
-def qdiscs(device: str) -> list[dict[str, Any]]:
+def qdiscs_of(device: str) -> list[dict[str, Any]]:
     """What `tc` shows of a link, without what the kernel puts there by itself."""
     found = json.loads(command("tc", "-j", "qdisc", "show", "dev", device))
     return [one for one in found if one["kind"] in ("tbf", "ingress")]
@@ -69,25 +71,25 @@ def test_limits_as_the_kernel_has_them(plugin: Plugin, pair: str) -> None:
     assert ifb["ifalias"] == "ocirt net c1 eth0"
     assert ifb["mtu"] == 1500
     assert "UP" in ifb["flags"]
-    tbf, ingress = qdiscs("host0")
+    tbf, ingress = qdiscs_of("host0")
     assert (tbf["kind"], tbf["options"]["rate"], tbf["options"]["burst"]) == ("tbf", MEGABIT, BURST)
     assert tbf["options"]["lat"] == pytest.approx(25_000, abs=10)
     assert ingress["kind"] == "ingress"
-    (tbf,) = qdiscs(ifb["ifname"])
+    (tbf,) = qdiscs_of(ifb["ifname"])
     assert (tbf["options"]["rate"], tbf["options"]["burst"]) == (2 * MEGABIT, BURST)
 
 
 def test_only_one_direction(plugin: Plugin, pair: str) -> None:
     conf = {"ingressRate": 8 * MEGABIT, "ingressBurst": MEGABIT, "prevResult": previous(pair)}
     assert len(plugin("bandwidth", conf, netns=pair).ok()["interfaces"]) == 2
-    assert [one["kind"] for one in qdiscs("host0")] == ["tbf"]
+    assert [one["kind"] for one in qdiscs_of("host0")] == ["tbf"]
     assert ifbs() == []
     plugin("bandwidth", conf, "CHECK", netns=pair).ok()
     plugin("bandwidth", conf, "DEL", netns=pair).ok()
-    assert qdiscs("host0") == []
+    assert qdiscs_of("host0") == []
     conf = {"egressRate": 8 * MEGABIT, "egressBurst": MEGABIT, "prevResult": previous(pair)}
     plugin("bandwidth", conf, netns=pair).ok()
-    assert [one["kind"] for one in qdiscs("host0")] == ["ingress"]
+    assert [one["kind"] for one in qdiscs_of("host0")] == ["ingress"]
     assert len(ifbs()) == 1
     plugin("bandwidth", conf, "CHECK", netns=pair).ok()
 
@@ -136,7 +138,7 @@ def test_what_arrives_is_limited_in_both_directions(plugin: Plugin, pair: str) -
 def test_a_small_burst_lets_packets_through(plugin: Plugin, pair: str) -> None:
     conf = {"ingressRate": 8 * MEGABIT, "ingressBurst": 8, "egressRate": 8 * MEGABIT, "egressBurst": 8}
     plugin("bandwidth", {**conf, "prevResult": previous(pair)}, netns=pair).ok()
-    assert [one["options"]["burst"] for one in qdiscs("host0") if one["kind"] == "tbf"] == [pytest.approx(1518, abs=10)]
+    assert [one["options"]["burst"] for one in qdiscs_of("host0") if one["kind"] == "tbf"] == [pytest.approx(1518, abs=10)]
     send("", "10.9.0.2", pair, 50_000)
     send(pair, "10.9.0.1", "", 50_000)
     plugin("bandwidth", {**conf, "prevResult": previous(pair)}, "CHECK", netns=pair).ok()
@@ -145,7 +147,7 @@ def test_a_small_burst_lets_packets_through(plugin: Plugin, pair: str) -> None:
 def test_more_than_32_bits_of_bytes_a_second(plugin: Plugin, pair: str) -> None:
     conf = {"ingressRate": 80_000_000_000, "ingressBurst": 8 * MEGABIT, "prevResult": previous(pair)}
     plugin("bandwidth", conf, netns=pair).ok()
-    (tbf,) = qdiscs("host0")
+    (tbf,) = qdiscs_of("host0")
     assert tbf["options"]["rate"] == 10_000_000_000
     plugin("bandwidth", conf, "CHECK", netns=pair).ok()
 
@@ -153,14 +155,14 @@ def test_more_than_32_bits_of_bytes_a_second(plugin: Plugin, pair: str) -> None:
 def test_the_capability(plugin: Plugin, pair: str) -> None:
     conf = {"runtimeConfig": {"bandwidth": LIMITS}, "prevResult": previous(pair)}
     plugin("bandwidth", conf, netns=pair).ok()
-    assert [one["kind"] for one in qdiscs("host0")] == ["tbf", "ingress"]
+    assert [one["kind"] for one in qdiscs_of("host0")] == ["tbf", "ingress"]
     plugin("bandwidth", conf, "CHECK", netns=pair).ok()
 
 
 def test_the_configuration_wins_over_the_capability(plugin: Plugin, pair: str) -> None:
     conf = {"ingressRate": 800_000, "ingressBurst": MEGABIT, "runtimeConfig": {"bandwidth": LIMITS}}
     plugin("bandwidth", {**conf, "prevResult": previous(pair)}, netns=pair).ok()
-    (tbf,) = qdiscs("host0")
+    (tbf,) = qdiscs_of("host0")
     assert tbf["options"]["rate"] == 100_000
 
 
@@ -168,7 +170,7 @@ def test_the_configuration_wins_over_the_capability(plugin: Plugin, pair: str) -
 def test_no_limits(plugin: Plugin, pair: str, conf: dict[str, Any]) -> None:
     whole = {**conf, "prevResult": previous(pair)}
     assert plugin("bandwidth", whole, netns=pair).ok()["interfaces"] == previous(pair)["interfaces"]
-    assert qdiscs("host0") == []
+    assert qdiscs_of("host0") == []
     plugin("bandwidth", whole, "CHECK", netns=pair).ok()
     plugin("bandwidth", whole, "DEL", netns=pair).ok()
 
@@ -176,7 +178,7 @@ def test_no_limits(plugin: Plugin, pair: str, conf: dict[str, Any]) -> None:
 def test_before_interfaces_were_in_results(plugin: Plugin, pair: str) -> None:
     result = plugin("bandwidth", {**LIMITS, "cniVersion": "0.2.0", "prevResult": {"ip4": {"ip": "10.9.0.2/24"}}}, netns=pair).ok()
     assert result["ip4"] == {"ip": "10.9.0.2/24"}
-    assert [one["kind"] for one in qdiscs("host0")] == ["tbf", "ingress"]
+    assert [one["kind"] for one in qdiscs_of("host0")] == ["tbf", "ingress"]
 
 
 @pytest.mark.parametrize(
@@ -196,7 +198,7 @@ def test_before_interfaces_were_in_results(plugin: Plugin, pair: str) -> None:
 def test_wrong_configurations(plugin: Plugin, pair: str, conf: dict[str, Any], code: int, subject: str) -> None:
     whole = {**conf, "prevResult": previous(pair)}
     assert plugin("bandwidth", whole, netns=pair).failed(code).startswith(f"{subject}: ")
-    assert qdiscs("host0") == []
+    assert qdiscs_of("host0") == []
     assert plugin("bandwidth", whole, "STATUS").failed(code).startswith(f"{subject}: ")
 
 
@@ -238,11 +240,32 @@ def test_a_failed_add_leaves_nothing(plugin: Plugin, host: Host, pair: str, obst
         plugin("bandwidth", LIMITS, "DEL", netns=pair).ok()
         command("ip", "link", "add", name, "type", "ifb")
         command("ip", "link", "set", name, "alias", "mine")
-    before, shown = host.traces(), qdiscs("host0")
+    before, shown = host.traces(), qdiscs_of("host0")
     done = plugin("bandwidth", {**LIMITS, "prevResult": previous(pair)}, netns=pair)
     done.failed(TAKEN if obstacle == "ifb" else KERNEL)
     assert host.traces() == before
-    assert [one["kind"] for one in qdiscs("host0")] == [one["kind"] for one in shown]
+    assert [one["kind"] for one in qdiscs_of("host0")] == [one["kind"] for one in shown]
+
+
+@pytest.mark.parametrize("maker", ["shape", "take", "redirect"])
+def test_a_kernel_without_it(invoke: Invoke, host: Host, pair: str, maker: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    # As a kernel answers that was built without it: to a kind that none has.
+    original = getattr(qdiscs, maker)
+
+    def unknown(*args: Any) -> Request:
+        request: Request = original(*args)
+        kind = {"shape": b"tbf", "take": b"ingress", "redirect": b"mirred"}[maker]
+        request.contents = request.contents.replace(kind, b"x" * len(kind))
+        return request
+
+    monkeypatch.setattr(qdiscs, maker, unknown)
+    before = host.traces()
+    with pytest.raises(Error, match="^/type: this kernel cannot limit traffic: RTM_NEW") as caught:
+        invoke("bandwidth", {**LIMITS, "prevResult": previous(pair)}, netns=pair)
+    assert caught.value.code == UNSUPPORTED
+    assert "CONFIG_NET_SCH_TBF" in caught.value.hint
+    assert host.traces() == before
+    assert qdiscs_of("host0") == []
 
 
 def test_del(plugin: Plugin, host: Host, pair: str) -> None:
@@ -252,7 +275,7 @@ def test_del(plugin: Plugin, host: Host, pair: str) -> None:
     for _ in range(2):
         plugin("bandwidth", conf, "DEL", netns=pair).ok()
         assert host.traces() == before
-        assert qdiscs("host0") == []
+        assert qdiscs_of("host0") == []
     plugin("bandwidth", conf, netns=pair).ok()
 
 
@@ -268,7 +291,7 @@ def test_del_leaves_what_others_made(plugin: Plugin, pair: str) -> None:
     command("tc", "qdisc", "add", "dev", "host0", "root", "tbf", "rate", "1mbit", "burst", "10kb", "latency", "10ms")
     command("tc", "qdisc", "add", "dev", "host0", "ingress")
     plugin("bandwidth", {**LIMITS, "prevResult": previous(pair)}, "DEL", netns=pair).ok()
-    assert [one["kind"] for one in qdiscs("host0")] == ["tbf", "ingress"]
+    assert [one["kind"] for one in qdiscs_of("host0")] == ["tbf", "ingress"]
 
 
 def test_del_of_a_caller_that_drops_the_namespace(invoke: Invoke, pair: str) -> None:

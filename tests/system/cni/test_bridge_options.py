@@ -379,6 +379,8 @@ REFUSED: list[tuple[dict[str, Any], str, str]] = [
     ({"bridge": "much-too-long-name"}, "/bridge", "15 bytes"),
     ({"bridge": "a/b"}, "/bridge", "interface"),
     ({"bridge": 1}, "/bridge", "string"),
+    ({"isgateway": True}, "/isgateway", "isGateway"),
+    ({"ipmasq/": True}, "/ipmasq~1", "ipMasq"),
     ({"isGateway": "yes"}, "/isGateway", "true or false"),
     ({"hairpinMode": True, "promiscMode": True}, "/promiscMode", "hairpinMode"),
     ({"vlan": 4095}, "/vlan", "4094"),
@@ -407,7 +409,7 @@ def test_a_bad_configuration_is_named_and_leaves_nothing(
     done = plugin("bridge", {**CONF, **option}, netns=path)
     assert done.rc == 1
     assert done.answer is not None
-    assert done.answer["code"] in (INVALID_CONFIG, 6)
+    assert done.answer["code"] in (2, 6, INVALID_CONFIG)
     assert done.answer["msg"].startswith(f"{pointer}: ")
     assert says in done.answer["msg"] + done.answer.get("details", "")
     assert host.traces() == before

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import traceback
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -10,8 +14,10 @@ from ocirt_cni import nft
 from ocirt_cni.addresses import Address, Prefix
 from ocirt_cni.call import Attachment
 from ocirt_cni.errors import CHECK_FAILED, TAKEN, Error
+from ocirt_cni.nft import library, state
 from ocirt_cni.nft.changes import Changes, check, collect, remove
 from ocirt_cni.nft.rules import Port
+from ocirt_cni.nft.wire import Tables
 from tests.support.networks import Host, command, ruleset
 
 _ONE = Attachment("net", "c1", "eth0")
@@ -208,6 +214,102 @@ def test_odd_names_cannot_break_out_of_comments(ifname: str, host: Host) -> None
     remove(odd, "portmap")
     Path("/run/saved.nft").unlink()
     assert host.traces() == before
+
+
+def test_without_libnftables_the_error_says_what_to_install(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = host.traces()
+    monkeypatch.setattr(library, "_NAME", "libnowhere.so.1")
+    with pytest.raises(Error, match=r"libnowhere.so.1 cannot be loaded: .*\(install libnftables \(with Debian: libnftables1\)\)"):
+        _changes().commit()
+    assert host.traces() == before
+
+
+def test_without_the_capability_the_error_says_so(host: Host) -> None:
+    said = _in_child(_commit_as_nobody)
+    assert said.startswith("the rules of nftables cannot be changed: EPERM")
+    assert "CAP_NET_ADMIN" in said
+
+
+def _commit_as_nobody() -> str:
+    os.setuid(65534)
+    try:
+        _changes().commit()
+    except Error as err:
+        return str(err)
+    return "it worked"
+
+
+def test_nothing_is_listed_for_one_of_a_thousand(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
+    for number in range(1000):
+        made = Changes(Attachment("net", f"x{number}", "eth0"), "bridge")
+        made.masquerade([Prefix.parse(f"10.88.{4 + number // 250}.{number % 250}/16")])
+        made.admit("cni0")
+        made.commit()
+    owner = Attachment("net", "c1", "eth0")
+    _changes(owner).commit()  # makes the table of the family bridge
+    asked: list[str] = []
+    monkeypatch.setattr(Tables, "dump", _counted(Tables.dump, "dump", asked))
+    monkeypatch.setattr(state, "_names", _counted(state._names, "listdir", asked))
+    _changes(owner, 6).commit()
+    _published(owner, 8001, number=6).commit()
+    asked.clear()
+    _published(owner, 8002, number=6).commit()
+    remove(owner, "portmap")
+    remove(owner, "bridge")
+    # Things that are shared are listed, not those who share them; no set, chain or rule is.
+    assert {one.partition("/claims/")[2] for one in asked} <= {"admitted", "asked", "host_port/tcp4 8002"}
+
+
+def _counted(function: Callable[..., Any], name: str, calls: list[str]) -> Callable[..., Any]:
+    def wrapper(*args: Any) -> Any:
+        calls.append(f"{name} {args[0]}")
+        return function(*args)
+
+    return wrapper
+
+
+def test_many_at_once(host: Host) -> None:
+    before = host.traces()
+    children = []
+    for number in range(8):
+        pid = os.fork()
+        if not pid:
+            try:
+                _churn(number)
+            except BaseException:  # noqa: BLE001  (the child of a test must not go on as the test)
+                traceback.print_exc()
+                os._exit(1)
+            os._exit(0)
+        children.append(pid)
+    assert [os.waitpid(pid, 0)[1] for pid in children] == [0] * 8
+    assert host.traces() == before
+
+
+def _churn(number: int) -> None:
+    for turn in range(15):
+        one = Attachment("net", f"c{number}-{turn}", "eth0")
+        _changes(one, 10 + number).commit()
+        made = _published(one, 8000 + number, number=10 + number)
+        made.commit()
+        check(made)
+        remove(one, "portmap")
+        remove(one, "bridge")
+
+
+def _in_child(function: Callable[[], str]) -> str:
+    """What a function returns in a child process."""
+    reading, writing = os.pipe()
+    pid = os.fork()
+    if not pid:
+        try:
+            os.write(writing, function().encode())
+        finally:
+            os._exit(0)
+    os.close(writing)
+    with open(reading, encoding="utf-8") as file:
+        text = file.read()
+    os.waitpid(pid, 0)
+    return text
 
 
 def _lines() -> list[str]:

@@ -185,12 +185,18 @@ def test_check_names_what_is_broken(plugin: Plugin, netns: MakeNetns, where: str
 
 @pytest.mark.parametrize(
     ("conf", "pointer"),
-    [({}, "/ipam/type"), ({**CONF, "mtu": "big"}, "/mtu"), ({**CONF, "ipMasqBackend": "x"}, "/ipMasqBackend")],
+    [
+        ({}, "/ipam/type"),
+        ({**CONF, "MTU": 1400}, "/MTU"),
+        ({**CONF, "mtu": "big"}, "/mtu"),
+        ({**CONF, "ipMasqBackend": "x"}, "/ipMasqBackend"),
+    ],
 )
 def test_a_bad_configuration_is_named(plugin: Plugin, netns: MakeNetns, host: Host, conf: dict[str, Any], pointer: str) -> None:
     path = netns()
     before = host.traces()
-    assert plugin("ptp", conf, netns=path).failed(INVALID_CONFIG).startswith(f"{pointer}: ")
+    done = plugin("ptp", conf, netns=path)
+    assert done.failed(2 if pointer == "/MTU" else INVALID_CONFIG).startswith(f"{pointer}: ")
     assert host.traces() == before
 
 

@@ -1,0 +1,73 @@
+"""The connections to nftables that this process keeps open: the socket, and libnftables' context.
+
+Closing a socket to nf_tables waits until the kernel has freed what was deleted last, some 10 ms: so they stay open.
+They belong to the network namespace that the thread was in when they were made, and are made anew in another one. Not for several
+threads.
+"""
+
+from __future__ import annotations
+
+import os
+from errno import EPERM
+
+from ocirt_cni.errors import UNSUPPORTED, Error
+from ocirt_cni.netlink.socket import KernelError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from ocirt_cni.nft.library import Nft
+    from ocirt_cni.nft.wire import Tables
+
+_tables: dict[tuple[int, int], Tables] = {}
+_libraries: dict[tuple[int, int], Nft] = {}
+
+
+def tables() -> Tables:
+    """The socket. Raises Error(UNSUPPORTED) if this user cannot change the rules, or the kernel has none."""
+    place = _place()
+    if place not in _tables:
+        _close(_tables)
+        _tables[place] = _opened()
+    return _tables[place]
+
+
+def library() -> Nft:
+    """libnftables. Raises Error(UNSUPPORTED) if it is not installed."""
+    place = _place()
+    if place not in _libraries:
+        from ocirt_cni.nft.library import Nft  # noqa: PLC0415  (loading it costs 5 ms, and few need it)
+
+        _close(_libraries)
+        _libraries[place] = Nft()
+    return _libraries[place]
+
+
+def _opened() -> Tables:
+    from ocirt_cni.nft.wire import Tables  # noqa: PLC0415
+
+    try:
+        made = Tables()
+        made.generation()
+    except KernelError as err:
+        if err.errno == EPERM:
+            hint = "it takes CAP_NET_ADMIN in the user namespace of this network namespace: root, or podman's rootless namespace"
+            raise Error(UNSUPPORTED, "the rules of nftables cannot be changed", cause=err.cause, hint=hint) from None
+        hint = "load the module nf_tables, or use a kernel that has it (CONFIG_NF_TABLES_INET)"
+        raise Error(UNSUPPORTED, "this kernel does not have nftables", cause=err.cause, hint=hint) from None
+    return made
+
+
+def release() -> None:
+    """Close both: they hold their network namespace."""
+    _close(_tables)
+    _close(_libraries)
+
+
+def _place() -> tuple[int, int]:
+    """This process, which may be a child of the one that opened them, and its network namespace."""
+    return os.getpid(), os.stat("/proc/thread-self/ns/net").st_ino
+
+
+def _close(kept: dict[tuple[int, int], Tables] | dict[tuple[int, int], Nft]) -> None:
+    while kept:
+        kept.popitem()[1].close()
