@@ -143,15 +143,23 @@ def _complete(wheel: Path, *, pure: bool, home: str) -> str:
 
 def _shared() -> dict[str, str]:
     """Completions and manual pages, by their places below share/."""
-    sys.path.insert(0, str(HERE.parent))
+    places = [str(HERE.parent), str(HERE.parent / "cni")]
+    sys.path[:0] = places
     from ocirt.cli import completion, manual  # noqa: PLC0415  (of this source tree)
+    from ocirt_cni.cli import completion as networks  # noqa: PLC0415
+    from ocirt_cni.cli import manual as networks_manual  # noqa: PLC0415
 
-    sys.path.remove(str(HERE.parent))
+    for place in places:
+        sys.path.remove(place)
     found = {f"man/man{manual.SECTION}/{name}": manual.page(verb) for name, verb in manual.names().items()}
+    found[f"man/man{networks_manual.SECTION}/ocirt-cni.{networks_manual.SECTION}"] = networks_manual.page()
     return found | {
         "bash-completion/completions/ocirt": completion.bash("ocirt"),
         "zsh/site-functions/_ocirt": completion.zsh("ocirt"),
         "fish/vendor_completions.d/ocirt.fish": completion.fish("ocirt"),
+        "bash-completion/completions/ocirt-cni": networks.bash(),
+        "zsh/site-functions/_ocirt-cni": networks.zsh(),
+        "fish/vendor_completions.d/ocirt-cni.fish": networks.fish(),
     }
 
 
