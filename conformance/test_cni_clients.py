@@ -15,7 +15,7 @@ from conformance.drivers import Containerd, Machine, Podman, call, need, podman_
 from conformance.drivers import ours as our_runtime
 from conformance.test_cri import IMAGE as POD_IMAGE
 from conformance.test_cri import Crictl, make_archive
-from tests.support.audits import Audit
+from tests.support.audits import Audit, drop
 from tests.support.chains import Executables, bridge, subnet
 from tests.support.networks import Host
 from tests.support.runtime import wait_for
@@ -112,8 +112,7 @@ def test_a_pod_whose_network_is_gone(crictl: Crictl, plugins: Executables) -> No
     Pod(crictl, port).remove()
     before = Audit.take()
     pod = Pod(crictl, port)
-    call(["umount", "--lazy", pod.network], env=crictl.machine.env).ok()
-    Path(pod.network).unlink()
+    drop(pod.network)
     pod.remove()
     nothing_left(plugins, before, "its bridge plugin returns before its rules are removed, when the namespace is gone")
 

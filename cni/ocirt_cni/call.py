@@ -131,8 +131,8 @@ class Call:
 
     @property
     def runtime(self) -> dict[str, Any]:
-        """The values of capabilities (CONVENTIONS.md): runtimeConfig."""
-        found: dict[str, Any] = field(self.conf, "runtimeConfig", dict, {})
+        """The values of capabilities (CONVENTIONS.md): runtimeConfig, with the fields' names as the conventions spell them."""
+        found: dict[str, Any] = _spelled(field(self.conf, "runtimeConfig", dict, {}))
         return found
 
     @property
@@ -166,6 +166,26 @@ class Call:
             lazy=self.lazy,
             link=self.link,
         )
+
+
+# What is in the values of capabilities. containerd writes HostPort and IngressRate: Go's decoder takes any case.
+_SPELLINGS = {
+    name.lower(): name
+    for name in (
+        *("hostPort", "containerPort", "protocol", "hostIP"),
+        *("subnet", "rangeStart", "rangeEnd", "gateway"),
+        *("ingressRate", "ingressBurst", "egressRate", "egressBurst"),
+        *("servers", "searches", "options"),
+    )
+}
+
+
+def _spelled(value: Any) -> Any:
+    if isinstance(value, list):
+        return [_spelled(one) for one in value]
+    if isinstance(value, dict):
+        return {_SPELLINGS.get(key.lower(), key): _spelled(one) for key, one in value.items()}
+    return value
 
 
 _KINDS: dict[type, str] = {str: "a string", int: "a number", bool: "true or false", dict: "an object", list: "a list"}

@@ -16,7 +16,7 @@ from tests.support.networks import Host
 from tests.support.plugin_kills import RECOVERIES, Victim, turns
 from tests.support.runtime import lines
 
-_CHAIN = (bridge(subnet(1)), portmap((8080, 80, "tcp")))
+_CHAIN = (bridge(subnet(1)), portmap((8080, 80, "tcp")), {"type": "firewall"})
 
 
 @pytest.mark.parametrize("command", ["ADD", "DEL"])

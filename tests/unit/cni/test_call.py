@@ -239,3 +239,20 @@ def test_anything_is_a_call_or_an_error(environment: dict[str, str], conf: dict[
         assert err.code in (INVALID_CONFIG, INVALID_ENVIRONMENT, INCOMPATIBLE_VERSION, DECODING_FAILURE)
     else:
         assert one.network
+
+
+def test_capabilities_in_the_spelling_of_containerd() -> None:
+    """It writes the fields of capabilities as Go's structures have them, and null for what it has not."""
+    ports = [{"HostPort": 8080, "ContainerPort": 80, "Protocol": "tcp", "HostIP": ""}]
+    given = {
+        "portMappings": ports,
+        "bandwidth": {"IngressRate": 8},
+        "ipRanges": [[{"Subnet": "10.1.0.0/24"}]],
+        "dns": {"Servers": None},
+    }
+    assert make(conf={"runtimeConfig": given}).runtime == {
+        "portMappings": [{"hostPort": 8080, "containerPort": 80, "protocol": "tcp", "hostIP": ""}],
+        "bandwidth": {"ingressRate": 8},
+        "ipRanges": [[{"subnet": "10.1.0.0/24"}]],
+        "dns": {"servers": None},
+    }
