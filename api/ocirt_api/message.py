@@ -105,8 +105,6 @@ class Field:
         self.rule = rule
         self.of = kind if isinstance(kind, type) else None  # the class, where the field is a message
         self.kind = kind if isinstance(kind, Kind) else _kind_of(kind)
-        if self.of is not None and rule == _SINGULAR:
-            self.rule = _OPTIONAL
         self.tag = varint(number << 3 | (LENGTH if rule == _MAP else self.kind.wire))
 
     def default(self) -> Any:
