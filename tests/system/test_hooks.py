@@ -107,6 +107,11 @@ def test_a_hook_that_takes_too_long(runtime: Runtime, bundle: MakeBundle) -> Non
     runtime.run(bundle(hooks={"createRuntime": [hook]})).failed(rc=1)
 
 
+def test_a_hook_that_has_all_the_time(runtime: Runtime, bundle: MakeBundle) -> None:
+    """More than poll(2) can wait."""
+    runtime.run(bundle(hooks={"createRuntime": [{"path": "/bin/true", "timeout": 1 << 40}]})).ok()
+
+
 def test_signals_in_hooks(runtime: Runtime, bundle: MakeBundle, tmp_path: Path) -> None:
     """A hook has default signals and no descriptors but three."""
     out = tmp_path / "seen"

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from typing import Any
 
 _MFD_CLOEXEC = 1
+_LONGEST = (1 << 31) // 1000 - 1  # seconds that poll(2) can wait, which is 24 days
 _MOST_OUTPUT = 2048  # bytes of what a hook said, for the error
 
 
@@ -112,7 +113,7 @@ def _wait(pid: int, timeout: int | None, what: str, said: int) -> None:
         poll = select.poll()
         fd = posix.pidfd_open(pid)
         poll.register(fd, select.POLLIN)
-        ended = poll.poll(timeout * 1000)
+        ended = poll.poll(timeout * 1000 if timeout <= _LONGEST else None)
         posix.close(fd)
         if not ended:
             posix.kill(pid, _signal.SIGKILL)

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from ocirt_cni import plugins
@@ -260,7 +260,6 @@ _JSON = st.recursive(
 )
 
 
-@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(_JSON)
 def test_no_document_makes_it_fail_and_what_it_passes_can_be_read(
     tmp_path_factory: pytest.TempPathFactory, document: Any

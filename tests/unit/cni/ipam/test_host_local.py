@@ -398,7 +398,6 @@ def test_a_range_of_ipv6_is_not_walked(tmp_path: Path) -> None:
     assert node.add("d") == ["fd00::5/8"]
 
 
-@settings(deadline=None)
 @given(st.lists(st.tuples(st.booleans(), st.integers(0, 9)), max_size=60))
 def test_addresses_are_unique_and_none_is_lost(tmp_path_factory: pytest.TempPathFactory, steps: list[tuple[bool, int]]) -> None:
     node = Node(tmp_path_factory.mktemp("node"), ranges=[[{"subnet": "10.1.0.0/30"}, {"subnet": "10.2.0.0/29"}]])
@@ -472,4 +471,4 @@ class Both(RuleBasedStateMachine):
 
 def test_beside_the_reference(tmp_path_factory: pytest.TempPathFactory) -> None:
     Both.new_folder = staticmethod(lambda: tmp_path_factory.mktemp("both"))
-    run_state_machine_as_test(Both, settings=settings(deadline=None, max_examples=50, stateful_step_count=30))
+    run_state_machine_as_test(Both, settings=settings(max_examples=50, stateful_step_count=30))
