@@ -10,8 +10,9 @@ from typing import Any
 
 _SCRIPT = """#!/bin/sh
 number=$(ls {log} | wc -l)
-call={log}/$(printf %03d "$number")
-mkdir "$call"
+until call={log}/$(printf %03d "$number"); mkdir "$call" 2>/dev/null; do
+    number=$((number + 1)) # another one runs at the same time
+done
 cat >"$call/stdin"
 env >"$call/env"
 echo {name} >"$call/name"
