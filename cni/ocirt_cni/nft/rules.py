@@ -74,7 +74,7 @@ class Rules:
     """The rules of one attachment, made by one plugin."""
 
     def __init__(self, attachment: Attachment, plugin: str, folder: str = "") -> None:
-        """`plugin`: its name; `folder`: `ipam.dataDir`, if the configuration has it: two runtimes may have networks of one name."""
+        """`plugin`: its name; `folder`: `ipam.dataDir`, if that is configured: two runtimes may have networks of one name."""
         self.folder = folder
         self.attachment = attachment
         self.plugin = plugin
