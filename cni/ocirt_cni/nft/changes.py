@@ -86,21 +86,29 @@ def check(changes: Changes) -> None:
                 raise _lost(chain, "the rule that lets forwarded traffic pass is missing")
 
 
-def collect(network: str, plugin: str, valid: frozenset[tuple[str, str]]) -> None:
-    """Remove what the attachments to a network have from a plugin, but for the valid ones: (container, interface)."""
+def collect(network: str, plugin: str, valid: frozenset[tuple[str, str]], folder: str | None = None) -> None:
+    """Remove what the attachments to a network have from a plugin, but for the valid ones: (container, interface).
+
+    `folder`: as with `Rules`; those of another one stay. A plugin that does not know its network's folder (None) leaves alone who
+    has one from a plugin that does: that one comes before it in a list, and has collected what is ours. Raises Error.
+    """
     keep = {owners.comment(Attachment(network, container, ifname)) for container, ifname in valid}
     with Locked() as (tables, state):
         state.forget_lost()
-        recorded = set()
-        for name in state.records():
-            maker, _, owner = name.partition(" ")
-            if maker != plugin and _sets_of(maker) == _sets_of(plugin):
-                recorded.add(owner)
-            if maker == plugin and owners.is_of(owner, network) and owner not in keep:
-                rules = _read(state, name)
-                if rules is not None:
-                    _remove(tables, state, rules)
-        keep |= recorded
+        gone = []
+        for rules in (_read(state, name) for name in state.records()):
+            if rules is None or rules.attachment.network != network:
+                continue
+            if rules.plugin != plugin:
+                if rules.folder if folder is None else _sets_of(rules.plugin) == _sets_of(plugin):
+                    keep.add(owners.comment(rules.attachment))
+            elif folder in (None, rules.folder):
+                gone.append(rules)
+            else:
+                keep.add(owners.comment(rules.attachment))
+        for rules in gone:
+            if owners.comment(rules.attachment) not in keep:
+                _remove(tables, state, rules)
         found = (one for within in _sets_of(plugin) for one in tables.every(within))
         _delete(tables, (one for one in found if owners.is_of(one.comment, network) and one.comment not in keep))
         _tidy(tables, state, "")

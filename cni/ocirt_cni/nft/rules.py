@@ -73,8 +73,9 @@ class Port:
 class Rules:
     """The rules of one attachment, made by one plugin."""
 
-    def __init__(self, attachment: Attachment, plugin: str) -> None:
-        """`plugin`: its name."""
+    def __init__(self, attachment: Attachment, plugin: str, folder: str = "") -> None:
+        """`plugin`: its name; `folder`: `ipam.dataDir`, if that is configured: two runtimes may have networks of one name."""
+        self.folder = folder
         self.attachment = attachment
         self.plugin = plugin
         self.masqueraded: list[Prefix] = []
@@ -133,6 +134,7 @@ class Rules:
         return {
             "form": _FORM,
             "plugin": self.plugin,
+            "folder": self.folder,
             "attachment": [one.network, one.container, one.ifname],
             "masqueraded": [str(each) for each in self.masqueraded],
             "ports": [each.document() for each in self.ports],
@@ -148,7 +150,7 @@ class Rules:
     @classmethod
     def parse(cls, document: dict[str, Any]) -> Rules:
         """From a record, of this form or an older one."""
-        made = cls(Attachment(*document["attachment"]), document["plugin"])
+        made = cls(Attachment(*document["attachment"]), document["plugin"], document["folder"])
         made.masqueraded = [Prefix.parse(each) for each in document["masqueraded"]]
         made.ports = [Port.parse(each) for each in document["ports"]]
         made.admitted = document["admitted"]

@@ -8,7 +8,7 @@ VLANs. What a command does not need is not loaded, which takes an executable mil
 from __future__ import annotations
 
 from ocirt_cni.call import Call
-from ocirt_cni.plugins import pairs, steps
+from ocirt_cni.plugins import owners, pairs, steps
 from ocirt_cni.results import Result
 
 _NAME = "bridge"
@@ -66,7 +66,7 @@ def gc(call: Call) -> None:
     from ocirt_cni.nft import changes
 
     steps.every(
-        lambda: changes.collect(call.network, _NAME, call.valid),
+        lambda: changes.collect(call.network, _NAME, call.valid, owners.folder_of(call)),
         lambda: pairs.collect(call),
         lambda: delegate.gc(call),
     )

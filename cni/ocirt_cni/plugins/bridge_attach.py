@@ -12,7 +12,7 @@ from ocirt_cni.netlink.links import Link
 from ocirt_cni.netlink.socket import KernelError, Netlink
 from ocirt_cni.netns import Namespace
 from ocirt_cni.nft import changes
-from ocirt_cni.plugins import bridge_device, interfaces, pairs
+from ocirt_cni.plugins import bridge_device, interfaces, owners, pairs
 from ocirt_cni.plugins.bridge_settings import Settings
 from ocirt_cni.results import Interface, Result
 
@@ -158,7 +158,7 @@ def _configure(call: Call, settings: Settings, namespace: Namespace, host: Netli
 
 def rules(call: Call, settings: Settings, port: str, mac: str, result: Result) -> Changes | None:
     """The nftables rules of an attachment; None if it needs none."""
-    collected = changes.Changes(call.attachment, PLUGIN)
+    collected = changes.Changes(call.attachment, PLUGIN, owners.folder_of(call))
     needed = False
     if settings.masquerade and result.ips:
         collected.masquerade([ip.address for ip in result.ips])

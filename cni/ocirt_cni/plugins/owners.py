@@ -27,6 +27,12 @@ def owner(call: Call, attachment: Attachment | None = None, *, longest: int = LO
     return text if len(text.encode()) <= longest else f"{prefix(call)}#{digest(rest, 16)}"
 
 
+def folder_of(call: Call) -> str:
+    """The folder in which the network keeps its addresses, if the configuration names one. Raises Error(INVALID_CONFIG)."""
+    found: str = field(field(call.conf, "ipam", dict, {}), "dataDir", str, "", "/ipam")
+    return found
+
+
 def prefix(call: Call) -> str:
     """What the aliases of all of a network's links begin with.
 
@@ -34,7 +40,7 @@ def prefix(call: Call) -> str:
     of one name do not clean up each other's.
     """
     network = call.network if len(call.network) < _LONGEST_NETWORK else f"#{digest(call.network, 16)}"
-    folder = field(field(call.conf, "ipam", dict, {}), "dataDir", str, "", "/ipam")
+    folder = folder_of(call)
     return f"{_MARK}{network}@{digest(folder, 4)} " if folder else f"{_MARK}{network} "
 
 

@@ -8,7 +8,7 @@ the host's end has. So containers of one network reach each other through the ho
 from __future__ import annotations
 
 from ocirt_cni.call import Call
-from ocirt_cni.plugins import pairs, steps
+from ocirt_cni.plugins import owners, pairs, steps
 from ocirt_cni.results import Result
 
 _NAME = "ptp"
@@ -63,7 +63,7 @@ def gc(call: Call) -> None:
     from ocirt_cni.nft import changes
 
     steps.every(
-        lambda: changes.collect(call.network, _NAME, call.valid),
+        lambda: changes.collect(call.network, _NAME, call.valid, owners.folder_of(call)),
         lambda: pairs.collect(call),
         lambda: delegate.gc(call),
     )

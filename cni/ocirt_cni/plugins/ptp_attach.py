@@ -12,7 +12,7 @@ from ocirt_cni.netlink.links import Link
 from ocirt_cni.netlink.socket import Netlink
 from ocirt_cni.netns import Namespace
 from ocirt_cni.nft import changes
-from ocirt_cni.plugins import fields, interfaces, pairs
+from ocirt_cni.plugins import fields, interfaces, owners, pairs
 from ocirt_cni.results import DNS, IP, Interface, Result, Route, parse_dns
 
 TYPE_CHECKING = False
@@ -89,7 +89,7 @@ def _route_to(host: Netlink, outer: Link, ips: list[IP], gateways: list[Address]
 
 
 def _rules(call: Call, settings: Settings, device: str, ips: list[IP]) -> Changes:
-    collected = changes.Changes(call.attachment, _NAME)
+    collected = changes.Changes(call.attachment, _NAME, owners.folder_of(call))
     collected.admit(device)
     if settings.masquerade:
         collected.masquerade([ip.address for ip in ips])

@@ -165,6 +165,23 @@ def test_collecting_takes_what_is_not_valid_and_of_this_network(host: Host) -> N
     assert "comment" not in ruleset().replace('comment "the kernel', "")
 
 
+def test_collecting_leaves_alone_what_is_of_another_folder(host: Host) -> None:
+    for one, folder, number in ((_ONE, "/var/lib/ours", 5), (_TWO, "/var/lib/theirs", 6)):
+        made = Changes(one, "bridge", folder)
+        made.masquerade([Prefix.parse(f"10.88.0.{number}/16")])
+        made.commit()
+        _published(one, 8000 + number, number=number).commit()
+    collect("net", "bridge", frozenset(), "/var/lib/ours")
+    collect("net", "portmap", frozenset())
+    found = ruleset()
+    assert "c1" not in found
+    assert '10.88.0.6 comment "net c2 eth0"' in found
+    assert '8006 comment "net c2 eth0"' in found
+    collect("net", "bridge", frozenset(), "/var/lib/theirs")
+    collect("net", "portmap", frozenset())
+    assert ruleset() == ""
+
+
 def test_reload_makes_all_again(host: Host) -> None:
     _changes(_ONE, 5).commit()
     _published(_ONE).commit()
