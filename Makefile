@@ -3,13 +3,13 @@
 # A Python of 3.11 or later: Debian's own if it is new enough (wrappers of version managers cost milliseconds a start).
 PYTHON ?= $(shell for python in /usr/bin/python3 /usr/local/bin/python3 python3 python3.14 python3.13 python3.12 python3.11; do \
 	"$$python" -c 'import os, sys; sys.version_info < (3, 11) and sys.exit(1); print(os.path.realpath(sys.executable))' 2>/dev/null && break; done)
-PACKAGES = ocirt $(wildcard images/ocirt_images cni/ocirt_cni)
+PACKAGES = ocirt $(wildcard api/ocirt_api images/ocirt_images cni/ocirt_cni)
 SOURCES = $(shell find $(PACKAGES) -name '*.py')
 VENV = build/venv
 PIP = 26.3
-CHECKED = $(wildcard ocirt images cni launcher tests bench conformance)
+CHECKED = $(wildcard ocirt api images cni launcher tests bench conformance)
 
-.PHONY: all build images run test lint test-all test-unit test-system test-v2 test-vm test-vm-systemd test-power conformance bench clean \
+.PHONY: all build api images run test lint test-all test-unit test-system test-v2 test-vm test-vm-systemd test-power conformance bench clean \
 	needs needs-test needs-vm needs-conformance
 all: build
 
@@ -40,6 +40,13 @@ build/libraries/ready: pyproject.toml
 	$(PYTHON) -c '$(call pinned,images)' >build/installer/requirements
 	build/installer/bin/pip install -q --disable-pip-version-check --target build/libraries -r build/installer/requirements
 	@rm -rf build/installer
+	@touch $@
+
+# The stubs of api/, each beside the .proto file that it is made from.
+api: build/stubs
+
+build/stubs: $(shell find api -name '*.proto') api/stubs.py $(VENV)/ready
+	$(VENV)/bin/python api/stubs.py
 	@touch $@
 
 # What is missing is installed from Debian, if we are root and there is apt. `need PACKAGE FOUND`: FOUND is empty if it is missing;
@@ -81,11 +88,13 @@ needs-test: needs
 		program util-linux setpriv; \
 		program docker-registry docker-registry; \
 		program dnsmasq-base dnsmasq; \
-		program uidmap newuidmap;)
+		program uidmap newuidmap; \
+		program btrfs-progs mkfs.btrfs; \
+		program e2fsprogs mkfs.ext4;)
 
 needs-vm: needs-test
 	$(call install, program qemu-system-x86 qemu-system-x86_64; program busybox-static busybox; program kmod depmod; \
-		program e2fsprogs mkfs.ext4; program apparmor apparmor_parser;)
+		program apparmor apparmor_parser;)
 
 needs-conformance: needs-test
 	$(call install, program podman podman; program conmon conmon; program catatonit catatonit; program runc runc; \
@@ -103,24 +112,24 @@ test: needs-test
 $(VENV)/ready: pyproject.toml
 	rm -rf $(VENV)
 	$(PYTHON) -m venv $(VENV)
-	$(PYTHON) -c '$(call pinned,images test)' >$(VENV)/requirements
+	$(PYTHON) -c '$(call pinned,images api test)' >$(VENV)/requirements
 	@# The pip that comes with a Python may be too old to install for a newer one, which the tests do.
 	$(VENV)/bin/pip install -q --disable-pip-version-check pip==$(PIP)
 	$(VENV)/bin/pip install -q --disable-pip-version-check -r $(VENV)/requirements
 	@touch $@
 
-lint: $(VENV)/ready
+lint: api
 	$(VENV)/bin/ruff check $(CHECKED)
 	$(VENV)/bin/ruff format --check $(CHECKED)
 	$(VENV)/bin/mypy
 
-test-all: build images $(VENV)/ready
+test-all: build api images $(VENV)/ready
 	$(VENV)/bin/pytest tests/unit tests/system
 
-test-unit: build $(VENV)/ready
+test-unit: build api $(VENV)/ready
 	$(VENV)/bin/pytest tests/unit
 
-test-system: build images $(VENV)/ready
+test-system: build api images $(VENV)/ready
 	$(VENV)/bin/pytest tests/system
 
 # The same system tests with cgroup2 alone, which a host with version 1 shows in a mount namespace (without its controllers); but
@@ -146,7 +155,7 @@ test-power: needs-vm build images $(VENV)/ready
 
 # Suites and clients that others wrote.
 conformance: needs-conformance
-	@$(MAKE) --no-print-directory build images $(VENV)/ready
+	@$(MAKE) --no-print-directory build api images $(VENV)/ready
 	$(VENV)/bin/pytest conformance
 
 bench: build
@@ -154,4 +163,5 @@ bench: build
 
 clean:
 	rm -rf build
+	$(PYTHON) api/stubs.py clean
 	find $(PACKAGES) -name __pycache__ -prune -exec rm -rf {} +

@@ -18,8 +18,12 @@ from tests.system.conftest import entered
 BUILD = Path(__file__).resolve().parents[1] / "build" / "conformance"
 
 
-def build(name: str, modules: Mapping[str, str], packages: Sequence[str], *, go: str = "1.19") -> Path:
+def build(
+    name: str, modules: Mapping[str, str], packages: Sequence[str], *, go: str = "1.19", files: Mapping[str, str] | None = None
+) -> Path:
     """The directory of the programs of `packages`; `modules`: path to version, all that they need. `go`: the language's version.
+
+    `files`: sources of the module itself, by name, for a program of ours (the package `.`, which then has the name `name`).
 
     What was built once from the same versions is used again. Skips the test where there is no Go, or its modules cannot be had.
     """
@@ -27,14 +31,16 @@ def build(name: str, modules: Mapping[str, str], packages: Sequence[str], *, go:
     if client is None:
         pytest.skip("not installed: go")
     text = f"module {name}\n\ngo {go}\n\nrequire (\n" + "".join(f"\t{path} {modules[path]}\n" for path in modules) + ")\n"
-    key = hashlib.sha256("\n".join([text, *packages]).encode()).hexdigest()[:12]
+    own = dict(files or {})
+    key = hashlib.sha256("\n".join([text, *packages, *own.values()]).encode()).hexdigest()[:12]
     found = BUILD / f"{name}-{key}"
     if found.exists():
         return found
     place = BUILD / f"{name}-{key}.{os.getpid()}"
     place.mkdir(parents=True)
     try:
-        (place / "go.mod").write_text(text)
+        for file, content in {"go.mod": text, **own}.items():
+            (place / file).write_text(content)
         argv = [client, "build", "-mod=mod", "-o", f"{place / 'bin'}/", *packages]
         done = _call(argv, place)
         if done.returncode and ("403" in done.stderr or "dial tcp" in done.stderr):

@@ -154,6 +154,7 @@ def test_containerd(made: Ocirt, containerd: Containerd, tmp_path: Path) -> None
     programs = containerd.programs
     by_socket, by_directory = made.another(), made.another().another()
     by_socket.call("load", "--from-containerd", containerd.address, path=programs).ok()
+    by_socket.call("load", "--all-platforms", "--from-containerd", containerd.address, path=programs).ok()
     root = Path(containerd.address.removesuffix(".sock")) / "root"
     by_directory.call("load", "--from-containerd", root).failed(r"containerd is running \(stop it, or name its socket")
     by_socket.call("load", "--from-containerd", containerd.address, "-n", "none", path=programs).failed(

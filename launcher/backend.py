@@ -1,11 +1,12 @@
 """The packaging backend (PEP 517, 660): setuptools makes the wheel, and this puts the launcher and byte code into it.
 
-setuptools knows no executables among a wheel's scripts. What is added:
+setuptools knows no executables among a wheel's scripts, and no .proto files. What is added:
 - `ocirt`, the launcher, and with it the tag of the platform; where nothing compiles it, a shell script that does the same
   without the protection of the interpreter's file, in a wheel for any platform;
 - `ocirt-cni`, the same once more: what a wheel installs are files, not links;
 - `ocirt-python`, in whose first line the installer names its interpreter, so that the launcher need not guess;
 - completions for shells and manual pages, below the environment's share/, made from the package's own tables;
+- the stubs of api/, made beside their .proto files before setuptools looks for modules (see api/stubs.py);
 - byte code for the interpreter that builds, for installers that compile nothing, module by module and once more in one file (see
   loader.py). It is never checked against its source (the time that an installer gives the source is not known here), and an
   installer that compiles replaces it.
@@ -27,11 +28,12 @@ from pathlib import Path
 from typing import Any
 
 HERE = Path(__file__).resolve().parent
-sys.path.insert(0, str(HERE))
+sys.path[:0] = [str(HERE), str(HERE.parent / "api")]
 
 from setuptools import build_meta  # noqa: E402
 
 import build as launcher  # noqa: E402
+import stubs  # noqa: E402
 
 Settings = dict[str, Any] | None
 
@@ -59,15 +61,17 @@ build_sdist = _fresh(build_meta.build_sdist)
 
 def build_wheel(wheel_directory: str, config_settings: Settings = None, metadata_directory: str | None = None) -> str:
     """Build the wheel for this platform. `-C pure=1` leaves the compiler out."""
+    _make_stubs()
     name = _fresh(build_meta.build_wheel)(wheel_directory, config_settings, metadata_directory)
     return _complete(Path(wheel_directory, name), pure=_asks_pure(config_settings), home="")
 
 
 def build_editable(wheel_directory: str, config_settings: Settings = None, metadata_directory: str | None = None) -> str:
     """Build a wheel that leads to this source tree: so does its launcher."""
+    _make_stubs()
     # For the interpreter that installs, which is the one that will run it.
-    for package in (HERE.parent / "ocirt", HERE.parent / "images", HERE.parent / "cni"):
-        compileall.compile_dir(package, quiet=2)
+    for name in ("ocirt", "api/ocirt_api", "images", "cni"):
+        compileall.compile_dir(HERE.parent / name, quiet=2)
     for package in launcher.PACKAGES:
         launcher.write_archive(package)
     try:
@@ -76,6 +80,12 @@ def build_editable(wheel_directory: str, config_settings: Settings = None, metad
         sys.stderr.write(f"{error}: created containers will wait in Python\n")
     name = _fresh(build_meta.build_editable)(wheel_directory, config_settings, metadata_directory)
     return _complete(Path(wheel_directory, name), pure=_asks_pure(config_settings), home=str(HERE.parent))
+
+
+def _make_stubs() -> None:
+    """Make the stubs, unless they are as new as what they are made from: what makes them is for one version of Python."""
+    if not stubs.are_fresh():
+        stubs.make()
 
 
 def _asks_pure(config_settings: Settings) -> bool:
@@ -133,15 +143,23 @@ def _complete(wheel: Path, *, pure: bool, home: str) -> str:
 
 def _shared() -> dict[str, str]:
     """Completions and manual pages, by their places below share/."""
-    sys.path.insert(0, str(HERE.parent))
+    places = [str(HERE.parent), str(HERE.parent / "cni")]
+    sys.path[:0] = places
     from ocirt.cli import completion, manual  # noqa: PLC0415  (of this source tree)
+    from ocirt_cni.cli import completion as networks  # noqa: PLC0415
+    from ocirt_cni.cli import manual as networks_manual  # noqa: PLC0415
 
-    sys.path.remove(str(HERE.parent))
+    for place in places:
+        sys.path.remove(place)
     found = {f"man/man{manual.SECTION}/{name}": manual.page(verb) for name, verb in manual.names().items()}
+    found[f"man/man{networks_manual.SECTION}/ocirt-cni.{networks_manual.SECTION}"] = networks_manual.page()
     return found | {
         "bash-completion/completions/ocirt": completion.bash("ocirt"),
         "zsh/site-functions/_ocirt": completion.zsh("ocirt"),
         "fish/vendor_completions.d/ocirt.fish": completion.fish("ocirt"),
+        "bash-completion/completions/ocirt-cni": networks.bash(),
+        "zsh/site-functions/_ocirt-cni": networks.zsh(),
+        "fish/vendor_completions.d/ocirt-cni.fish": networks.fish(),
     }
 
 

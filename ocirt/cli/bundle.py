@@ -13,15 +13,18 @@ if TYPE_CHECKING:
     from ocirt.cli.options import Options
 
 # What is said of images alone. For a root file system it can be written into config.json.
-_OF_IMAGES = ("cwd", "entrypoint", "env", "hostname", "mount", "network", "no-new-privs", "read-only", "user")
+_OF_IMAGES = ("cwd", "entrypoint", "env", "hostname", "mount", "network", "no-new-privs", "read-only", "size", "user")
 
 
 def run(options: Options, args: list[str]) -> int:
     """Write the bundle args[1] for args[0] and the command args[2:] (`--` before it is skipped).
 
-    args[0] is a root file system if it is a directory or begins as a path does, else an image.
+    args[0] is a root file system if it is a directory or begins as a path does, else an image. One argument is a bundle that is
+    to be mounted again.
     Raises Error("invalid") for a root that is no directory, Error("exists") if there is a bundle, Error("usage"), OSError.
     """
+    if len(args) == 1:
+        return _mount_again(options, args)
     root, bundle, *command = args
     if command[:1] == ["--"]:
         command = command[1:]
@@ -34,6 +37,19 @@ def run(options: Options, args: list[str]) -> int:
             hint = "an image's root file system is, unless --read-only" if flag == "writable" else "it is made for who calls"
             raise Error("usage", f"--{flag} is for a root file system, and {root} is none", hint=hint)
     return elsewhere.hand_over("images", options, [root, bundle, *command])
+
+
+def _mount_again(options: Options, args: list[str]) -> int:
+    """Mount a bundle of an image that --mount made before, as it is."""
+    if not options.get("mount"):
+        hint = "one is a bundle, which --mount mounts again"
+        raise Error("usage", '"bundle" requires a minimum of 2 argument(s)', hint=hint)
+    for flag in ("rootless", "tty", "writable", *_OF_IMAGES):
+        if flag != "mount" and options.given(flag):
+            raise Error("usage", f"--{flag}: a bundle is mounted again as it is", hint=f"edit {args[0]}/config.json")
+    from ocirt.cli import elsewhere  # noqa: PLC0415  (only for images)
+
+    return elsewhere.hand_over("images", options, args)
 
 
 def _of_directory(options: Options, root: str, bundle: str, command: list[str]) -> int:

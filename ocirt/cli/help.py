@@ -46,6 +46,7 @@ _IMAGE = {
     "network": "none (nothing but lo; the default for root) or host",
     "no-new-privs": "let no program gain rights by its set-user-ID bit",
     "read-only": "make the root file system read-only; the image's volumes can be written to, in memory",
+    "size": "what may be written to the root file system (of a bundle, with --mount), such as 10g; the store's disk needs quotas",
     "user": "NAME, UID, NAME:GROUP or UID:GID, instead of the image's",
 }
 
@@ -53,10 +54,11 @@ _IMAGE = {
 VERBS: dict[str, tuple[str, str, str, dict[str, str]]] = {
     "bundle": (
         "make a bundle from an image, or for a root file system that is there",
-        "<rootfs> <directory> [command...]  || <image> <directory> [command...]",
+        "<rootfs> <directory> [command...]  || <image> <directory> [command...]  || --mount <directory>",
         (
             "Write <directory>/config.json, which runs the command (or the image's, or sh) in <rootfs>, a directory, or in a\n"
-            "copy of the image, <directory>/rootfs. A directory is not copied: the bundle points to it. Then: run <directory>/"
+            "copy of the image, <directory>/rootfs. A directory is not copied: the bundle points to it. Then: run <directory>/\n"
+            "With --mount alone, mount the root file system of such a bundle again, as after a reboot."
         ),
         {
             "mount": "of an image: mount <directory>/rootfs instead of copying; what is written lies in the store of images",

@@ -19,11 +19,11 @@ _CRIU = (
 _CREATE = "bundle,b= config,f= console-socket= pidfd-socket= pid-file= no-pivot no-new-keyring preserve-fds# no-subreaper"
 
 # What is to be different from what an image says (ocirt_images.bundle.Options).
-_IMAGE = "cwd= entrypoint= env,e* hostname= network= no-new-privs read-only tty,t user,u="
+_IMAGE = "cwd= entrypoint= env,e* hostname= network= no-new-privs read-only size= tty,t user,u="
 
 # Each verb's module is ocirt.cli.<verb>. (fewest positional arguments, most or -1, flags)
 VERBS: dict[str, tuple[int, int, str]] = {
-    "bundle": (2, -1, f"mount rootless writable {_IMAGE}"),
+    "bundle": (1, -1, f"mount rootless writable {_IMAGE}"),
     "check": (0, 1, "bundle,b= config,f= json"),
     "checkpoint": (
         1,

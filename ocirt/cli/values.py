@@ -73,6 +73,7 @@ _VALUES: dict[str, Kind] = {
     "resources": FILE,
     "root": DIRECTORY,
     " rootless": ("true", "false", "auto"),
+    "size": ANY,
     "trace": FILE,
     "user": ANY,
     "work-path": DIRECTORY,

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import posix
-from errno import EACCES, EBUSY, EEXIST, EINVAL, EISDIR, EMFILE, ENODEV, ENOENT, ENOSYS, EPERM, ERANGE
+from errno import EACCES, EBUSY, EEXIST, EINVAL, EISDIR, EMFILE, ENODEV, ENOENT, ENOSYS, ENOTCONN, EPERM, ERANGE
 
+from ocirt import paths
 from ocirt.errors import Error
 from ocirt.kernel.run import ChildGoneError, StepError
 
@@ -36,6 +37,9 @@ def _step_failed(err: StepError, operation: str, arguments: tuple[Any, ...], poi
         return _program(err, str(arguments[0]), pointer, text)
     if operation in ("program.execve", "waiter.hand_over"):
         return Error("kernel", f'exec: "{err.detail}": {text}', subject=pointer)
+    if operation == "tree.check_mounted" and err.errno == ENOTCONN:
+        hint = f"`ocirt bundle --mount {paths.parent(arguments[0])}` mounts it again, as after a reboot"
+        return Error("invalid", f"root file system: nothing is mounted at {arguments[0]}", subject=pointer, hint=hint)
     what = _subject(operation, arguments)
     detail = "" if err.detail in ("", what) else err.detail
     call = err.call
@@ -60,6 +64,7 @@ _WORDS = {
     "idmap.map": "map the ids of",
     "anchor.attach": "root file system",
     "anchor.check": "root file system",
+    "tree.check_mounted": "root file system",
     "tree.check_root": "root file system",
     "tree.make_directory": "make directory",
     "process.chdir": "chdir to cwd",

@@ -31,6 +31,9 @@ _MODE = 0o666
 # Masked and read-only paths lie below: they must not be behind a link of the image, which could be changed meanwhile.
 _EXACT = ("/proc", "/sys")
 NOTIFY = "/run/notify"
+MOUNTED = (
+    "org.ocirt.image.writable"  # the annotation of a bundle whose root file system is mounted (ocirt_images.snapshots.owner)
+)
 # Have their labels from SELinux's policy, or as a file's own.
 _UNLABELLED = ("proc", "sysfs", "mqueue", "cgroup", "cgroup2")
 
@@ -57,6 +60,8 @@ class Tree:
 def sources(tree: Tree, spaces: Namespaces) -> Plan:
     """The parent's part: look at the root, clone what init could not reach, and map the ids of mounts where that can be done."""
     plan = [step(PARENT, "tree.check_root", tree.path, at="/root/path")]
+    if MOUNTED in (tree.spec.get("annotations") or {}):
+        plan.append(step(PARENT, "tree.check_mounted", tree.path, at="/root/path"))
     if tree.anchor:
         plan.append(step(PARENT, "anchor.check", tree.path, at="/root/path"))
         plan.append(step(PARENT, "mount.clone", "root", tree.path, True, at="/root/path"))

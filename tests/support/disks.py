@@ -7,7 +7,10 @@ wider.
 from __future__ import annotations
 
 import contextlib
+import errno
+import fcntl
 import os
+import struct
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -22,12 +25,12 @@ SIZE = 8 << 20  # bytes
 
 def load_modules() -> None:
     """What a disk in a file needs, where the kernel does not have it built in."""
-    subprocess.run(["modprobe", "-q", "-a", "loop", "ext4"], check=False)
+    subprocess.run(["modprobe", "-q", "-a", "loop", "ext4", "btrfs", "quota_v2"], check=False)
 
 
-def _image(path: Path) -> Path:
+def _image(path: Path, size: int = SIZE) -> Path:
     with path.open("wb") as file:
-        file.truncate(SIZE)
+        file.truncate(size)
     return path
 
 
@@ -39,6 +42,49 @@ def mount_mappable(path: Path, work: Path) -> None:
     image = _image(work / f"{path.name}.ext4")
     subprocess.run(["mkfs.ext4", "-q", image], check=True)
     subprocess.run(["mount", "-o", "loop", image, path], check=True)
+
+
+@contextlib.contextmanager
+def mounted_btrfs(path: Path, work: Path, quotas: str) -> Iterator[None]:
+    """A btrfs at `path` (made), in a file below `work`. quotas: "full", "simple", or "" for none. Skips the test without."""
+    image = _image(work / "disk.btrfs", 256 << 20)
+    subprocess.run(["mkfs.btrfs", "-q", image], check=True, stdout=subprocess.DEVNULL)
+    path.mkdir()
+    done = subprocess.run(["mount", "-o", "loop", image, path], capture_output=True, text=True, check=False)
+    if done.returncode:
+        pytest.skip(f"btrfs cannot be mounted here: {done.stderr.strip()}")
+    try:
+        if quotas:
+            enable = {"full": 1, "simple": 4}[quotas]  # BTRFS_QUOTA_CTL_ENABLE, BTRFS_QUOTA_CTL_ENABLE_SIMPLE_QUOTA
+            fd = os.open(path, os.O_RDONLY)
+            try:
+                fcntl.ioctl(fd, 3 << 30 | 16 << 16 | 0x94 << 8 | 40, struct.pack("QQ", enable, 0))  # BTRFS_IOC_QUOTA_CTL
+            except OSError as err:
+                if err.errno != errno.EINVAL:
+                    raise
+                pytest.skip(f"this kernel's btrfs has no {quotas} quotas")
+            finally:
+                os.close(fd)
+        yield
+    finally:
+        subprocess.run(["umount", path], check=True)
+        image.unlink()
+
+
+@contextlib.contextmanager
+def mounted_with_projects(path: Path, work: Path) -> Iterator[None]:
+    """An ext4 with project quota at `path` (made), in a file below `work`. Skips the test where the kernel has none."""
+    image = _image(work / "disk.ext4", 64 << 20)
+    subprocess.run(["mkfs.ext4", "-q", "-O", "quota,project", "-E", "quotatype=prjquota", image], check=True)
+    path.mkdir()
+    done = subprocess.run(["mount", "-o", "loop,prjquota", image, path], capture_output=True, text=True, check=False)
+    if done.returncode:
+        pytest.skip("this kernel has no project quota for ext4 (CONFIG_QFMT_V2)")
+    try:
+        yield
+    finally:
+        subprocess.run(["umount", path], check=True)
+        image.unlink()
 
 
 @contextlib.contextmanager

@@ -31,16 +31,8 @@ TOOLS = Path(sys.executable).parent  # pip, uv and pipx of the tests
 NOBODY = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", "--"]
 USER_NAMESPACE = ["unshare", "--user", "--map-root-user", "--mount", "--"]
 SOURCES = (
-    "ocirt",
-    "images",
-    "cni",
-    "launcher",
-    "Makefile",
-    "MANIFEST.in",
-    "README.md",
-    "LICENSE",
-    "CHANGELOG.md",
-    "pyproject.toml",
+    *("ocirt", "api", "images", "cni", "launcher"),
+    *("Makefile", "MANIFEST.in", "README.md", "LICENSE", "CHANGELOG.md", "pyproject.toml"),
 )
 ASK = "import os, sys; print(os.path.realpath(sys.executable), '%d.%d.%d' % sys.version_info[:3])"
 
@@ -403,12 +395,14 @@ def test_wheel_brings_completion_and_manual_pages(wheel: Path) -> None:
         names = [name for name in archive.namelist() if "/data/share/" in name]
         shared = {name.partition("/data/share/")[2]: archive.read(name).decode() for name in names}
     for place, shell in (
-        ("bash-completion/completions/ocirt", "bash"),
-        ("zsh/site-functions/_ocirt", "zsh"),
-        ("fish/vendor_completions.d/ocirt.fish", "fish"),
+        ("bash-completion/completions/{}", "bash"),
+        ("zsh/site-functions/_{}", "zsh"),
+        ("fish/vendor_completions.d/{}.fish", "fish"),
     ):
-        assert shared[place] == run(ROOT / "build" / "ocirt", "completion", shell)
+        for name in ("ocirt", "ocirt-cni"):
+            assert shared[place.format(name)] == run(ROOT / "build" / name, "completion", shell)
     assert shared["man/man8/ocirt-run.8"] == run(ROOT / "build" / "ocirt", "manual", "run")
+    assert shared["man/man8/ocirt-cni.8"] == run(ROOT / "build" / "ocirt-cni", "manual")
     assert shared["man/man8/ocirt.8"] == run(ROOT / "build" / "ocirt", "manual")
 
 

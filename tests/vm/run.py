@@ -30,7 +30,7 @@ HERE = Path(__file__).resolve().parent
 BUILD = HERE.parents[1] / "build" / "vm"
 GUEST = HERE / "guest"
 PACKAGE = "linux-image-cloud-amd64"
-MODULES = ("virtio_pci", "virtio_console", "virtio_blk", "crc32c_generic", "ext4", "virtiofs", "overlay")
+MODULES = ("virtio_pci", "virtio_console", "virtio_blk", "crc32c_generic", "ext4", "quota_v2", "virtiofs", "overlay")
 APPLETS = ("sh", "mount", "insmod", "mkdir", "switch_root", "cat", "cp", "ln", "mknod", "poweroff", "uname")
 SCRATCH = 512 << 20  # bytes of the blank disk /dev/vda
 

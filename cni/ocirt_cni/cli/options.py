@@ -57,6 +57,7 @@ VERBS: dict[str, tuple[str, str, int, int, str, str]] = {
         "Without a flag every attachment counts as gone, as with cnitool; the namespace is taken and left aside.",
     ),
     "list": ("list the networks of the configuration folder", "", 0, 0, "json", ""),
+    "manual": ("print the manual page", "", 0, 0, "", "It is in the man(7) language: ocirt-cni manual | man -l -"),
     "plugins": (
         "the executables of the plugins, for other runtimes",
         "list [folder]  || install <folder> [plugin...]  || remove <folder> [plugin...]",

@@ -31,6 +31,12 @@ def add(call: Call) -> Result:
     return Result([], [_ip(one, address) for one, address in zip(sets, chosen, strict=True)], routes, dns)
 
 
+def configure(call: Call) -> None:
+    """Read the configuration, for `check-config`. Raises Error."""
+    config.routes(config.section(call))
+    _wanted(call, ranges.parse(call))
+
+
 def delete(call: Call) -> None:
     """Free what the attachment holds. Of the configuration only `dataDir` counts."""
     try:

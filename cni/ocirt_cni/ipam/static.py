@@ -23,6 +23,12 @@ def add(call: Call) -> Result:
     return Result([], ips, config.routes(ipam), parse_dns(ipam, config.WHERE))
 
 
+def configure(call: Call) -> None:
+    """Read the configuration, for `check-config`. Raises Error."""
+    config.routes(config.section(call))
+    _ips(call)
+
+
 def check(call: Call) -> None:
     """That the previous result has the addresses, with their gateways."""
     if call.previous is None:

@@ -9,6 +9,8 @@ library     libnftables, for chains and rules
 forward     the rule in other tables' forward chains
 state       records of who has what
 owners      comments
+localnet    the sysctl that ports published at 127.0.0.1 need
+kept        the connections to nftables that this process keeps open
 """
 
 from __future__ import annotations

@@ -10,7 +10,7 @@ from ocirt_cni.netlink.socket import KernelError
 from ocirt_cni.nft import base, forward, kept, localnet, owners, sets, wire
 from ocirt_cni.nft.rules import Port, Rules, record_name
 from ocirt_cni.nft.sets import SETS, TABLE, Element
-from ocirt_cni.nft.state import State
+from ocirt_cni.nft.state import Locked, State
 from ocirt_cni.nft.wire import Tables
 
 TYPE_CHECKING = False
@@ -35,9 +35,9 @@ class Changes(Rules):
     def commit(self) -> None:
         """Make it so; whatever this attachment had from this plugin is replaced.
 
-        Raises Error(TAKEN) that names the owner if a port or an address belongs to another attachment, and Error.
+        Raises Error(TAKEN) that names the owner if a port belongs to another attachment, and Error.
         """
-        with State.own() as (tables, state):
+        with Locked() as (tables, state):
             old = _read(state, self.name)
             self.localnet = [one for one in self.localnet if localnet.is_ours(state, one)]
             admitted = _is_settled(tables, state) and bool(state.claims("admitted")) and set(self.asked) <= set(_asked(state))
@@ -60,7 +60,7 @@ class Changes(Rules):
 def remove(attachment: Attachment, plugin: str) -> Rules | None:
     """Remove all that an attachment has from one plugin, which is no error if it has nothing; what it was, if a record told."""
     name = record_name(attachment, plugin)
-    with State.own() as (tables, state):
+    with Locked() as (tables, state):
         rules = _read(state, name)
         if rules is not None:
             _remove(tables, state, rules)
@@ -73,7 +73,7 @@ def remove(attachment: Attachment, plugin: str) -> Rules | None:
 
 def check(changes: Changes) -> None:
     """That all is there. Raises Error(CHECK_FAILED) naming what is missing, and Error."""
-    with State.own() as (tables, state):
+    with Locked() as (tables, state):
         changes.localnet = [one for one in changes.localnet if state.claimants(f"localnet {one}")]
         for one in (*changes.elements(), *changes.shared().values()):
             if tables.find(one.set, one.key) != one:
@@ -82,14 +82,14 @@ def check(changes: Changes) -> None:
             if not tables.has_chain(sets.INET, name):
                 raise _lost(f"inet {TABLE}", f"the chain {name} is missing")
         if changes.admitted:
-            for command in forward.missing(tables, changes.asked):
-                raise _lost("forwarded traffic", "a table's forward chain lacks the rule that lets it pass", command.strip())
+            for chain in forward.lacking(tables, changes.asked):
+                raise _lost(chain, "the rule that lets forwarded traffic pass is missing")
 
 
 def collect(network: str, plugin: str, valid: frozenset[tuple[str, str]]) -> None:
     """Remove what the attachments to a network have from a plugin, but for the valid ones: (container, interface)."""
     keep = {owners.comment(Attachment(network, container, ifname)) for container, ifname in valid}
-    with State.own() as (tables, state):
+    with Locked() as (tables, state):
         state.forget_lost()
         recorded = set()
         for name in state.records():
@@ -108,14 +108,14 @@ def collect(network: str, plugin: str, valid: frozenset[tuple[str, str]]) -> Non
 
 def reload() -> None:
     """Make all again from the records, after somebody flushed the rule set or changed something. Raises Error."""
-    with State.own() as (tables, state):
+    with Locked() as (tables, state):
         if not state.fresh or tables.has_table(sets.INET):
             _rebuild(tables, state)
 
 
 def listing() -> list[Rules]:
     """The rules of all attachments, by owner and plugin, as the records have them. Raises Error."""
-    with State.own() as (_, state):
+    with Locked() as (_, state):
         found = [_read(state, name) for name in sorted(state.records())]
         return [one for one in found if one is not None]
 
@@ -130,11 +130,8 @@ def _committing(tables: Tables, state: State, new: Rules, old: Rules | None) -> 
         found = tables.find(one.set, one.key)
         if found == one:
             continue
-        if found is not None and found.comment != owner:
-            what = f"it belongs to the attachment {found.comment!r}"
-            raise Error(TAKEN, what, subject=f"{one.set.name} {' '.join(one.fields)}")
         added.append(one)
-        if found is not None:
+        if found is not None:  # of somebody who had this address or link before: ports were looked at already
             replaced.append(found)
     _prepare(tables, state, new)
     before = [] if old is None else _removal(tables, state, old, new)
@@ -301,5 +298,5 @@ def _refuse_taken(tables: Tables, state: State, port: Port, owner: str) -> None:
             raise Error(TAKEN, f"the port of the host belongs to the attachment {one!r}", subject=port.at_host)
 
 
-def _lost(subject: str, message: str, cause: str = "") -> Error:
-    return Error(CHECK_FAILED, message, subject=subject, cause=cause, hint="`ocirt-cni reload` makes the rules anew")
+def _lost(subject: str, message: str) -> Error:
+    return Error(CHECK_FAILED, message, subject=subject, hint="`ocirt-cni reload` makes the rules anew")

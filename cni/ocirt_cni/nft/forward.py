@@ -40,20 +40,25 @@ _TRIES = 10
 _REFUSALS = ("not permitted", "No such file")  # somebody else's table; one that has just gone
 
 
-def missing(tables: Tables, asked: Sequence[str] = ()) -> list[str]:
-    """The commands that each add the rule where it has to be and is not; to run one by one.
+def missing(tables: Tables, asked: Sequence[str] = ()) -> dict[Place, str]:
+    """Where the rule has to be and is not, and the commands that add it.
 
     `asked`: chains of the administrator, in the tables of iptables, that decide before. Raises KernelError.
     """
     chains = {(one.family, one.table, one.name): one for one in tables.chains()}
-    commands = []
+    commands: dict[Place, str] = {}
     for place, chain in chains.items():
         if _may_drop(place, chain):
             wanted = [*(_jump_comment(one) for one in asked if place in _OF_IPTABLES), RULE]
             found = [(handle, comment) for handle, comment in tables.rules(*place) if _is_ours(comment)]
             if [comment for _, comment in found if comment in wanted] != wanted:
-                commands.append(_rules(place, asked, [handle for handle, _ in found], chains.keys()))
-    return commands + [_make(tables, place, asked, chains.keys()) for place in _OF_IPTABLES if place not in chains]
+                commands[place] = _rules(place, asked, [handle for handle, _ in found], chains.keys())
+    return commands | {place: _make(tables, place, asked, chains.keys()) for place in _OF_IPTABLES if place not in chains}
+
+
+def lacking(tables: Tables, asked: Sequence[str] = ()) -> list[str]:
+    """The chains without the rule, but for those whose owner may have refused it. Raises KernelError."""
+    return [" ".join((_FAMILIES[one[0]], *one[1:])) for one in missing(tables, asked) if one != _OF_FIREWALLD]
 
 
 def admit(tables: Tables, asked: Sequence[str] = ()) -> None:
@@ -61,7 +66,7 @@ def admit(tables: Tables, asked: Sequence[str] = ()) -> None:
 
     A table that belongs to a process of its own (firewalld's, of late) refuses: its administrator has to admit the traffic there.
     """
-    commands = missing(tables, asked)
+    commands = missing(tables, asked).values()
     if not commands:
         return
     nft = kept.library()

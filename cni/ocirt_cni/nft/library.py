@@ -7,16 +7,9 @@ from __future__ import annotations
 
 from ctypes import CDLL, c_char_p, c_int, c_uint, c_void_p
 
-from ocirt_cni import jsonio
 from ocirt_cni.errors import KERNEL, UNSUPPORTED, Error
 
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from typing import Any
-
 _NAME = "libnftables.so.1"
-_OUTPUT_JSON = 1 << 4  # NFT_CTX_OUTPUT_JSON, nftables/libnftables.h
-_OUTPUT_HANDLE = 1 << 3  # NFT_CTX_OUTPUT_HANDLE
 
 
 class Refused(Error):
@@ -40,7 +33,6 @@ class Nft:
             ("nft_ctx_free",),
             ("nft_ctx_buffer_output",),
             ("nft_ctx_buffer_error",),
-            ("nft_ctx_output_set_flags", c_uint),
             ("nft_run_cmd_from_buffer", c_char_p),
             ("nft_ctx_get_output_buffer",),
             ("nft_ctx_get_error_buffer",),
@@ -64,17 +56,6 @@ class Nft:
 
     def run(self, commands: str) -> str:
         """Run commands, a line each, as one transaction; what they print. Raises Refused."""
-        self._library.nft_ctx_output_set_flags(self._context, 0)
-        return self._run(commands)
-
-    def list(self, command: str) -> list[dict[str, Any]]:
-        """What a list command finds, as libnftables-json(5) has it: the objects, without the first. Raises Refused."""
-        self._library.nft_ctx_output_set_flags(self._context, _OUTPUT_JSON | _OUTPUT_HANDLE)
-        text = self._run(command)
-        found: list[dict[str, Any]] = jsonio.load_object(text.encode(), "libnftables")["nftables"] if text else []
-        return [one for one in found if "metainfo" not in one]
-
-    def _run(self, commands: str) -> str:
         code = self._library.nft_run_cmd_from_buffer(self._context, commands.encode())
         output = self._library.nft_ctx_get_output_buffer(self._context) or b""
         error = self._library.nft_ctx_get_error_buffer(self._context) or b""

@@ -36,6 +36,13 @@ def add(call: Call) -> Result:
     return made if call.previous is None else call.previous.joined(made)
 
 
+def configure(call: Call) -> None:
+    """Read the configuration, for `check-config`. Raises Error."""
+    from ocirt_cni.plugins.bridge_settings import Settings
+
+    Settings(call)
+
+
 def delete(call: Call) -> None:
     """The pair and the rules, then the addresses, which others may get at once. Of the configuration only `ipam` matters."""
     released = pairs.begin_release(call)

@@ -30,7 +30,9 @@ _PCI = "/sys/bus/pci/devices"
 _AUXILIARY = "/sys/bus/auxiliary/devices"
 _DEVICES = "/sys/devices/"
 _DRIVERS = ("vfio-pci", "uio_pci_generic", "igb_uio")  # that hand a device to a program (DPDK): it has no link
+_MARK = "ocirt "
 _WAS = " was "
+_IFNAME = 15  # bytes of a link's name
 _LONGEST_OWNER = 180  # bytes of an alias, so that a name and a state have room behind it
 
 
@@ -187,9 +189,10 @@ class _Note:
         owner, was, rest = link.alias.partition(_WAS)
         name, _, rest = rest.partition(" ")
         state, _, alias = rest.partition(" ")
-        if not was or not name or state not in ("up", "down") or not owner.startswith("ocirt "):
+        if not was or not name or state not in ("up", "down") or not owner.startswith(_MARK):
             return None
-        return cls(owner, name, alias, up=state == "up")
+        # Nobody in a container shall make a link of the host's somebody's.
+        return cls(owner, name, "" if alias.startswith(_MARK) else alias, up=state == "up")
 
     def __str__(self) -> str:
         """An alias that was too long to be kept is lost."""
@@ -206,7 +209,7 @@ def _move_in(call: Call, host: Namespace, namespace: Namespace, link: Link) -> L
     """Note what the link was, then move and rename it in one request. Raises Error."""
     taken = _Note.read(link)
     if taken is not None:
-        raise Error(TAKEN, f"{link.name} belongs to another container", subject=taken.owner.removeprefix("ocirt "))
+        raise Error(TAKEN, f"{link.name} belongs to another container", subject=taken.owner.removeprefix(_MARK))
     note = _Note(_owner(call), link.name, link.alias, up=link.is_up)
     values: dict[int, Value] = {links.IFLA_IFNAME: call.ifname, links.IFLA_NET_NS_FD: namespace.fd}
     try:
@@ -233,11 +236,27 @@ def _bring_back(call: Call) -> None:
 
 
 def _return(call: Call, host: Namespace, namespace: Namespace) -> None:
-    link = _owned(call, namespace, call.ifname)
+    link = _owned(call, namespace, call.ifname) or _noted_again(call, host, namespace)
     if link is not None:
         _move_out(call, host, namespace, link.index)
     else:
         _restore_owned(call, host)
+
+
+def _noted_again(call: Call, host: Namespace, namespace: Namespace) -> Link | None:
+    """The link of an attachment, by the previous result, that has no note: the reference plugin, whose alias is the old name,
+    moved it in, or somebody in the container took the note away.
+    """
+    known = [] if call.previous is None else [(one.name, one.mac) for one in call.previous.interfaces if one.sandbox]
+    link = links.find(namespace.netlink, call.ifname)
+    if link is None or not link.mac or (link.name, link.mac) not in known or link.alias.startswith(_MARK):
+        return None
+    name = field(call.conf, "device", str, "") or link.alias
+    if not name or " " in name or len(name.encode()) > _IFNAME or links.find(host.netlink, name) is not None:
+        return None
+    note = _Note(_owner(call), name, "", up=False)
+    namespace.netlink.execute(links.change(link.index, {links.IFLA_IFALIAS: str(note).encode()}, what=link.name))
+    return link
 
 
 def _restore_owned(call: Call, host: Namespace) -> None:
@@ -248,13 +267,15 @@ def _restore_owned(call: Call, host: Namespace) -> None:
 
 def _owned(call: Call, namespace: Namespace, likely: str) -> Link | None:
     """The link of this attachment in a namespace, looked for under its likely name first."""
-    owner = _owner(call)
     first = links.find(namespace.netlink, likely) if likely else None
-    for link in ([] if first is None else [first]) + links.every(namespace.netlink):
-        note = _Note.read(link)
-        if note is not None and note.owner == owner:
-            return link
-    return None
+    if first is not None and _is_owned(call, first):
+        return first
+    return next((link for link in links.every(namespace.netlink) if _is_owned(call, link)), None)
+
+
+def _is_owned(call: Call, link: Link) -> bool:
+    note = _Note.read(link)
+    return note is not None and note.owner == _owner(call)
 
 
 def returned(call: Call, host: Namespace) -> Link | None:

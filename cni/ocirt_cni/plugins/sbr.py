@@ -47,6 +47,11 @@ def add(call: Call) -> Result:
     return previous
 
 
+def configure(call: Call) -> None:
+    """Read the configuration, for `check-config`. Raises Error."""
+    _Wanted(call)
+
+
 def delete(call: Call) -> None:
     """Remove the rules, and the tables that were chosen for them. Raises Error."""
     namespace = None if call.lazy else Namespace.find(call.netns)

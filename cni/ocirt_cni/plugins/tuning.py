@@ -52,6 +52,11 @@ def add(call: Call) -> Result:
     return previous
 
 
+def configure(call: Call) -> None:
+    """Read the configuration, for `check-config`. Raises Error."""
+    _Wanted(call)
+
+
 def delete(call: Call) -> None:
     """Set the old values again, where the container is still there. Raises Error."""
     folder = _folder(call)

@@ -144,8 +144,23 @@ class Cache:
                     found[name] = entry
         return [found[name] for name in sorted(found)]
 
+    def sweep(self, network: str) -> None:
+        """Remove what killed writers left of a network, of which nothing is being attached. Raises Error(IO_FAILURE)."""
+        try:
+            names = os.listdir(self.own)
+        except FileNotFoundError:
+            return
+        for name in names:
+            owner = Attachment.parse(name)
+            if owner is not None and owner.network == network:
+                try:
+                    _unlink(f"{self.own}/{name}")
+                except OSError as err:
+                    raise Error(IO_FAILURE, "the file cannot be removed", subject=name, cause=err.strerror or "") from None
+
     def _scratch(self, attachment: Attachment) -> str:
-        return f"{self.own}/{_name(attachment)}"
+        _name(attachment)  # which is as long
+        return f"{self.own}/{attachment}"
 
 
 def _name(attachment: Attachment) -> str:

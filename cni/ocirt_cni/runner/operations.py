@@ -139,6 +139,7 @@ class Runner:
                     endpoint = Endpoint(one.container, entry.netns, one.ifname)
                     with self._locks.container(one.container):
                         _collect(failures, self._delete, network, one, endpoint)
+            _collect(failures, self.cache.sweep, network.name)
             if versions.at_least(network.version, versions.GC):
                 more: dict[str, Any] = {}
                 if kept is not None:

@@ -36,9 +36,12 @@ class Forks:
         self._own = -1
         try:
             self._own = os.open("/proc/self/ns/pid", os.O_RDONLY | os.O_CLOEXEC)
+            # Whether there is a way back, before leaving: root of a user namespace may not enter the machine's again, and would
+            # have all its children in one namespace, whose first one takes the others along.
+            libc.setns(self._own, libc.CLONE_NEWPID)
             libc.unshare(libc.CLONE_NEWPID)
             libc.setns(self._own, libc.CLONE_NEWPID)
-        except OSError:  # an ordinary user
+        except OSError:
             self._forget()
         self.had = ("pids",) if self._own >= 0 else ()
 

@@ -101,13 +101,14 @@ def names(socket: Path, namespace: str) -> list[str]:
 
 
 @contextmanager
-def exported(socket: Path, namespace: str, name: str) -> Iterator[int]:
-    """A descriptor from which an archive of one image comes, made by `ctr`.
+def exported(socket: Path, namespace: str, name: str, *, everything: bool = False) -> Iterator[int]:
+    """A descriptor from which an archive of one image comes, made by `ctr`. everything: with all of its platforms.
+
 
     Raises Error("unavailable") with its words if it fails, then or when the block is left.
     """
     with tempfile.TemporaryFile("w+") as words:
-        command = [*_ctr(socket, namespace), "export", "-", name]
+        command = [*_ctr(socket, namespace), "export", *(("--all-platforms",) if everything else ()), "-", name]
         with subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=words) as ctr:
             assert ctr.stdout is not None
             failure: Error | None = None
@@ -119,7 +120,8 @@ def exported(socket: Path, namespace: str, name: str) -> Iterator[int]:
                 ctr.stdout.close()  # it ends by SIGPIPE if it has more to say
         words.seek(0)
         if ctr.returncode > 0:  # then what came is no archive
-            raise _failed(f"{socket}: {name}", words.read()) from failure
+            hint = "without --all-platforms what this machine runs is taken" if everything else ""
+            raise _failed(f"{socket}: {name}", words.read(), hint) from failure
         if failure is not None:
             raise failure
 
@@ -128,6 +130,6 @@ def _ctr(socket: Path, namespace: str) -> list[str]:
     return ["ctr", "--address", str(socket), "--namespace", namespace, "images"]
 
 
-def _failed(subject: object, words: str) -> Error:
+def _failed(subject: object, words: str, hint: str = "") -> Error:
     lines = words.strip().splitlines() or ["it failed"]
-    return Error("unavailable", "ctr", subject=str(subject), cause=lines[-1].removeprefix("ctr: "))
+    return Error("unavailable", "ctr", subject=str(subject), cause=lines[-1].removeprefix("ctr: "), hint=hint)

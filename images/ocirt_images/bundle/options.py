@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -82,6 +83,15 @@ def read_entrypoint(text: str) -> tuple[str, ...]:
     if not isinstance(words, list) or not all(isinstance(word, str) for word in words):
         raise Error("usage", f"--entrypoint {text[:200]!r}: not a JSON list of strings", hint="one program needs no brackets")
     return tuple(words)
+
+
+def read_size(text: str) -> int:
+    """`--size`: bytes, or a number with k, m, g or t (powers of 1024, `10g`, `512MiB`). Raises Error("usage")."""
+    found = re.fullmatch(r"([0-9]{1,18}) ?(?:([kmgt])(?:i?b)?|b)?", text.strip().lower())
+    size = int(found[1]) << 10 * " kmgt".index(found[2] or " ") if found else 0
+    if not 0 < size < 1 << 63:
+        raise Error("usage", f"--size {text[:80]!r}", hint="a number of bytes such as 10g, 512m or 4096")
+    return size
 
 
 def read_env(given: Iterable[str], environment: Mapping[str, str]) -> tuple[str, ...]:

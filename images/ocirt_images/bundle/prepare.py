@@ -69,11 +69,12 @@ def enter(options: Options) -> Options:
     return options.with_privileges(mappings, unprivileged=True, entered=True)
 
 
-def prepare_run(root: Path, name: str, container: str, state_root: str, options: Options) -> Prepared:
+def prepare_run(root: Path, name: str, container: str, state_root: str, options: Options, size: int = 0) -> Prepared:
     """A bundle for container `container` of the image `name` in the store at `root`.
 
     The process is in namespaces of its own already (`enter`). state_root: the runtime's state directory, by which it is found
-    later whether the container is still there. Raises Error, OSError, with nothing left.
+    later whether the container is still there. size: what it may write, in bytes; 0: no limit.
+    Raises Error, OSError, with nothing left.
     """
     store = Store.open(root)
     try:
@@ -82,14 +83,15 @@ def prepare_run(root: Path, name: str, container: str, state_root: str, options:
         snapshots = Snapshots(store)
         owner = Owner.container(container, state_root)
         with Undo() as undo:
-            writable = snapshots.create(owner, image.chain_id)
+            writable = snapshots.create(owner, image.chain_id, size)
             undo.add(lambda: snapshots.remove(writable))
             bundle = writable.bundle
             bundle.mkdir(0o711)
             mounted = _mount(snapshots, image, writable)
             if mounted:
                 undo.add(lambda: detach(bundle / ROOTFS))
-            write_config(image, bundle, options.with_annotation(ANNOTATION, str(writable.record.id)))
+            # The runtime asks for a mount where it finds the annotation.
+            write_config(image, bundle, options.with_annotation(ANNOTATION, str(writable.record.id)) if mounted else options)
     except BaseException:
         store.close()
         raise

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import json
 import os
 from dataclasses import dataclass
@@ -62,15 +63,16 @@ def write_copy(image: Image, layers: list[Path], directory: Path, options: Optio
         write_config(image, directory, options)
 
 
-def write_mounted(image: Image, directory: Path, options: Options, snapshots: Snapshots) -> Writable:
+def write_mounted(image: Image, directory: Path, options: Options, snapshots: Snapshots, size: int = 0) -> Writable:
     """A bundle whose root file system is mounted, in this process's mount namespace, with a writable layer in the store.
 
-    Returns that layer; the bundle keeps it. Raises Error, OSError, with nothing left of what was made.
+    Returns that layer, which may take `size` bytes (0: no limit); the bundle keeps it.
+    Raises Error, OSError, with nothing left of what was made.
     """
     check(image, options)
     with Undo() as undo:
         make_directory(directory, undo)
-        writable = snapshots.create(Owner.bundle(directory), image.chain_id)
+        writable = snapshots.create(Owner.bundle(directory), image.chain_id, size)
         undo.add(lambda: snapshots.remove(writable))
         mount = snapshots.mount(image.chain_id, writable)
         try:
@@ -83,6 +85,46 @@ def write_mounted(image: Image, directory: Path, options: Options, snapshots: Sn
             os.close(mount)
         write_config(image, directory, options.with_annotation(ANNOTATION, str(writable.record.id)))
         return writable
+
+
+def mount_again(directory: Path, store: Store, snapshots: Snapshots) -> None:
+    """Mount the root file system of a bundle of `write_mounted`'s, with all that was written to it, where it is not any more.
+
+    Does nothing if it is mounted. Raises Error("not-found") for another directory, or if the store has not what was written;
+    OSError.
+    """
+    number = read_annotation(directory)
+    owner = Owner.bundle(directory)
+    record = store.writables.get(owner.key)
+    if record is None or str(record.id) != number:
+        made = [one for one in map(Owner.parse, (each.key for each in store.writables.list() if str(each.id) == number)) if one]
+        hint = f"it was made as {made[0].name}" if made else "another store may have it: see --image-root"
+        raise Error("not-found", f"there is no writable layer {number} for it", subject=str(directory), hint=hint)
+    rootfs = directory / ROOTFS
+    rootfs.mkdir(0o755, exist_ok=True)
+    with store.leases.lease(owner.key) as lease:
+        writable = Writable(record, lease)
+        alone = os.open(writable.upper.path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            # Two mounts over the same writable layer would spoil it: who comes second finds it mounted.
+            fcntl.flock(alone, fcntl.LOCK_EX)
+            if not rootfs.is_mount():
+                mount = snapshots.mount(record.chain_id, writable)
+                try:
+                    attach(mount, rootfs)
+                finally:
+                    os.close(mount)
+        finally:
+            os.close(alone)
+
+
+def read_annotation(directory: Path) -> str:
+    """The number of the writable layer that a bundle is mounted with. Raises Error("not-found")."""
+    try:
+        return str(json.loads((directory / CONFIG).read_bytes())["annotations"][ANNOTATION])
+    except (OSError, ValueError, KeyError, TypeError):
+        what = "no bundle that `ocirt bundle --mount IMAGE DIRECTORY` made"
+        raise Error("not-found", what, subject=str(directory)) from None
 
 
 def check(image: Image, options: Options) -> None:
@@ -101,7 +143,11 @@ def make_directory(directory: Path, undo: Undo) -> None:
     except FileExistsError:
         if not directory.is_dir() or any(directory.iterdir()):
             what = "it is there, and not an empty directory"
-            raise Error("exists", what, subject=str(directory), hint="choose another name, or remove it") from None
+            hint = "choose another name, or remove it"
+            with contextlib.suppress(Error):
+                read_annotation(directory)
+                hint = f"`ocirt bundle --mount {directory}` mounts it again, if it is not"
+            raise Error("exists", what, subject=str(directory), hint=hint) from None
 
 
 def write_config(image: Image, directory: Path, options: Options) -> None:

@@ -12,6 +12,7 @@ from ocirt_images.errors import Error
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
+    from ocirt_images.snapshots.namespace import Mappings
     from ocirt_images.store import Store
 
 _T = TypeVar("_T")
@@ -35,7 +36,7 @@ class Given(Protocol):
 class Command:
     """One command line.
 
-    root: the directory of the store
+    root: the directory of the store; mappings: of the user namespace that this process has entered for it
     """
 
     def __init__(self, given: Given) -> None:
@@ -43,6 +44,7 @@ class Command:
         self.name = given.name
         self.debug = given.debug
         self.root = Path(given.image_root) if given.image_root else default_root()
+        self.mappings: Mappings | None = None
 
     def given(self, name: str) -> bool:
         """Whether a flag stood on the command line."""
@@ -61,10 +63,24 @@ class Command:
         return list(self._given.get(name))
 
     def store(self, *, sync: bool = True) -> Store:
-        """The store, opened, as a context manager. It is made if it is not there."""
+        """The store, opened, as a context manager. It is made if it is not there.
+
+        What is to be read as who called (credentials, policies) has to be read before. Raises as `enter` does.
+        """
         from ocirt_images.store import Store  # noqa: PLC0415  (loads sqlite3, which login has no need of)
 
+        self.enter()
         return Store.open(self.root, sync=sync)
+
+    def enter(self) -> None:
+        """A user who has further ids goes where layers keep their owners; this process must have one thread yet.
+
+        Raises Error("unsupported") if newuidmap(1) refuses.
+        """
+        if os.geteuid() != 0:
+            from ocirt_images.snapshots.namespace import enter_own  # noqa: PLC0415  (root has no need of it)
+
+            self.mappings = enter_own()
 
     def for_each(self, items: Iterable[_T], do: Callable[[_T], None]) -> None:
         """Do something with each, also if it fails with one before. Raises the last Error; others are said before it."""

@@ -24,6 +24,7 @@ def run(command: Command, args: list[str]) -> int:
     Raises Error("not-found") if there is no store, Error("in-use") for a repair while others use it.
     """
     del args
+    command.enter()
     shown = _Progress() if os.isatty(2) and not command.flag("quiet") else None
     found = fsck(command.root, repair=command.flag("repair"), progress=shown)
     if shown is not None:

@@ -29,6 +29,7 @@ def _document(store: Store, image: Image, records: list[ImageRecord]) -> dict[st
         | ({"Unpacked": str(unpacked.path)} if (unpacked := store.layers.get(chain_id)) else {})
         for layer, diff_id, chain_id in zip(image.manifest.layers, config.diff_ids, image.chain, strict=False)
     ]
+    parts = look.parts(store, record.target)
     return {
         "Id": record.config,
         "RepoTags": [one.name for one, kept in same if kept.tag],
@@ -44,6 +45,18 @@ def _document(store: Store, image: Image, records: list[ImageRecord]) -> dict[st
         "RootFS": {"Type": "layers", "Layers": list(config.diff_ids)},
         "Descriptor": record.target.json(),
         "Manifest": record.manifest,
+        "Platforms": [str(one.descriptor.platform) for one in parts if one.here and one.kind == "image"]
+        or [str(config.platform)],
+        "Manifests": [
+            {
+                "ID": one.descriptor.digest,
+                "Descriptor": one.descriptor.json(),
+                "Available": one.here,
+                "Size": one.size,
+                "Kind": one.kind,
+            }
+            for one in parts
+        ],
         "Annotations": image.manifest.annotations,
         "Layers": layers,
         "PulledBy": record.pulled_by,

@@ -74,7 +74,7 @@ def _from_containerd(
     if path.is_socket():
 
         def export(name: str) -> None:
-            with containerd.exported(path, namespace, name) as fd:
+            with containerd.exported(path, namespace, name, everything=wish.everything) as fd:
                 done(load.load(store, fd, f"{path}: {name}", wish, shown))
 
         command.for_each(containerd.names(path, namespace), export)

@@ -5,15 +5,19 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from ocirt_images import held
+from ocirt_images import held, mediatypes
 from ocirt_images.digest import chain_ids
 from ocirt_images.errors import Error
+from ocirt_images.manifest import Index
 
 if TYPE_CHECKING:
     from ocirt_images.config import ImageConfig
+    from ocirt_images.descriptor import Descriptor
     from ocirt_images.digest import Digest
     from ocirt_images.manifest import Manifest
     from ocirt_images.store import ImageRecord, Store
+
+_ATTESTATION = "vnd.docker.reference.digest"  # the annotation by which buildkit says what an attestation is for
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +37,45 @@ class Image:
     def chain(self) -> list[Digest]:
         """The ChainIDs of its layers, from the lowest up."""
         return chain_ids(list(self.config.diff_ids))
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """A manifest below an index. here: whether all that it consists of is in the store; size: of that, in bytes."""
+
+    descriptor: Descriptor
+    here: bool
+    size: int
+
+    @property
+    def kind(self) -> str:
+        """In docker's words. An attestation is for no platform, and says which image it speaks of."""
+        platform = self.descriptor.platform
+        if platform is not None and not platform.nobody:
+            return "image"
+        return "attestation" if _ATTESTATION in self.descriptor.annotations else "unknown"
+
+
+def parts(store: Store, target: Descriptor) -> list[Part]:
+    """The manifests below an index, those of indexes in it among them; none for an image that has no index.
+
+    Raises Error("corrupt", "invalid").
+    """
+    found: list[Part] = []
+    queue = [(target, 0)]
+    while queue:
+        one, depth = queue.pop(0)
+        content = held.read(store, one) if store.content.has(one.digest) else None
+        if isinstance(content, Index):
+            below = [child for child in content.manifests if child.media_type in mediatypes.KNOWN]
+            queue += [(child, depth + 1) for child in below if depth < held.DEEPEST]
+        elif depth and content is None:
+            found.append(Part(one, False, one.size))
+        elif depth and content is not None:
+            blobs = (content.config, *content.layers)
+            here = not store.content.missing(blob.digest for blob in blobs)
+            found.append(Part(one, here, one.size + sum(blob.size for blob in blobs)))
+    return found
 
 
 def image(store: Store, record: ImageRecord) -> Image:

@@ -22,13 +22,15 @@ def run(command: Command, args: list[str]) -> int:
     references = [names.reference(one) for one in args]
     platform = Platform.named(command.text("platform")) if command.text("platform") else None
     quiet, as_json = command.flag("quiet"), command.flag("json")
+    everything = command.flag("all-platforms")
     policy = Policy.load()
     registry = Registry(hosts=Hosts.load(), credentials=Credentials.load(), insecure=command.flag("insecure"))
     with command.store(sync=not command.flag("no-sync")) as store, registry:
 
         def one(reference: Reference) -> None:
             with progress.choose(quiet=quiet, as_json=as_json) as shown:
-                record = pull(store, registry, reference, platform, shown, pulled_by="ocirt pull", policy=policy)
+                by = "ocirt pull"
+                record = pull(store, registry, reference, platform, shown, pulled_by=by, policy=policy, everything=everything)
             if not as_json:
                 output.out(f"{record.id if quiet else record.name}\n")
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
-from ocirt_images.bundle.options import Options, read_entrypoint, read_env
+from ocirt_images.bundle.options import Options, read_entrypoint, read_env, read_size
 from ocirt_images.cli.command import Command
 from ocirt_images.errors import Error
 
@@ -20,9 +20,11 @@ def state(given: Given) -> str:
     Raises Error for a name that says nothing, or too much.
     """
     from ocirt_images.pull.unpack import is_unpacked  # noqa: PLC0415  (loads the store)
+    from ocirt_images.store import Store  # noqa: PLC0415
 
     command = Command(given)
-    with command.store() as store:
+    # By the caller, who becomes somebody else only when the bundle is made; so what is to be removed has to wait till then.
+    with Store.open(command.root, recover=False) as store:
         try:
             record = store.images.find(command.text("image"))
         except Error as err:
@@ -47,8 +49,14 @@ def prepare(given: Given, args: list[str], container: str, state_root: str) -> P
     from ocirt_images.bundle.prepare import enter, prepare_run  # noqa: PLC0415  (loads the store)
 
     command = Command(given)  # whose store it is, is decided as who we are now
+    size = size_of(command)
     options = enter(read_options(command, args, hostname=container))
-    return prepare_run(command.root, command.text("image"), container, state_root, options)
+    return prepare_run(command.root, command.text("image"), container, state_root, options, size)
+
+
+def size_of(command: Command) -> int:
+    """`--size` in bytes, 0 without. Raises Error("usage")."""
+    return read_size(command.text("size")) if command.given("size") else 0
 
 
 def read_options(command: Command, args: list[str], hostname: str = "") -> Options:

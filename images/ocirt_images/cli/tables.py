@@ -22,7 +22,7 @@ VERBS: dict[str, tuple[int, int, str]] = {
     "login": (0, 1, "insecure password-stdin username,u="),
     "logout": (0, 1, "all,a"),
     "prune": (0, 0, "all,a json older= quiet,q"),
-    "pull": (1, -1, "insecure json no-sync platform= quiet,q"),
+    "pull": (1, -1, "all-platforms insecure json no-sync platform= quiet,q"),
     "push": (1, 2, "insecure json platform= quiet,q"),
     "rmi": (1, -1, "force,f quiet,q"),
     "save": (1, -1, "directory,d= output,o= platform="),
@@ -102,6 +102,7 @@ TEXTS: dict[str, tuple[str, str, dict[str, str]]] = {
         "<reference>...",
         _REFERENCE + "\nInterrupted, it can be run again, and goes on where it was.",
         {
+            "all-platforms": "fetch what the image has for other platforms too, for push and save; it is not unpacked",
             "insecure": _INSECURE,
             "json": _JSON_LINES,
             "no-sync": "do not wait for the disk: a loss of power then may damage the store",

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 from ocirt_images import events, held, platforms
 from ocirt_images.cancel import Cancel
+from ocirt_images.pull import everything as all_of_it
 from ocirt_images.pull.download import Downloads
 from ocirt_images.pull.manifests import choose
 from ocirt_images.pull.unpack import are_unpacked, stack_of, unpack, unpack_all
@@ -45,12 +46,14 @@ def pull(
     cancel: Cancel | None = None,
     pulled_by: str = "",
     policy: Policy | None = None,
+    everything: bool = False,
 ) -> ImageRecord:
     """Bring an image into the store, unpacked, and give it the reference's name.
 
     platform: default: this machine's. workers: where layers are unpacked (default: some for this pull, one more than there are
     processors at most). cancel: a token that ends it from another thread, with Error("cancelled"). policy: decides
-    whether the image is trusted, before anything of it comes into the store.
+    whether the image is trusted, before anything of it comes into the store. everything: fetch what an index has for other
+    platforms, too; it is not unpacked.
     What came stays for the next attempt, whatever happens. Raises Error, OSError.
     """
     platform = platform or platforms.host()
@@ -61,7 +64,8 @@ def pull(
         if policy is not None:
             policy.check(reference, resolved.descriptor, client)
         record = store.images.get(str(reference))
-        if record is not None and record.target.digest == resolved.descriptor.digest and _whole(store, record, platform):
+        same = record is not None and record.target.digest == resolved.descriptor.digest
+        if record is not None and same and _whole(store, record, platform, everything=everything):
             on_event(events.Resolved(record.name, record.target.digest, str(platform), resolved.host))
             on_event(events.Done(record.name, record.target.digest, record.config))
             return record
@@ -72,6 +76,8 @@ def pull(
         on_event(events.Resolved(str(reference), resolved.descriptor.digest, str(chosen.config.platform), resolved.host))
         layers = stack_of(chosen.manifest, chosen.config)
         unpack_all(store, downloads, layers, lease, on_event, str(reference), ends, workers)
+        if everything:
+            all_of_it.bring(store, downloads, resolved.descriptor, lease, on_event)
         ends.check()
         record = store.images.put(
             str(reference),
@@ -91,11 +97,13 @@ def _held(store: Store, digest: Digest) -> bytes | None:
     return store.content.read(digest) if store.content.has(digest) else None
 
 
-def _whole(store: Store, record: ImageRecord, platform: Platform) -> bool:
-    """Whether all of an image is there, unpacked, for this platform."""
+def _whole(store: Store, record: ImageRecord, platform: Platform, *, everything: bool) -> bool:
+    """Whether all of an image is there, unpacked, for this platform; and the rest of its index, if that is wanted."""
     if store.content.missing((record.manifest, record.config)):
         return False
     manifest, config = held.image(store, record)
     layers = stack_of(manifest, config)
     fits = platforms.rank(config.platform, platform) is not None
-    return fits and not store.content.missing(one.blob.digest for one in layers) and are_unpacked(store, record, layers)
+    if not fits or store.content.missing(one.blob.digest for one in layers) or not are_unpacked(store, record, layers):
+        return False
+    return not everything or all_of_it.is_here(store, record.target)

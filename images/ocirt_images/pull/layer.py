@@ -12,7 +12,7 @@ from ocirt_images import events, mediatypes
 from ocirt_images.apply.job import Job
 from ocirt_images.apply.source import Growing
 from ocirt_images.errors import Error
-from ocirt_images.snapshots.namespace import is_host_root
+from ocirt_images.snapshots.namespace import Mappings, is_host_root, present_mappings
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection
@@ -69,7 +69,9 @@ class Fetch:
         self.subject = subject
         self.cancel = cancel
         # Where overlayfs' marks are looked for when the layers are mounted, by the same user.
-        self.xattrs = "trusted" if is_host_root() else "user"
+        self.root = is_host_root()
+        self.xattrs = "trusted" if self.root else "user"
+        self.ids = present_mappings() if os.geteuid() == 0 and not self.root else Mappings((), ())
 
     def name(self, layer: Layer) -> str:
         """How errors call a layer."""
@@ -145,9 +147,12 @@ class Fetch:
                 diff_id=layer.diff_id,
                 name=self.name(layer),
                 growing=growing,
-                # A user's files are all the user's own, and device nodes are not for users to make.
-                squash=os.geteuid() != 0,
-                devices=os.geteuid() == 0,
+                # A user's files keep those owners that the user has ids for, the others are the user's own; device nodes are not
+                # for users to make.
+                uids=self.ids.uids,
+                gids=self.ids.gids,
+                squash=not self.root,
+                devices=self.root,
                 xattrs=self.xattrs,
             )
             applied = self.workers.apply(job)

@@ -9,10 +9,9 @@ from ocirt_images import manifest as manifests
 from ocirt_images import mediatypes, platforms
 from ocirt_images.config import ImageConfig
 from ocirt_images.errors import Error
+from ocirt_images.pull.everything import fetch
 
 if TYPE_CHECKING:
-    from collections.abc import Collection
-
     from ocirt_images.descriptor import Descriptor
     from ocirt_images.digest import Digest
     from ocirt_images.manifest import Index, Manifest
@@ -88,12 +87,5 @@ def _config(store: Store, downloads: Downloads, manifest: Manifest, lease: Lease
     subject = f"{downloads.reference}: configuration {blob.digest.short}"
     if blob.size > manifests.LIMIT:
         raise Error("invalid", f"{blob.size} bytes", subject=subject, hint=f"{manifests.LIMIT} at most are read")
-
-    def attempt(avoid: Collection[str]) -> None:
-        ingest = store.content.ingest(blob, lease, waiting=lambda _: downloads.cancel.check())
-        if ingest is not None:
-            with ingest:
-                downloads.bring(blob, ingest, lambda: None, avoid)
-
-    downloads.persist(attempt)
+    fetch(store, downloads, blob, lease)
     return ImageConfig.read(store.content.read(blob.digest), subject)

@@ -119,7 +119,7 @@ def _explained(found: Contents | None) -> Iterator[None]:
         if found is None or not found.absent or err.code not in ("invalid", "not-found"):
             raise
         named = ", ".join(sorted({str(one.platform or one.digest.short) for one in found.absent}))
-        hint = f"not here: {named}. Pull these too, or push one platform alone with --platform"
+        hint = f"not here: {named}. `ocirt pull --all-platforms` brings them; --platform pushes one alone"
         raise Error(err.code, err.message, subject=err.subject, cause=err.cause, hint=hint) from None
 
 

@@ -12,10 +12,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """What a tree takes of its file system: bytes on disk (blocks, not lengths) and inodes, directories among them."""
+    """What a tree takes of its file system: bytes on disk (blocks, not lengths) and inodes, directories among them.
+
+    inodes: None where the file system counts the bytes and not the inodes (btrfs)
+    """
 
     size: int
-    inodes: int
+    inodes: int | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +42,7 @@ class Backend(Protocol):
     """Layers as one tree. A layer is a directory; `layers` go from the lowest up, as in an image's configuration.
 
     overlayfs is the first. One of erofs would take images of layers for directories, one of btrfs would make a subvolume of the
-    layers once, a snapshot of it for each `Upper`, and answer `usage` from its quota group.
+    layers once, and a snapshot of it for each `Upper`.
     """
 
     name: str
@@ -58,4 +61,4 @@ class Backend(Protocol):
         """
 
     def usage(self, upper: Upper) -> Usage:
-        """What was written. Raises OSError."""
+        """What was written; of an upper directory with a limit, as its file system counts it. Raises OSError."""

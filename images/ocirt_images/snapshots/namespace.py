@@ -23,6 +23,11 @@ class Mappings:
     uids: Lines
     gids: Lines
 
+    @property
+    def is_simple(self) -> bool:
+        """Whether there are no ids but the user's own."""
+        return len(self.uids) == len(self.gids) == 1
+
     def check(self, uid: int, gid: int) -> None:
         """Raises Error("unsupported") unless both ids are there."""
         for kind, number, lines in (("user", uid, self.uids), ("group", gid, self.gids)):
@@ -75,6 +80,42 @@ def _subordinate(path: str, name: str, uid: int) -> Lines:
     return tuple(found)
 
 
+def present_mappings() -> Mappings:
+    """The ids that this process's user namespace has, each standing for itself; empty where they cannot be read."""
+    return Mappings(_present("/proc/self/uid_map"), _present("/proc/self/gid_map"))
+
+
+def _present(path: str) -> Lines:
+    try:
+        with open(path, encoding="ascii") as lines:
+            rows = [line.split() for line in lines]
+    except OSError:
+        return ()
+    return tuple((int(inside), int(inside), int(size)) for inside, _, size in rows)
+
+
+def enter_own() -> Mappings | None:
+    """Become root of a user namespace with all the ids that this user has, if there are more than the user's own.
+
+    Whose ids these are in files then lasts: a layer's files keep their owners, and can be removed again. None: this is root, or
+    there are no further ids, or user namespaces are not for users here; nothing was changed. The process must have no other
+    thread. Raises Error("unsupported") if newuidmap(1) refuses.
+    """
+    uid = os.geteuid()
+    if uid == 0:
+        return None
+    mappings = own_mappings()
+    if mappings.is_simple:
+        return None
+    try:
+        enter_user(mappings)
+    except Error:
+        if os.geteuid() == uid:
+            return None
+        raise
+    return mappings
+
+
 def enter_mounts() -> None:
     """Give this process a mount namespace of its own: what it mounts is gone with it, and what the host unmounts goes here too.
 
@@ -89,7 +130,7 @@ def enter_user(mappings: Mappings) -> None:
 
     Raises Error("unsupported") where user namespaces are not for users, or newuidmap(1) refuses.
     """
-    simple = len(mappings.uids) == len(mappings.gids) == 1
+    simple = mappings.is_simple
     pid = os.getpid()
     # Both programs have to run outside: they are started before, and wait.
     ready, go = os.pipe2(os.O_CLOEXEC)

@@ -22,6 +22,7 @@ from ocirt_images.errors import Error
 from ocirt_images.manifest import LAYER_LIMIT
 from ocirt_images.snapshots import calls, namespace, tree
 from ocirt_images.snapshots.backend import Backend, Upper, Usage
+from ocirt_images.store import limits
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -73,7 +74,8 @@ class Overlay(Backend):
 
     def usage(self, upper: Upper) -> Usage:
         """See Backend."""
-        return tree.usage(upper.fs)
+        counted = limits.usage(upper.path)
+        return Usage(*counted) if counted else tree.usage(upper.fs)
 
 
 def _bind(path: Path) -> int:

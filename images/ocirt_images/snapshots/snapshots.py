@@ -59,11 +59,13 @@ class Snapshots:
         """The trees of a layer and all below it, from the lowest up. Raises Error("not-found")."""
         return [record.path for record in self._store.layers.chain(chain_id)] if chain_id else []
 
-    def create(self, owner: Owner, chain_id: Digest | None) -> Writable:
+    def create(self, owner: Owner, chain_id: Digest | None, size: int = 0) -> Writable:
         """A new writable layer on the layer `chain_id` (None: on nothing).
 
         It stays until `remove`, or until its owner is gone and nobody is at work with it. What a former owner of the same name
-        left is removed. Raises Error("exists", "not-found", "exhausted"), OSError, with nothing left.
+        left is removed. size: what it may take, in bytes, which the file system enforces (EDQUOT); 0: no limit.
+        Raises Error("exists", "not-found", "exhausted"), Error("unsupported") for a size that cannot be enforced, OSError, with
+        nothing left.
         """
         owner.check()
         # Before there is a row, so that nobody takes the layer for one that a dead process left.
@@ -74,7 +76,7 @@ class Snapshots:
                 if not self._is_unused(old, others=self._at_work(besides=lease)):
                     raise owner.taken()
                 self._store.writables.delete(owner.key)
-            writable = Writable(self._store.writables.create(owner.key, chain_id), lease)
+            writable = Writable(self._store.writables.create(owner.key, chain_id, size=size), lease)
             try:
                 self.backend.prepare(writable.upper, self.layers(chain_id))
             except BaseException:

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ocirt_images.errors import Error
+from ocirt_images.quota import btrfs, project
 
 if TYPE_CHECKING:
     from sqlite3 import Connection
@@ -92,6 +93,27 @@ class Changes:
             os.rmdir(path, dir_fd=directory)
         except FileNotFoundError:
             pass
+
+    def make_subvolume(self, path: Path) -> None:
+        """A directory of btrfs that is a tree of its own."""
+        with exhausted(path):
+            btrfs.create(path)
+
+    def limit_subvolume(self, path: Path, size: int) -> None:
+        """What it may take, in bytes."""
+        btrfs.limit(path, size)
+
+    def remove_subvolume(self, path: Path) -> None:
+        """It goes with all that is in it."""
+        btrfs.destroy(path)
+
+    def assign_project(self, path: Path, number: int) -> None:
+        """An empty directory belongs to a project from now on, with all that is made in it."""
+        project.assign(path, number)
+
+    def limit_project(self, path: Path, number: int, size: int) -> None:
+        """What the files of a project may take, in bytes; 0: no limit."""
+        project.limit(path, number, size)
 
     def fsync(self, descriptor: int, path: Path) -> None:
         """fsync(2): a file's data, or a directory's entries, are on disk."""

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from sqlite3 import Connection
 
 from ocirt_images.digest import Digest
-from ocirt_images.store import notes
+from ocirt_images.store import limits, notes
 from ocirt_images.store.changes import Changes
 from ocirt_images.store.database import Database
 from ocirt_images.store.flights import Flight, Flights
@@ -149,7 +149,7 @@ class References:
             abandoned = connection.execute("SELECT 1 FROM abandoned WHERE id = ?", (number,)).fetchone()
             kept = connection.execute("SELECT 1 FROM writables WHERE id = ?", (number,)).fetchone()
         if abandoned and not kept:
-            notes.remove(self._layout.writable(number), notes.WRITABLE, self._changes)
+            limits.remove_directory(self._layout.writable(number), self._changes)
         if abandoned:
             with self._database.writing() as connection:
                 connection.execute("DELETE FROM abandoned WHERE id = ?", (number,))

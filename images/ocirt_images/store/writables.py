@@ -14,7 +14,7 @@ from pathlib import Path
 
 from ocirt_images.digest import Digest
 from ocirt_images.errors import Error
-from ocirt_images.store import notes
+from ocirt_images.store import limits, notes
 from ocirt_images.store.changes import Changes
 from ocirt_images.store.database import Database
 from ocirt_images.store.flights import Flight, Flights
@@ -55,17 +55,19 @@ class Writables:
         self._flights = flights
         self._references = references
 
-    def create(self, key: str, chain_id: Digest | None, *, durable: bool = True) -> WritableRecord:
+    def create(self, key: str, chain_id: Digest | None, *, durable: bool = True, size: int = 0) -> WritableRecord:
         """A new one, empty, on this layer (None: on nothing). key: who it is for.
 
         durable: it is on disk for good when this returns; a container that does not outlive the boot can do without.
-        Raises Error("exists") if there is one for `key`, Error("not-found") if there is no such layer.
+        size: what it may take, in bytes (see limits.py); 0: what the file system has.
+        Raises Error("exists") if there is one for `key`, Error("not-found") if there is no such layer, Error("unsupported") for a
+        size that the file system cannot limit.
         """
         self._check(key, chain_id)
         number, flight = self._begin()
         record = self._record((number, key, chain_id, time.time()))
         try:
-            self._make(record, self._changes if durable else Changes(sync=False))
+            self._make(record, size, self._changes if durable else Changes(sync=False))
             with self._database.writing(durable=durable) as connection:
                 values = (number, key, chain_id, record.created)
                 connection.execute(f"INSERT INTO writables ({_COLUMNS}) VALUES (?, ?, ?, ?)", values)
@@ -130,11 +132,11 @@ class Writables:
             undo.pop_all()
             return number, flight
 
-    def _make(self, record: WritableRecord, changes: Changes) -> None:
+    def _make(self, record: WritableRecord, size: int, changes: Changes) -> None:
         directory = record.path.parent
         # A power cut may have taken the row that had this number, and left its directory.
-        notes.remove(directory, notes.WRITABLE, changes)
-        changes.mkdir(directory)
+        limits.remove_directory(directory, changes)
+        limits.make_directory(directory, size, changes)
         changes.mkdir(record.path, mode=0o755)
         changes.mkdir(record.work)
         notes.write(directory / notes.WRITABLE, note(record.key, record.chain_id, record.created), changes)

@@ -29,6 +29,7 @@ _ONLY_LOOK = (
     "idmap.make_namespace",
     "listener.check",
     "namespace.open",
+    "tree.check_mounted",
     "tree.check_root",
 )
 # Called with the looks, the number of the step, and its arguments.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import posix
-from errno import EINVAL, ENOTDIR
+from errno import EINVAL, ENOTCONN, ENOTDIR
 
 from ocirt.kernel import constants as k
 from ocirt.kernel import mount, mountinfo, resolve
@@ -22,6 +22,16 @@ def check_root(run: Run, path: str) -> None:
             raise CallError(ENOTDIR, "stat", path)
     except PermissionError:
         pass  # init may be allowed what we are not
+
+
+def check_mounted(run: Run, path: str) -> None:
+    """See that something is mounted at the root: what an empty directory there would run is nobody's wish."""
+    del run
+    try:
+        if posix.stat(path).st_dev == posix.stat(path + "/..").st_dev:
+            raise CallError(ENOTCONN, "", path)
+    except PermissionError:
+        pass
 
 
 def attach_root(run: Run, path: str) -> None:

@@ -275,6 +275,16 @@ def test_help_for_each_verb(tool: Tool) -> None:
     assert "CNI protocol versions supported: 0.1.0" in tool.ok("--version")
 
 
+def test_the_manual_page_has_all_and_no_mistake(tool: Tool) -> None:
+    page = tool.ok("manual")
+    line = ["groff", "-man", "-Tascii", "-P-cbou", "-ww", "-z"]
+    done = subprocess.run(line, input=page, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    text = subprocess.run([*line[:4]], input=page, capture_output=True, text=True, check=True).stdout
+    for word in ("check-config", "--keep-live", "NETCONFPATH", "--cache-dir value", "/var/lib/cni/results"):
+        assert word in text
+
+
 def test_list(tool: Tool) -> None:
     tool.network(BRIDGE, PORTMAP)
     tool.network({"type": "loopback"}, file="20-other.conflist", name="other")

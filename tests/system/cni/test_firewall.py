@@ -10,7 +10,8 @@ import pytest
 from ocirt_cni import nft
 from ocirt_cni.addresses import Prefix
 from ocirt_cni.call import Attachment
-from ocirt_cni.nft.changes import Changes, remove
+from ocirt_cni.errors import Error
+from ocirt_cni.nft.changes import Changes, check, remove
 from tests.support.networks import Host, command, link, ruleset
 from tests.support.topology import HOST_OUTSIDE, OUTSIDE, Container, Topology, reaches, source_seen
 from tests.system.cni.conftest import Plugin
@@ -110,6 +111,8 @@ def test_a_table_of_its_own_loaded_afterwards_is_found_by_the_next(topology: Top
     assert _gets_out(topology, one)
     command("nft", "flush chain inet filter forward")
     assert not _gets_out(topology, one)
+    with pytest.raises(Error, match="inet filter forward: the rule that lets forwarded traffic pass is missing"):
+        check(_masqueraded(one))
     remove(Attachment("net", "c2", "eth0"), "bridge")  # which does not hide from the next ADD that something changed
     nft.reload()
     assert _gets_out(topology, one)

@@ -216,16 +216,39 @@ def test_the_name_is_taken_on_the_host_by_then(plugin: Plugin, netns: MakeNetns)
 def test_the_container_renamed_it(plugin: Plugin, netns: MakeNetns) -> None:
     path = netns()
     plugin("host-device", {"device": "nic0"}, netns=path).ok()
+    command("ip", "link", "set", "eth0", "down", network=path)
     command("ip", "link", "set", "eth0", "name", "mine0", network=path)
     plugin("host-device", {"device": "nic0"}, "DEL", netns=path).ok()
     assert state() == WAS
+
+
+@pytest.mark.parametrize(("conf", "alias"), [({"device": "nic0"}, ""), ({"hwaddr": MAC}, "nic0"), ({"device": "nic0"}, "nic0")])
+def test_what_the_reference_plugin_moved_or_lost_its_note(
+    plugin: Plugin, netns: MakeNetns, conf: dict[str, Any], alias: str
+) -> None:
+    path = netns()
+    result = plugin("host-device", conf, netns=path).ok()
+    command("ip", "link", "set", "eth0", "alias", alias, network=path)
+    plugin("host-device", conf, "DEL", netns=path).ok()
+    assert link("eth0", path) is not None, "without a result nothing says whose it is"
+    plugin("host-device", {**conf, "prevResult": result}, "DEL", netns=path).ok()
+    assert state() == (None, False, MAC)
+
+
+def test_an_alias_that_somebody_in_the_container_wrote(plugin: Plugin, netns: MakeNetns) -> None:
+    path = netns()
+    plugin("host-device", {"device": "nic0"}, netns=path).ok()
+    command("ip", "link", "set", "eth0", "alias", "ocirt net c1 eth0 was nic0 up ocirt net c2 eth0", network=path)
+    plugin("host-device", {"device": "nic0"}, "DEL", netns=path).ok()
+    assert state() == (None, True, MAC)
 
 
 @pytest.mark.parametrize("path", ["", "/run/netns/gone"])
 @pytest.mark.parametrize("name", ["eth0", "dev3", "nic0"])
 def test_del_of_what_the_kernel_moved_back(plugin: Plugin, path: str, name: str) -> None:
     # Hardware comes to the host when its namespace ends: down, with the name and the alias that it had there.
-    command("ip", "link", "set", "nic0", "down", "name", name, "alias", "ocirt net c1 eth0 was nic0 up port 7 of the switch")
+    command("ip", "link", "set", "nic0", "down")
+    command("ip", "link", "set", "nic0", "name", name, "alias", "ocirt net c1 eth0 was nic0 up port 7 of the switch")
     plugin("host-device", {"device": "nic0"}, "DEL", netns=path).ok()
     assert state() == WAS
     plugin("host-device", {"device": "nic0"}, "DEL", netns=path).ok()
@@ -238,7 +261,8 @@ def test_gc_of_what_the_kernel_moved_back(plugin: Plugin) -> None:
         "ocirt net2 c1 eth0 was x down",
         "ocirt net c2 eth0 was y down",
     ]
-    command("ip", "link", "set", "nic0", "down", "name", "dev1", "alias", notes[0])
+    command("ip", "link", "set", "nic0", "down")
+    command("ip", "link", "set", "nic0", "name", "dev1", "alias", notes[0])
     for number, note in enumerate(notes[1:]):
         command("ip", "tuntap", "add", f"tap{number}", "mode", "tap")
         command("ip", "link", "set", f"tap{number}", "alias", note)
@@ -257,7 +281,8 @@ def test_del_of_what_was_noted_and_not_moved(plugin: Plugin, netns: MakeNetns) -
 def test_del_of_what_was_on_its_way_back(plugin: Plugin, netns: MakeNetns) -> None:
     path = netns()
     plugin("host-device", {"device": "nic0"}, netns=path).ok()
-    command("ip", "link", "set", "eth0", "down", "name", "nic0", network=path)
+    command("ip", "link", "set", "eth0", "down", network=path)
+    command("ip", "link", "set", "eth0", "name", "nic0", network=path)
     plugin("host-device", {"device": "nic0"}, "DEL", netns=path).ok()
     assert state() == WAS
 

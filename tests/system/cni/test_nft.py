@@ -123,6 +123,15 @@ def test_an_element_that_became_somebody_elses_is_left_alone(host: Host) -> None
     assert "c1" not in ruleset()
 
 
+def test_an_address_is_its_new_owners(host: Host) -> None:
+    _changes(_ONE, 5).commit()
+    _changes(_TWO, 5).commit()  # the pool gave it away again, and nobody called DEL
+    remove(_ONE, "bridge")
+    assert '10.88.0.5 comment "net c2 eth0"' in ruleset()
+    remove(_TWO, "bridge")
+    assert ruleset() == ""
+
+
 def test_without_records_the_comments_tell(host: Host) -> None:
     _published(_ONE, 8080).commit()
     _published(_TWO, 8081, number=6).commit()

@@ -6,7 +6,11 @@ import fcntl
 import os
 import select
 import socket
+import stat
 import struct
+import subprocess
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -82,6 +86,49 @@ def test_owner_or_group_alone(plugin: Plugin, netns: MakeNetns, name: str, shown
     plugin("tap", {name: 0}, netns=path).ok()
     data = device(path)["linkinfo"]["info_data"]
     assert {key: data[key] for key in ("user", "group") if key in data} in ({shown: 0}, {shown: "root"})
+
+
+_OPEN = """
+import fcntl, os, struct, sys
+flags = int(sys.argv[1])
+for _ in range(int(sys.argv[2])):
+    fcntl.ioctl(os.open("/dev/net/tun", os.O_RDWR), 0x400454CA, struct.pack("16sH22x", b"eth0", flags))
+"""
+
+
+def may_open(path: str, user: int, group: int, times: int = 1, flags: int = 0x1002) -> bool:
+    """Whether a user without privileges may open the device so many times."""
+    identity = ("setpriv", f"--reuid={user}", f"--regid={group}", "--clear-groups")
+    argv = [*identity, sys.executable, "-I", "-S", "-c", _OPEN, str(flags), str(times)]
+    return subprocess.run(["nsenter", f"--net={path}", *argv], capture_output=True, check=False).returncode == 0
+
+
+@pytest.fixture
+def _open_to_all() -> Iterator[None]:
+    """A /dev/net/tun that everybody may open, as on most machines."""
+    mount("tmpfs", "/dev/net", "tmpfs", 0, "mode=755")
+    try:
+        os.mknod("/dev/net/tun", stat.S_IFCHR | 0o600, os.makedev(10, 200))
+        os.chmod("/dev/net/tun", 0o666)
+        yield
+    finally:
+        umount("/dev/net")
+
+
+@pytest.mark.usefixtures("_open_to_all")
+def test_who_may_open_it(plugin: Plugin, netns: MakeNetns) -> None:
+    path = netns()
+    plugin("tap", {"owner": 1234, "group": 2345}, netns=path).ok()
+    assert may_open(path, 1234, 2345)
+    assert not may_open(path, 1235, 2345)
+    assert not may_open(path, 1234, 2346)
+    assert not may_open(path, 1234, 2345, times=2)
+
+
+def test_several_queues(plugin: Plugin, netns: MakeNetns) -> None:
+    path = netns()
+    plugin("tap", {"multiQueue": True}, netns=path).ok()
+    assert may_open(path, 0, 0, times=3, flags=0x1102)
 
 
 def test_hardware_address_of_the_runtime(plugin: Plugin, netns: MakeNetns) -> None:

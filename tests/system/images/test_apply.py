@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import ctypes
 import gzip
 import os
@@ -17,6 +18,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ocirt_images.apply.limits import Limits
+from ocirt_images.apply.settle import settle
 from ocirt_images.apply.worker import Applied, Job, Workers
 from ocirt_images.digest import Digest
 from ocirt_images.errors import Error
@@ -328,6 +330,38 @@ def test_devices_and_capabilities(place: Place) -> None:
     assert found["d"].xattrs == (("user.fine", b"y"),)
     assert place.apply(archive, devices=False).skipped == 2
     assert set(snapshot(place.layers[1])) == {".", "ping", "d"}
+
+
+@pytest.mark.parametrize("kind", ["x", "g"])
+@pytest.mark.parametrize("form", ["SCHILY.xattr.", "LIBARCHIVE.xattr.", "LIBARCHIVE.xattr., escaped"])
+@pytest.mark.parametrize("xattrs", ["trusted", "user"])
+def test_attributes_that_are_not_a_layers_to_set(place: Place, kind: str, form: str, xattrs: str) -> None:
+    """overlayfs' own and the administrator's: in no form of writing them, on no kind of file, and not by a copy-up."""
+    names = [f"{one}.overlay.{name}" for one in ("trusted", "user") for name in ("opaque", "redirect", "metacopy", "origin")]
+    names += ["trusted.a", "security.ima", "security.selinux"]
+    values: dict[bytes, bytes] = {}
+    for name in [*names, "user.fine"]:
+        if form.startswith("SCHILY"):
+            values[f"{form}{name}".encode()] = b"y"
+        else:
+            text = "".join(f"%{ord(one):02x}" for one in name) if "escaped" in form else name
+            values[f"LIBARCHIVE.xattr.{text}".encode()] = base64.b64encode(b"y").rstrip(b"=")
+    extended = pax(values, kind.encode())
+    again = extended if kind == "x" else b""
+    place.apply(
+        extended + directory(b".") + again + directory(b"d") + again + file(b"d/f", b"1") + again + symlink(b"s", b"d/f")
+        + again + header(b"p", b"6", mode=0o600) + END,
+        xattrs=xattrs,
+    )  # fmt: skip
+    found = {name: [one for one, _ in node.xattrs] for name, node in snapshot(place.layers[0]).items()}
+    assert found == {".": ["user.fine"], "d": ["user.fine"], "d/f": ["user.fine"], "s": [], "p": []}
+    # What root put there himself, into a layer below, is not taken along by a hard link to it.
+    for name in ("trusted.overlay.metacopy", "trusted.a"):
+        os.setxattr(place.layers[0] / "d/f", name, b"y")
+    applied = place.apply(link(b"d/linked", b"d/f") + END, xattrs=xattrs)
+    settle(applied.needs, place.layers[1], [place.layers[0]], xattrs=xattrs)
+    copied = snapshot(place.layers[1])["d/linked"]
+    assert (copied.content, [one for one, _ in copied.xattrs]) == (snapshot(place.layers[0])["d/f"].content, ["user.fine"])
 
 
 def test_mapped_owners(place: Place) -> None:

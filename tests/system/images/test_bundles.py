@@ -154,6 +154,71 @@ def test_a_mounted_bundle(runtime: Runtime, images: Path, place: Path) -> None:
         assert store.layers.list() == []
 
 
+def test_a_bundle_that_is_mounted_again(runtime: Runtime, images: Path, place: Path) -> None:
+    """After a reboot the bundle is there and its mount is not: a run says so, and `bundle --mount DIR` has all as it was."""
+    made = place / "demo"
+    script = "echo again >>/tmp/written; cat /tmp/written"
+    runtime.call("bundle", "--mount", "busybox", made, "--", "sh", "-c", script).ok()
+    try:
+        assert runtime.call("run", "--bundle", made, runtime.new_id()).ok().out == "again\n"
+        runtime.call("bundle", "--mount", "busybox", made).failed(f"`ocirt bundle --mount {made}` mounts it again", rc=1)
+        with Store.open(images) as store:
+            store.images.delete(BOX)
+    finally:
+        detach(made / "rootfs")
+    config = (made / "config.json").read_text().replace("again", "then")
+    (made / "config.json").write_text(config)  # edited, as people do
+    said = f"nothing is mounted at {made}/rootfs .*`ocirt bundle --mount {made}` mounts it again"
+    runtime.call("run", "--bundle", made, runtime.new_id()).failed(said, rc=1)
+    assert os.listdir(made / "rootfs") == [], "not even mount points were made in it"
+    checked = runtime.call("check", made)
+    assert checked.rc == 1
+    assert "/root/path" in checked.out
+    assert "nothing is mounted" in checked.out
+    assert runtime.call("prune", "--json").ok().json()["writables"] == []
+    runtime.call("bundle", "--mount", made).ok()
+    try:
+        assert runtime.call("run", "--bundle", made, runtime.new_id()).ok().out == "again\nthen\n"
+        runtime.call("bundle", "--mount", made).ok()  # it is there: nothing to do
+        mounts = Path("/proc/self/mountinfo").read_text()
+        assert mounts.count(f" {made}/rootfs ") == 1
+        assert (made / "config.json").read_text() == config
+    finally:
+        detach(made / "rootfs")
+    assert fsck(images) == []
+
+
+def test_two_who_mount_it_again_at_once(runtime: Runtime, images: Path, place: Path) -> None:
+    """One of them does."""
+    made = place / "demo"
+    runtime.call("bundle", "--mount", "busybox", made).ok()
+    detach(made / "rootfs")
+    callers = [subprocess.Popen(runtime.argv("bundle", "--mount", str(made)), env=runtime.env) for _ in range(6)]
+    assert [one.wait() for one in callers] == [0] * 6
+    assert Path("/proc/self/mountinfo").read_text().count(f" {made}/rootfs ") == 1
+    detach(made / "rootfs")
+
+
+def test_what_cannot_be_mounted_again(runtime: Runtime, images: Path, place: Path) -> None:
+    made = place / "demo"
+    none = "no bundle that `ocirt bundle --mount IMAGE DIRECTORY` made"
+    runtime.call("bundle", "--mount", place / "nothing").failed(none, rc=1)
+    runtime.call("bundle", "busybox", made).ok()
+    runtime.call("bundle", "--mount", made).failed(none, rc=1)  # a copy
+    assert runtime.call("run", "--bundle", made, runtime.new_id()).ok().out == SAID
+    runtime.call("bundle", made).failed("requires a minimum of 2 argument", rc=1)
+    runtime.call("bundle", "--mount", "busybox", place / "two").ok()
+    detach(place / "two" / "rootfs")
+    runtime.call("bundle", "--mount", "--user", "0", place / "two").failed("--user: a bundle is mounted again as it is", rc=1)
+    (place / "two").rename(place / "three")
+    runtime.call("bundle", "--mount", place / "three").failed(f"no writable layer 1 for it .it was made as {place}/two", rc=1)
+    (place / "three").rename(place / "two")
+    with Store.open(images) as store:
+        store.writables.delete(f"bundle:{place}/two")
+    runtime.call("bundle", "--mount", place / "two").failed("no writable layer 1 for it .another store may have it", rc=1)
+    assert os.listdir(place / "two" / "rootfs") == []
+
+
 @pytest.mark.parametrize("mount", [[], ["--mount"]])
 @pytest.mark.parametrize(
     ("args", "said"),

@@ -9,14 +9,16 @@ import subprocess
 import tarfile
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import pytest
 
 from ocirt_images import mediatypes, platforms
+from ocirt_images.snapshots import detach
 from tests.support import images
 from tests.support import registry_faults as faults
+from tests.support.archives import END, directory, file, header, link
 from tests.support.bundle import make_rootfs
 from tests.support.docker_registry import DockerRegistry, docker_registry
 from tests.support.registry import LocalRegistry
@@ -86,7 +88,37 @@ def started(command: list[str], runtime: Runtime) -> Iterator[subprocess.Popen[s
             process.kill()
 
 
-def test_a_user_pulls(runtime: Runtime, registry: LocalRegistry, clone: Path, place: Path) -> None:
+@pytest.fixture
+def user(runtime: Runtime, clone: Path, place: Path) -> Iterator[Runtime]:
+    """The command of a user with a store of their own."""
+    for path in (place, place / "images"):
+        path.mkdir(exist_ok=True)
+        os.chown(path, USER, USER)
+    prefix = ["setpriv", f"--reuid={USER}", f"--regid={USER}", "--clear-groups", "--"]
+    found = Runtime([*prefix, str(clone / "build" / "ocirt")], place, runtime.token + "u", None)
+    found.env = {
+        "PATH": os.environ["PATH"],
+        "HOME": str(place),
+        "XDG_RUNTIME_DIR": str(place),
+        "OCIRT_IMAGE_ROOT": str(place / "images"),
+    }
+    yield found
+    assert found.clean_up() == []
+
+
+@pytest.fixture
+def more_ids(tmp_path: Path) -> Iterator[None]:
+    """/etc/subuid and /etc/subgid give the user ids from 200000 on."""
+    with ExitStack() as mounts:
+        for name in ("subuid", "subgid"):
+            (tmp_path / name).write_text(f"{USER}:200000:65536\n")
+            Path(f"/etc/{name}").touch()
+            subprocess.run(["mount", "--bind", tmp_path / name, f"/etc/{name}"], check=True)
+            mounts.callback(detach, f"/etc/{name}")
+        yield
+
+
+def test_a_user_pulls(user: Runtime, registry: LocalRegistry, place: Path) -> None:
     """overlayfs' marks are the user's own then: a directory that hides what lower layers have in it, a name that is gone."""
     rootfs = make_rootfs(place / "rootfs")
     layers = [
@@ -96,22 +128,100 @@ def test_a_user_pulls(runtime: Runtime, registry: LocalRegistry, clone: Path, pl
     registry.add(
         "test/box", images.image(layers, config={"Cmd": ["sh", "-c", "ls /etc; test ! -e /bin/cat"]}, platform=here()), "1"
     )
-    for path in (place, place / "images"):
-        path.mkdir(exist_ok=True)
-        os.chown(path, USER, USER)
-    prefix = ["setpriv", f"--reuid={USER}", f"--regid={USER}", "--clear-groups", "--"]
-    user = Runtime([*prefix, str(clone / "build" / "ocirt")], place, runtime.token + "u", None)
-    user.env = {
-        "PATH": os.environ["PATH"],
-        "HOME": str(place),
-        "XDG_RUNTIME_DIR": str(place),
-        "OCIRT_IMAGE_ROOT": str(place / "images"),
-    }
     user.call("pull", f"{registry.address}/test/box:1").ok()
     said = user.call("run", "--image", f"{registry.address}/test/box:1", "--name", user.new_id()).ok().out.split()
     assert sorted(set(said) - {"hostname", "hosts", "resolv.conf"}) == ["new"]
     whole(user)
-    assert user.clean_up() == []
+
+
+def owned(registry: LocalRegistry, place: Path) -> str:
+    """An image whose files have many owners, at the registry; its name."""
+    lower = (
+        directory(b"srv", 0o700, uid=33, gid=33)
+        + file(b"srv/secret", b"www", mode=0o600, uid=33, gid=33)
+        + file(b"bin/set", b"s", mode=0o4755, uid=7, gid=29)
+        + file(b"srv/gone", b"x", uid=33)
+        + file(b"far", b"", uid=300_000, gid=70_000)
+        + header(b"null", b"3", mode=0o666, device=(1, 3))
+        + END
+    )
+    upper = link(b"srv/linked", b"srv/secret") + file(b"srv/.wh.gone") + END
+    config = {
+        "Cmd": ["sh", "-c", "id -u; cat /srv/secret /srv/linked; stat -c '%n %u %g %a' /srv /srv/* /bin/set /far"],
+        "User": "33:33",
+    }
+    layers = [images.layer(images.tree(make_rootfs(place / "rootfs"))), images.layer(lower), images.layer(upper)]
+    registry.add("test/owned", images.image(layers, config=config, platform=here()), "1")
+    return f"{registry.address}/test/owned:1"
+
+
+OWNED = ["/srv 33 33 700", "/srv/linked 33 33 600", "/srv/secret 33 33 600", "/bin/set 7 29 4755", "/far 0 0 644"]
+
+
+def test_owners_of_a_user(user: Runtime, more_ids: None, registry: LocalRegistry, place: Path) -> None:
+    """Files keep the owners that the user has ids for; a service that is not root reads its own. And all of it can go again."""
+    name = owned(registry, place)
+    user.call("pull", name).ok()
+    found = user.call("run", "--image", name, "--name", user.new_id()).ok().out.split("\n")
+    assert [found[0].split("www")[0], *found[1:]] == ["33", "wwwwww" + OWNED[0], *OWNED[1:], ""]
+    secret = min(place.glob("images/layers/*/fs/srv/secret"))
+    assert (secret.stat().st_uid, secret.parent.stat().st_uid) == (200_032, 200_032)
+    assert secret.stat().st_mode & 0o7777 == 0o600
+    whole(user)
+    user.call("bundle", name, place / "demo").ok()
+    assert (place / "demo" / "rootfs" / "srv" / "secret").stat().st_uid == 200_032
+    assert user.call("run", "--bundle", place / "demo", user.new_id()).ok().out.split("\n")[1:] == found[1:]
+    # Every way in which a tree goes: with its name, as a leftover, and by a repair.
+    user.call(
+        "run", "--keep", "--image", name, "--user", "0", "--name", f"{user.token}-kept", "--", "chown", "5", "/etc/passwd"
+    ).ok()
+    user.call("delete", f"{user.token}-kept").ok()
+    user.call("prune").ok()
+    assert os.listdir(place / "images" / "writable") == []
+    subprocess.run(["cp", "-a", "--no-target-directory", secret.parents[2], place / "images" / "layers" / "99"], check=True)
+    user.call("fsck", "--repair").ok()
+    whole(user)
+    user.call("rmi", name).ok()
+    assert os.listdir(place / "images" / "layers") == []
+    whole(user)
+
+
+def test_owners_of_a_user_without_further_ids(user: Runtime, registry: LocalRegistry, place: Path) -> None:
+    """All is the user's own, as before."""
+    name = owned(registry, place)
+    user.call("pull", name).ok()
+    secret = min(place.glob("images/layers/*/fs/srv/secret"))
+    assert secret.stat().st_uid == USER
+    said = user.call("run", "--image", name, "--user", "0", "--name", user.new_id()).ok().out
+    assert said.startswith("0\nwwwwww/srv 0 0 700\n")
+    user.call("rmi", name).ok()
+    whole(user)
+
+
+def test_layers_of_before_there_were_further_ids(
+    user: Runtime, registry: LocalRegistry, place: Path, request: pytest.FixtureRequest
+) -> None:
+    """They stay as they are, are run, and go."""
+    name = owned(registry, place)
+    user.call("pull", name).ok()
+    request.getfixturevalue("more_ids")
+    user.call("pull", name).ok()
+    said = user.call("run", "--image", name, "--user", "0", "--name", user.new_id()).ok().out
+    assert said.startswith("0\nwwwwww/srv 0 0 700\n")
+    user.call("rmi", name).ok()
+    assert os.listdir(place / "images" / "layers") == []
+
+
+def test_newuidmap_that_refuses(user: Runtime, more_ids: None, place: Path) -> None:
+    """Then nothing is done by halves."""
+    (place / "programs").mkdir()
+    for name in ("newuidmap", "newgidmap"):
+        (place / "programs" / name).write_text("#!/bin/sh\nexit 1\n")
+        (place / "programs" / name).chmod(0o755)
+    assert user.env is not None
+    user.env["PATH"] = f"{place}/programs:{user.env['PATH']}"
+    user.call("images").failed("newuidmap or newgidmap failed", rc=1)
+    assert os.listdir(place / "images") == []
 
 
 def test_pull_bundle_run(puller: Runtime, real: DockerRegistry, place: Path, box: images.Image) -> None:

@@ -218,7 +218,8 @@ CONFINED = """
     refused(lambda: os.open("mine", os.O_RDONLY, dir_fd=target), *denied)
     refused(lambda: libc.mount(b"tmpfs", b"/", b"tmpfs", 0), errno.EPERM)
     refused(lambda: libc.unshare(libc.CLONE_NEWNS), errno.EPERM)
-    refused(lambda: os.setxattr(target, "trusted.overlay.opaque", b"y"), errno.EPERM)
+    for name in ("trusted.overlay.opaque", "trusted.a", "security.ima", "security.evm"):
+        refused(lambda: os.setxattr(target, name, b"y"), errno.EPERM)
     refused(lambda: os.kill(1, 0), errno.EPERM)
     refused(lambda: os.chroot("/"), errno.EPERM, errno.EACCES)
     if mounts:
@@ -371,6 +372,35 @@ def test_an_ordinary_user(no_leaks: list[Path]) -> None:
     assert (top / "a/d/f").stat().st_mode & 0o7777 == 0o4755
     assert (top / "a/gone").is_char_device()
     assert os.getxattr(top / "a/d", "user.overlay.opaque") == b"y"
+
+
+IN_A_NAMESPACE = """
+    import sys
+    from concurrent.futures import wait
+    from pathlib import Path
+    from ocirt_images.apply.worker import Job, Workers
+    source, top = Path(sys.argv[1]), Path(sys.argv[2])
+    with Workers(2) as workers:
+        jobs = []
+        for number in range(12):
+            (top / str(number)).mkdir()
+            ids = ((0, 0, 1),)
+            jobs.append(Job(source=source, target=top / str(number), uids=ids, gids=ids, squash=True, devices=False))
+        made = [future.result() for future in map(workers.apply, jobs)]
+        print(*{one.sandbox for one in made})
+"""
+
+
+def test_root_of_a_user_namespace(tmp_path: Path) -> None:
+    """The end of one worker is not that of the others: they are in no pid namespace, as there is no way back from one."""
+    (tmp_path / "layer.tar").write_bytes(file(b"f", b"x", mode=0o4755, uid=33) + END)
+    script = [sys.executable, "-c", textwrap.dedent(IN_A_NAMESPACE), str(tmp_path / "layer.tar"), str(tmp_path)]
+    command = ["unshare", "--user", "--map-root-user", "--mount", *script]
+    done = subprocess.run(
+        command, capture_output=True, text=True, cwd=ROOT, env=os.environ | {"PYTHONPATH": "images"}, check=False
+    )
+    assert done.stdout == "('mounts', 'network', 'ipc', 'no-new-privileges', 'landlock', 'capabilities')\n", done.stderr
+    assert all((tmp_path / str(number) / "f").stat().st_uid == 0 for number in range(12))
 
 
 def test_threads_share_the_workers(workers: Workers, job: Callable[..., Job]) -> None:

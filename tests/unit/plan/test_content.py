@@ -13,6 +13,7 @@ from ocirt.kernel import constants as k
 from ocirt.kernel.run import Run, function
 from ocirt.plan import INIT, PARENT
 from ocirt.plan.create import cgroup_paths
+from ocirt.plan.rootfs import MOUNTED
 from ocirt.spec import mountoptions
 from tests.support.bundle import default_config, edited
 from tests.unit.plan.plans import (
@@ -241,6 +242,15 @@ def test_the_root_s_path(path: str, wanted: str) -> None:
     assert the(plan, "tree.check_root")[2] == (wanted,)
     assert the(plan, "mount.clone", "root")[2] == ("root", wanted, True)
     assert the(plan, "tree.attach_root")[2] == (wanted,)
+
+
+def test_a_root_that_is_a_mount() -> None:
+    """Of a bundle of `ocirt bundle --mount`: it is looked at before anything is made in it."""
+    plan = create(annotations={MOUNTED: "7", "other": "x"})
+    assert [each[1] for each in plan[:2]] == ["tree.check_root", "tree.check_mounted"]
+    assert the(plan, "tree.check_mounted")[2] == ("/bundles/b/rootfs",)
+    for none in ({}, {"other": "x"}, None):
+        assert "tree.check_mounted" not in [each[1] for each in create(annotations=none)]
 
 
 # -- devices -------------------------------------------------------------------------------------------------------------------

@@ -17,6 +17,7 @@ from ocirt.errors import Error
 from ocirt.kernel.run import function
 from ocirt.plan import Host, Request
 from ocirt.plan.restore import plan_restore
+from ocirt.plan.rootfs import MOUNTED
 from ocirt.spec.check import check
 from tests.support.bundle import MASKED, NAMESPACES, default_config, default_mounts, edited
 from tests.unit.plan import checks
@@ -86,6 +87,7 @@ def test_no_operation_is_unused() -> None:
     used |= {operation for plan in EXECUTED.values() for *_, operation, _ in calls(plan)}
     remount = edited(default_config(), add_mounts=[{"destination": "/dev/shm", "options": ["remount", "ro"]}])
     used |= {each[1] for each in made(remount)}
+    used |= {each[1] for each in made(default_config() | {"annotations": {MOUNTED: "1"}})}
     used |= {each[1] for each in plan_restore(default_config(), host(), request(), {})}
     there = set()
     for module in pkgutil.iter_modules(ocirt.kernel.steps.__path__):

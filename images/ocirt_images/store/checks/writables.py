@@ -11,10 +11,9 @@ from typing import Any
 
 from ocirt_images.digest import Digest
 from ocirt_images.errors import Error
-from ocirt_images.store import notes
+from ocirt_images.store import limits, notes
 from ocirt_images.store.checks.findings import Check
 from ocirt_images.store.layout import number
-from ocirt_images.store.trees import remove_tree
 from ocirt_images.store.writables import note
 
 
@@ -43,7 +42,9 @@ def check(check: Check) -> None:
             keys.add(key)
             check.found("writable-unindexed", path, f"it is that of {key}, and has no row", partial(_adopt, check, path, value))
         else:
-            check.found("writable-extra", path, "it belongs to nobody", partial(remove_tree, path, check.store.changes))
+            check.found(
+                "writable-extra", path, "it belongs to nobody", partial(limits.remove_directory, path, check.store.changes)
+            )
 
 
 def _valid(key: object, chain_id: object) -> bool:
@@ -69,7 +70,7 @@ def _directory(check: Check, identifier: int, key: str, wanted: dict[str, object
 
 
 def _drop(check: Check, identifier: int) -> None:
-    notes.remove(check.store.layout.writable(identifier), notes.WRITABLE, check.store.changes)
+    limits.remove_directory(check.store.layout.writable(identifier), check.store.changes)
     check.execute("DELETE FROM writables WHERE id = ?", identifier)
 
 

@@ -208,7 +208,7 @@ def test_a_write_that_fails_leaves_the_old_file(cache: Cache, monkeypatch: pytes
 
 def test_what_a_killed_writer_left_is_no_attachment(cache: Cache) -> None:
     cache.save(entry())
-    left = Path(cache.own, "net-c1-eth0")
+    left = Path(cache.own, "net c1 eth0")
     left.write_text("{")
     assert [one.attachment for one in cache.attachments()] == [ONE]
     cache.save(entry())
@@ -218,11 +218,21 @@ def test_what_a_killed_writer_left_is_no_attachment(cache: Cache) -> None:
     assert not left.exists()
 
 
+def test_sweeping_takes_what_was_left_of_one_network(cache: Cache) -> None:
+    cache.sweep("net")
+    cache.save(entry())
+    for name in ("net c1 eth0", "net c2 eth0", "net-b c1 eth0", "lock"):
+        Path(cache.own, name).touch()
+    cache.sweep("net")
+    assert sorted(os.listdir(cache.own)) == ["lock", "net-b c1 eth0"]
+    assert [one.attachment for one in cache.attachments()] == [ONE]
+
+
 def test_a_link_in_the_place_of_the_scratch_file_is_not_followed(cache: Cache, tmp_path: Path) -> None:
     victim = tmp_path / "victim"
     victim.write_text("kept")
     os.makedirs(cache.own)
-    Path(cache.own, "net-c1-eth0").symlink_to(victim)
+    Path(cache.own, "net c1 eth0").symlink_to(victim)
     with pytest.raises(Error):
         cache.save(entry())
     assert victim.read_text() == "kept"

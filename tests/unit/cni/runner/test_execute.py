@@ -75,6 +75,13 @@ def test_a_result_without_a_version_is_of_the_configurations(folder: Folder) -> 
     assert str(result.ips[0].address) == "10.1.0.2/24"
 
 
+def test_null_is_an_empty_result(folder: Folder) -> None:
+    folder.make("one", ADD="echo null")
+    result = run(folder)
+    assert result is not None
+    assert result.document("1.1.0") == {"cniVersion": "1.1.0", "dns": {}}
+
+
 def test_the_plugins_own_error_keeps_its_code_and_details(folder: Folder) -> None:
     folder.make("one", ADD="echo warning >&2; " + failure(117, "no luck", "try tomorrow"))
     err = refused(folder)
@@ -103,7 +110,7 @@ def test_an_error_that_is_half_one(folder: Folder, error: str) -> None:
     assert (refused(folder).code, refused(folder).message) == (999, "it failed (exit status 1)")
 
 
-@pytest.mark.parametrize("answer", ["", "[]", "null", '{"ips": [{"address": "x"}]}', '{"cniVersion": "9.0.0"}'])
+@pytest.mark.parametrize("answer", ["", "[]", "nul", '{"ips": [{"address": "x"}]}', '{"cniVersion": "9.0.0"}'])
 def test_success_without_a_result_is_a_failure(folder: Folder, answer: str) -> None:
     folder.make("one", ADD=f"echo said >&2; echo '{answer}'")
     err = refused(folder)

@@ -297,6 +297,15 @@ def test_gc_without_a_list_collects_all(runner: Runner, folder: Folder) -> None:
     assert not any(key.startswith("cni.dev/") for key in folder.told()[-1].conf)
 
 
+def test_gc_takes_what_a_killed_add_left(runner: Runner) -> None:
+    attach(runner, "c1")
+    left = Path(runner.cache.own, "net c9 eth0")
+    left.touch()
+    runner.gc(network(), [("c1", "eth0")])
+    assert not left.exists()
+    assert kept(runner) == ["net c1 eth0"]
+
+
 def test_gc_of_an_empty_list_says_so(runner: Runner, folder: Folder) -> None:
     runner.gc(network(), [])
     assert folder.told()[-1].conf["cni.dev/valid-attachments"] == []

@@ -11,7 +11,7 @@ import pytest
 
 from ocirt_images.digest import Digest
 from ocirt_images.store import Store
-from tests.support.layouts import DockerArchive, Image, directory, image, layer, layout, named, tar
+from tests.support.layouts import DockerArchive, Image, blob, described, directory, image, index, layer, layout, named, tar
 from tests.unit.images.cli.conftest import Cli
 
 ONE = image(layer("a", "one"), layer("b", "two"), Cmd=["sh"], Labels={"team": "a"})
@@ -248,7 +248,35 @@ def test_inspect(two: Cli) -> None:
     assert one["RootFS"] == {"Type": "layers", "Layers": [Digest.of(part.plain) for part in ONE.layers]}
     assert [part["Digest"] for part in one["Layers"]] == [Digest.of(part.data) for part in ONE.layers]
     assert (one["Os"], one["Architecture"], one["PulledBy"]) == ("linux", "amd64", "ocirt load")
+    assert (one["Platforms"], one["Manifests"]) == (["linux/amd64"], [])
     assert "no such image" in two.failed("inspect", "nothing")
+
+
+def test_inspect_of_an_index(cli: Cli) -> None:
+    """It says which platforms are here, of those that the index names."""
+    arm = image(layer("a", "arm"), architecture="arm64")
+    platforms = [{"os": "linux", "architecture": name} for name in ("amd64", "arm64")]
+    nobody = {"os": "unknown", "architecture": "unknown"}
+    annotations = {"vnd.docker.reference.digest": ONE.digest}
+    children = [
+        ONE.descriptor(platform=platforms[0]),
+        arm.descriptor(platform=platforms[1]),
+        described(b"{}", platform=nobody, annotations=annotations),
+    ]
+    whole = index(*children)
+    named_so = described(whole, annotations={"io.containerd.image.name": X}, mediaType=json.loads(whole)["mediaType"])
+    path = cli.place / "archive.tar"
+    path.write_bytes(tar(layout([named_so], ONE.blobs(), arm.blobs(), dict([blob(whole)]))))
+    cli.ok("load", path)
+    (found,) = json.loads(cli.ok("inspect", X))
+    assert found["Platforms"] == ["linux/amd64"]
+    cli.ok("load", "--all-platforms", path)
+    (found,) = json.loads(cli.ok("inspect", X))
+    assert found["Platforms"] == ["linux/amd64", "linux/arm64"]
+    rows = [(one["ID"], one["Available"], one["Kind"]) for one in found["Manifests"]]
+    kinds = ["image", "image", "attestation"]
+    assert rows == [(one["digest"], kind == "image", kind) for one, kind in zip(children, kinds, strict=True)]
+    assert [one["Descriptor"] for one in found["Manifests"]] == children
 
 
 def test_history(two: Cli) -> None:

@@ -151,7 +151,7 @@ def test_an_index_with_a_part_of_its_manifests(pushing: Pushing, both: images.Im
     """It is sent as it is, if the registry takes it."""
     record = keep(pushing.store, both, without=part(both))
     err = refused("invalid", "MANIFEST_BLOB_UNKNOWN", lambda: pushing.push(record))
-    assert err.hint == "not here: linux/arm64. Pull these too, or push one platform alone with --platform"
+    assert err.hint == "not here: linux/arm64. `ocirt pull --all-platforms` brings them; --platform pushes one alone"
     assert pushing.push(record, platform=Platform.named("amd64")) == record.manifest
     assert pushing.sent() == [("PUT", pushing.store.content.size(record.manifest))], "all but the tag was sent before"
     pushing.registry.sparse = True

@@ -1,0 +1,1 @@
+"""How a kubelet gets to know a driver."""
