@@ -75,12 +75,16 @@ def measure(hosts: list[Host], live: list[int], rounds: int, pairs: int) -> Resu
     return results
 
 
+def _kind(operation: str) -> str:
+    return PAIRS if operation.endswith(PAIRS) else operation.partition(",")[0]
+
+
 def ratios(results: Results) -> str:
     """Each of ours against the reference, with its budget."""
     rows = []
     for operation, taken in results.samples.items():
         for name in taken:
-            budget = next((most for (who, what), most in BUDGETS.items() if who == name and what in operation), None)
+            budget = next((most for (who, what), most in BUDGETS.items() if who == name and what == _kind(operation)), None)
             theirs = results.value(operation, "wall", "reference")
             mine = results.value(operation, "wall", name)
             if budget is None or mine is None or not theirs:

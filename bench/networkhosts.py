@@ -116,8 +116,8 @@ class Host:
             mine.close()
             _serve(chain, its)
         its.close()
+        self._socket = mine
         self._stream = mine.makefile("rw")
-        mine.close()
 
     def ask(self, what: str, number: int = 0) -> None:
         """Send a request."""
@@ -145,7 +145,10 @@ class Host:
 
     def close(self) -> None:
         """End the process, and with it the host."""
+        # The processes that were made later hold this socket as well: to close it would be no end for this one.
+        self._socket.shutdown(socket.SHUT_RDWR)
         self._stream.close()
+        self._socket.close()
         with contextlib.suppress(ChildProcessError):
             os.waitpid(self._pid, 0)
 

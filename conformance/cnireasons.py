@@ -42,6 +42,7 @@ class Reason:
         return document
 
 
+_LATER = ("bandwidth", "firewall", "firewall, same-bridge", "vrf")
 REASONS = (
     Reason(
         "the specification has CNI_PATH optional; only what executes another plugin needs it",
