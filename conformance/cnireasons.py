@@ -57,6 +57,23 @@ REASONS = (
         ours=(0,),
     ),
     Reason(
+        "this kernel has no links of the kind, so no ADD can work, which is what STATUS is for",
+        verbs=("STATUS",),
+        plugins=("dummy", "vlan", "ipvlan", "vrf"),
+        theirs=0,
+        ours=(50,),
+    ),
+    Reason("ours speak every version, and these of the reference only some", plugins=_LATER, theirs=1, ours=(0, 7, 103)),
+    Reason(
+        "a field that no plugin has is refused, with those that there are", variants=("a field that nobody knows",), ours=(2,)
+    ),
+    Reason(
+        "a previous result says itself of which version it is",
+        variants=("no version",),
+        theirs=999,
+        ours=(0,),
+    ),
+    Reason(
         "version 1.1.0 has the MTU of interfaces, and the reference leaves it out",
         versions=("1.1.0",),
         verbs=("ADD",),
