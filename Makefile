@@ -134,9 +134,10 @@ test-system: build api images $(VENV)/ready
 
 # The same system tests with cgroup2 alone, which a host with version 1 shows in a mount namespace (without its controllers); but
 # for those that make no cgroups.
+V2_TESTS ?= tests/system --ignore tests/system/test_installs.py --ignore tests/system/test_launcher.py \
+	--ignore tests/system/images --ignore tests/system/cni
 test-v2: build images $(VENV)/ready
-	OCIRT_TEST_VIEW=v2 $(VENV)/bin/pytest tests/system --ignore tests/system/test_installs.py --ignore tests/system/test_launcher.py \
-		--ignore tests/system/images --ignore tests/system/cni
+	OCIRT_TEST_VIEW=v2 $(VENV)/bin/pytest $(V2_TESTS)
 
 # And in a virtual machine with cgroup2 alone and all its controllers, with a kernel that is older. Slow: the processor is emulated.
 # There is no network to install from, and the launcher's tests have no need of another kernel.
