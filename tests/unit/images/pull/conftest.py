@@ -15,9 +15,9 @@ from tests.unit.images.pull.box import Box, boxed
 MakeHosts = Callable[..., Hosts]
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def workers() -> Iterator[Workers]:
-    """One process for all tests: its start is what takes time."""
+    """One process for all tests here: its start is what takes time. No longer: other tests look for workers that are left."""
     with Workers(2) as found:
         yield found
 
