@@ -53,6 +53,8 @@ def attach(call: Call, settings: Settings, namespace: Namespace, host: Netlink, 
     name = pairs.create(host, namespace, call, mtu=settings.mtu, existing=existing)
     # Router advertisements of the container must not configure the host.
     sysctl.write(f"net/ipv6/conf/{name}/accept_ra", "0", optional=True)
+    # Nobody else is on the link, and without a sure address of its own the host asks for no neighbour.
+    sysctl.write(f"net/ipv6/conf/{name}/accept_dad", "0", optional=True)
     outer = pairs.existing(host, name)
     # Nothing comes from the container before its rules are there.
     _rules(call, settings, name, result.ips).commit()
