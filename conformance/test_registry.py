@@ -117,7 +117,7 @@ def test_an_index(made: Ocirt, skopeo: Callable[..., str], registry: DockerRegis
     place = directory(tmp_path / "layout", layout([target], dict([blob(top)]), *(one.blobs() for one in parts)))
     made.call("load", "--platform", "amd64", place).ok()
     made.call("push", name).failed(
-        rf"{re.escape(name)}: .* HTTP 40\d .*: .* \(not here: linux/arm64\. Pull these too, or push one platform alone", rc=1
+        rf"{re.escape(name)}: .* HTTP 40\d .*: .* \(not here: linux/arm64\. `ocirt pull --all-platforms` brings them", rc=1
     )
     made.call("push", "--platform", "linux/amd64", name).ok()
     assert digest(skopeo("inspect", PLAIN, "--raw", f"docker://{name}")) == parts[0].digest
