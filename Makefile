@@ -9,7 +9,7 @@ VENV = build/venv
 PIP = 26.3
 CHECKED = $(wildcard ocirt api images cni launcher tests bench conformance)
 
-.PHONY: all build api images run test lint test-all test-unit test-system test-v2 test-vm test-vm-systemd test-power conformance bench clean \
+.PHONY: all build api images run test lint test-all test-unit test-system test-v2 test-vm test-vm-systemd test-power conformance conformance-kubelet bench clean \
 	needs needs-test needs-vm needs-conformance
 all: build
 
@@ -159,6 +159,11 @@ CONFORMANCE ?= conformance
 conformance: needs-conformance
 	@$(MAKE) --no-print-directory build api images $(VENV)/ready
 	$(VENV)/bin/pytest $(CONFORMANCE)
+
+# A kubelet on ocirtd. It is built from its Go modules: ten minutes for the first time.
+conformance-kubelet: needs-conformance
+	@$(MAKE) --no-print-directory build api images $(VENV)/ready
+	OCIRT_TEST_KUBELET=1 $(VENV)/bin/pytest conformance/test_kubelet.py
 
 bench: build
 	$(PYTHON) bench/run.py
