@@ -142,11 +142,12 @@ test-v2: build images $(VENV)/ready
 # And in a virtual machine with cgroup2 alone and all its controllers, with a kernel that is older. Slow: the processor is emulated.
 # There is no network to install from, and the launcher's tests have no need of another kernel.
 VM_TESTS ?= tests/system --ignore tests/system/test_installs.py --ignore tests/system/test_launcher.py --ignore tests/system/test_bench.py
-VM_PYTEST = OCIRT_TEST_GRACE=10 OCIRT_TEST_MOMENTS=5 $(VENV)/bin/pytest -v -p no:cacheprovider $(VM_TESTS)
+VM_PYTEST = OCIRT_TEST_GRACE=10 OCIRT_TEST_MOMENTS=5 OCIRT_TEST_POINTS=10 $(VENV)/bin/pytest -v -p no:cacheprovider $(VM_TESTS)
 test-vm: needs-vm build images $(VENV)/ready
 	$(PYTHON) tests/vm/run.py --seconds 7200 '$(VM_PYTEST)'
 
-# The same under systemd, which makes the cgroups.
+# The same under systemd, which makes the cgroups: without what makes none.
+test-vm-systemd: VM_TESTS += --ignore tests/system/images --ignore tests/system/cni
 test-vm-systemd: needs-vm build images $(VENV)/ready
 	$(PYTHON) tests/vm/run.py --systemd --seconds 7200 'OCIRT_TEST_MANAGER=systemd $(VM_PYTEST)'
 
