@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 # verb: (floor, summary), for a list of all verbs that loads no floor
 VERBS: dict[str, tuple[str, str]] = {
+    "doctor": ("cri", "say what of this machine keeps pods from running"),
     "fsck": ("images", "look for damage in the store of images, and repair it"),
     "history": ("images", "show how an image came to be"),
     "images": ("images", "list images"),
@@ -28,6 +29,8 @@ VERBS: dict[str, tuple[str, str]] = {
     "load": ("images", "take images from an archive, a directory or containerd"),
     "login": ("images", "keep a name and a password for a registry"),
     "logout": ("images", "forget them"),
+    "logs": ("cri", "show what a container of a pod has written"),
+    "pods": ("cri", "list pods, with what they use"),
     "prune": ("images", "free what nothing needs any more"),
     "pull": ("images", "fetch images from a registry"),
     "push": ("images", "send an image to a registry"),
