@@ -1,0 +1,1 @@
+"""ocirtd: pods and containers for a kubelet."""
