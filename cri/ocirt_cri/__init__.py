@@ -1,0 +1,1 @@
+"""ocirtd: the CRI daemon."""
