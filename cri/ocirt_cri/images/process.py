@@ -79,7 +79,7 @@ class Worker:
         self._idle = idle
         self._numbers = 0
         self._running: _Running | None = None
-        self._starting = asyncio.Lock()
+        self._starting: asyncio.Task[_Running] | None = None
         self._ending: asyncio.TimerHandle | None = None
 
     @property
@@ -90,6 +90,7 @@ class Worker:
     async def call(self, do: str, on_progress: OnProgress, **more: object) -> Json:
         """Have something done. A caller that is cancelled has it given up. Raises Error."""
         running = await self._there()
+        self._stay()
         number = self._numbers = self._numbers + 1
         call = running.calls[number] = _Call(on_progress)
         try:
@@ -106,22 +107,31 @@ class Worker:
     async def close(self) -> None:
         """End the process, and what it is at work with."""
         self._stay()
+        if self._starting is not None:
+            await asyncio.gather(self._starting, return_exceptions=True)
         running, self._running = self._running, None
         if running is not None:
             running.writer.close()
             await running.reading
 
     async def _there(self) -> _Running:
-        async with self._starting:
-            self._stay()
-            if self._running is None or self._running.reading.done() or self._running.writer.is_closing():
-                self._running = await self._start()
+        self._stay()
+        if self._running is not None and not self._running.writer.is_closing():
             return self._running
+        if self._starting is None:
+            # It is everybody's, and goes on when the caller who needed it first gives up.
+            self._starting = asyncio.create_task(self._start(), name="start of the images' process")
+        return await asyncio.shield(self._starting)
 
     async def _start(self) -> _Running:
-        process, reader, writer = await spawn("ocirt_cri.images.worker")
-        writer.write(_line(0, "open", **asdict(self._settings)))
-        return _Running(process, reader, writer)
+        try:
+            process, reader, writer = await spawn("ocirt_cri.images.worker")
+            writer.write(_line(0, "open", **asdict(self._settings)))
+            self._running = _Running(process, reader, writer)
+            self._rest(self._running)
+            return self._running
+        finally:
+            self._starting = None
 
     def _rest(self, running: _Running) -> None:
         """Let it end in a while, if it has nothing to do."""

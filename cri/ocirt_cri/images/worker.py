@@ -42,8 +42,9 @@ if TYPE_CHECKING:
 
     Json = dict[str, Any]
 
+_ATTEMPTS = 3  # of each request: the kubelet tries again by itself, and waits ever longer
 _PATIENCE = 5.0  # seconds that what was given up has for its end
-_OFTEN = 0.5  # seconds between two reports of progress
+_OFTEN = 0.25  # seconds between two reports of progress
 # Where an "unavailable" comes from the network, and not from a worker or the database.
 _NETWORK = ("ocirt_images.registry.", "ocirt_images.pull.download")
 
@@ -81,6 +82,8 @@ class _Server:
         self._workers = Workers((os.cpu_count() or 1) + 1)
         self._running: dict[int, Cancel] = {}
         self._threads: dict[int, threading.Thread] = {}
+        self._progress: dict[int, _Progress] = {}
+        threading.Thread(target=self._report, name="progress", daemon=True).start()
 
     def take(self, order: Json) -> None:
         """Begin what the daemon orders."""
@@ -105,8 +108,9 @@ class _Server:
 
     def _run(self, number: int, order: Json) -> None:
         do: Callable[[Json, Cancel, events.OnEvent], Json] = {"pull": self._pull, "unpack": self._unpack}[order["do"]]
+        progress = self._progress[number] = _Progress()
         try:
-            answer: Json = {"done": do(order, self._running[number], _Progress(lambda said: self._send(number, said)))}
+            answer: Json = {"done": do(order, self._running[number], progress)}
         except Error as err:
             answer = {"error": [_code(err), err.message, err.subject, err.cause, err.hint]}
         except OSError as err:
@@ -114,9 +118,20 @@ class _Server:
             answer = {"error": ["kernel", err.strerror or str(err), place, "", ""]}
         except Exception as err:  # noqa: BLE001  (it is told to who waits for it)
             answer = {"error": ["internal", f"{type(err).__name__}: {err}", "", _place(err), ""]}
-        del self._running[number]
+        del self._running[number], self._progress[number]
         self._send(number, answer)
         del self._threads[number]
+
+    def _report(self) -> None:
+        """Say every now and then how far each is. Never returns."""
+        said: dict[int, tuple[int, int]] = {}
+        while True:
+            time.sleep(_OFTEN)
+            now = {number: progress.now for number, progress in list(self._progress.items())}
+            for number, (moved, size) in now.items():
+                if said.get(number) != (moved, size):
+                    self._send(number, {"moved": moved, "size": size})
+            said = now
 
     def _send(self, number: int, said: Json) -> None:
         with self._sending:
@@ -132,7 +147,9 @@ class _Server:
         files = [Path(settings.auth_file)] if settings.auth_file else []
         # All files are read anew each time: a change of them takes no restart.
         registry = Registry(
-            hosts=Hosts.load(), credentials=Credentials(given=given, files=files), limits=Limits(stall=settings.stall)
+            hosts=Hosts.load(),
+            credentials=Credentials(given=given, files=files),
+            limits=Limits(stall=settings.stall, attempts=_ATTEMPTS),
         )
         with registry:
             record = pull(
@@ -157,14 +174,17 @@ class _Server:
 
 
 class _Progress:
-    """Adds up a pull's events, and says every now and then how far it is."""
+    """Adds up a pull's events. now: bytes of its layers that are here, and all of them as far as is known."""
 
-    def __init__(self, say: Callable[[Json], None]) -> None:
-        self._say = say
+    def __init__(self) -> None:
         self._lock = threading.Lock()
         self._sizes: dict[Digest, int] = {}
         self._moved: dict[Digest, int] = {}
-        self._next = 0.0
+
+    @property
+    def now(self) -> tuple[int, int]:
+        with self._lock:
+            return sum(self._moved.values()), sum(self._sizes.values())
 
     def __call__(self, event: events.Event) -> None:
         with self._lock:
@@ -174,12 +194,6 @@ class _Progress:
                 self._moved[event.layer] = event.moved
             elif isinstance(event, events.LayerDone):
                 self._moved[event.layer] = self._sizes.get(event.layer, 0)
-            now = time.monotonic()
-            if now < self._next:
-                return
-            self._next = now + _OFTEN
-            said = {"moved": sum(self._moved.values()), "size": sum(self._sizes.values())}
-        self._say(said)
 
 
 def _said(record: ImageRecord) -> Json:
