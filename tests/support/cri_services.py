@@ -104,8 +104,8 @@ async def serving(
             roots,
             layers,
             context.source,
-            stubs.ImageServiceStub(channel),  # type: ignore[arg-type]
-            stubs.RuntimeServiceStub(channel),  # type: ignore[arg-type]
+            stubs.ImageServiceStub(channel),
+            stubs.RuntimeServiceStub(channel),
         )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import stat
+import tarfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -135,8 +136,8 @@ def test_an_image_that_is_not_unpacked(registry: LocalRegistry, tmp_path: Path) 
 
 def test_the_root_directory(registry: LocalRegistry, tmp_path: Path) -> None:
     """It has the image's mode, and belongs to the pod's root."""
-    archive = images.tarfile.TarInfo("./")
-    archive.type, archive.mode, archive.uid, archive.gid = images.tarfile.DIRTYPE, 0o751, 0, 7
+    archive = tarfile.TarInfo("./")
+    archive.type, archive.mode, archive.uid, archive.gid = tarfile.DIRTYPE, 0o751, 0, 7
     registry.add("owned", images.image([images.layer({"./": archive, "x": b""})], platform=HERE), "1")
 
     async def run() -> None:
@@ -181,9 +182,9 @@ def test_what_nobody_owns_goes_and_what_others_own_stays(registry: LocalRegistry
 
 def test_an_image_as_a_volume(registry: LocalRegistry, tmp_path: Path) -> None:
     """One mount for all who have it, as long as one has it, whatever becomes of the image; a daemon that starts anew knows."""
-    links = {name: images.tarfile.TarInfo() for name in ("inside", "outside", "up")}
+    links = {name: tarfile.TarInfo() for name in ("inside", "outside", "up")}
     for link, target in zip(links.values(), ("data", "/etc/passwd", "../../../../../../etc"), strict=True):
-        link.type, link.linkname = images.tarfile.SYMTYPE, target
+        link.type, link.linkname = tarfile.SYMTYPE, target
     image_with_links = images.image([LOWER, UPPER, images.layer({**links, "etc/passwd": b"the image's"})], platform=HERE)
     registry.add("links", image_with_links, "1")
     place = tmp_path / "volumes"
@@ -208,7 +209,7 @@ def test_an_image_as_a_volume(registry: LocalRegistry, tmp_path: Path) -> None:
             await node.remove(image.id)
             await volumes.release("c1")
             await node.roots.remove("c1")
-            assert os.path.ismount(whole)
+            assert whole.is_mount()  # noqa: ASYNC240
             anew = Volumes(node.roots, place, node.store.layout.empty)
             assert await anew.reconcile() == []
             assert (whole / "etc/passwd").read_text() == "the image's"
