@@ -38,6 +38,8 @@ VERBS: dict[str, tuple[str, str]] = {
     "save": ("images", "write images into an archive or a directory"),
     "tag": ("images", "give an image further names"),
 }
+# What a floor stands on, beside the runtime; in a clone each has a folder of its own.
+_BELOW = {"cri": ("cni", "images", "shim", "api")}
 _INTERRUPTED = 130  # 128 + SIGINT, as a shell has it
 
 
@@ -113,6 +115,19 @@ def hand_over(floor: str, options: Options, args: list[str]) -> int:
     return status
 
 
+def daemon(name: str, args: list[str]) -> None:
+    """Where the launcher hands over for `ocirtd`. Does not return."""
+    import gc  # noqa: PLC0415
+
+    _reach("cri")
+    gc.enable()
+    try:
+        main = __import__("ocirt_cri.main", None, None, ("main",)).main
+    except ModuleNotFoundError as err:
+        sys.exit(f"{name}: {_ours('cri', err)}")
+    sys.exit(main(args))
+
+
 def call(floor: str, module: str, function: str, *arguments: Any) -> Any:
     """What a function of `ocirt_FLOOR.cli.MODULE` returns, for a verb of the runtime that needs one.
 
@@ -166,7 +181,8 @@ def _reach(floor: str) -> None:
         command = sys.argv[1] if len(sys.argv) > 1 and sys.argv[0] == "-c" else ""
         version = "python{}.{}".format(*sys.version_info[:2])
         environment = f"{paths.parent(paths.clean(command))}/lib/{version}/site-packages"
-        found += [f"{home}/{floor}", f"{home}/build/libraries"]
+        found += [f"{home}/{one}" for one in (floor, *_BELOW.get(floor, ()))]
+        found.append(f"{home}/build/libraries")
         if command.startswith("/") and paths.exists(environment):
             found.append(environment)
     sys.path += [place for place in found if place not in sys.path]
