@@ -1,1 +1,1 @@
-"""ocirtd: pods and containers for a kubelet."""
+"""ocirtd: the CRI daemon."""

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from ocirt_images.snapshots.backend import Usage
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -33,9 +34,10 @@ def copy_attributes(source: Path, target: Path) -> None:
             os.setxattr(target, name, os.getxattr(source, name))
 
 
-def usage(path: Path) -> Usage:
+def usage(path: Path, between: Callable[[], object] | None = None) -> Usage:
     """What the tree at `path` takes, itself included; a file with several links counts once.
 
+    between: is called after each directory; it may take its time.
     It may be in use: what goes away meanwhile is left out, and so is the rest of a directory that is moved while it is being
     looked through. Raises OSError for what cannot be read.
     """
@@ -58,6 +60,8 @@ def usage(path: Path) -> Usage:
                     seen.add((found.st_dev, found.st_ino))
                 size += found.st_blocks * _BLOCK
                 inodes += 1
+            if between is not None:
+                between()
             while True:
                 if names:
                     below = _enter(here, names.pop())

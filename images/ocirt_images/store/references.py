@@ -143,15 +143,16 @@ class References:
         with self._database.writing() as connection:
             connection.execute("DELETE FROM leftovers WHERE id = ?", (number,))
 
-    def finish_writable(self, number: int) -> None:
-        """The directory of a number in `abandoned`, if it is there; the caller owns its flight."""
+    def finish_writable(self, number: int, *, durable: bool = True) -> None:
+        """The directory of a number in `abandoned`, if it is there; the caller owns its flight. durable: on disk at the end."""
         with self._database.reading() as connection:
             abandoned = connection.execute("SELECT 1 FROM abandoned WHERE id = ?", (number,)).fetchone()
             kept = connection.execute("SELECT 1 FROM writables WHERE id = ?", (number,)).fetchone()
         if abandoned and not kept:
-            limits.remove_directory(self._layout.writable(number), self._changes)
+            changes = self._changes if durable else Changes(sync=False)
+            limits.remove_directory(self._layout.writable(number), changes)
         if abandoned:
-            with self._database.writing() as connection:
+            with self._database.writing(durable=durable) as connection:
                 connection.execute("DELETE FROM abandoned WHERE id = ?", (number,))
 
 

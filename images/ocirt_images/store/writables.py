@@ -94,9 +94,11 @@ class Writables:
         with self._database.reading() as connection:
             return [self._record(row) for row in connection.execute(f"SELECT {_COLUMNS} FROM writables ORDER BY id")]
 
-    def delete(self, key: str) -> Freed:
+    def delete(self, key: str, *, durable: bool = True) -> Freed:
         """Removes the one for `key` with all that was written to it, and layers that nothing else refers to.
 
+        durable: it is gone for good when this returns. Without it a power cut may bring it back, whole or half removed: for who
+        looks after a boot which of his are left, and removes them again.
         Raises Error("not-found").
         """
         record = self.get(key)
@@ -104,10 +106,10 @@ class Writables:
             raise Error("not-found", "no such writable layer", subject=key)
         flight = self._flights.take(self._layout.writable_lock(record.id))
         try:
-            with self._database.writing() as connection:
+            with self._database.writing(durable=durable) as connection:
                 if connection.execute("DELETE FROM writables WHERE id = ?", (record.id,)).rowcount:
                     connection.execute("INSERT INTO abandoned VALUES (?)", (record.id,))
-            self._references.finish_writable(record.id)
+            self._references.finish_writable(record.id, durable=durable)
         finally:
             flight.end()
         return self._references.free([], [record.chain_id] if record.chain_id else [])

@@ -1,0 +1,1 @@
+"""The RPCs, one file per family."""

@@ -1,0 +1,167 @@
+"""A gRPC server on a unix socket with some services of the CRI alone, and a client of it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any
+
+import grpc
+import grpc.aio
+
+from ocirt_api import status
+from ocirt_api.cri import api_pb2 as cri
+from ocirt_api.cri import api_pb2_grpc as stubs
+from ocirt_cri.images.images import Images
+from ocirt_cri.images.settings import Settings
+from ocirt_cri.rootfs import Roots
+from ocirt_cri.services.images import ImageService
+from ocirt_cri.services.stats import StatsService
+from ocirt_cri.stats.layers import LayerUsage
+from ocirt_images.errors import Error
+from ocirt_images.store import Store
+
+if TYPE_CHECKING:
+    from ocirt_cri.stats.sources import Container, Pod
+
+_CODES = {code.value[0]: code for code in grpc.StatusCode}
+
+
+@dataclass
+class Source:
+    """Pods and containers that a test makes up."""
+
+    all_containers: list[Container] = field(default_factory=list)
+    all_pods: list[Pod] = field(default_factory=list)
+
+    def containers(self) -> list[Container]:
+        return self.all_containers
+
+    def pods(self) -> list[Pod]:
+        return self.all_pods
+
+
+@dataclass
+class Node:
+    """What is served, and by what. image, runtime: clients."""
+
+    store: Store
+    images: Images
+    roots: Roots
+    layers: LayerUsage
+    source: Source
+    image: stubs.ImageServiceAsyncStub
+    runtime: stubs.RuntimeServiceAsyncStub
+
+    async def pull(self, name: str, **auth: str) -> str:
+        """The id of an image that is pulled."""
+        request = cri.PullImageRequest(image=cri.ImageSpec(image=name), auth=cri.AuthConfig(**auth) if auth else None)
+        return (await self.image.PullImage(request, timeout=60)).image_ref
+
+    async def status(self, name: str) -> cri.Image | None:
+        """An image, if it is there."""
+        found = await self.image.ImageStatus(cri.ImageStatusRequest(image=cri.ImageSpec(image=name)))
+        return found.image if found.HasField("image") else None
+
+    async def list(self, name: str = "") -> list[cri.Image]:
+        """All images, or what the filter leaves of them."""
+        wanted = cri.ImageFilter(image=cri.ImageSpec(image=name)) if name else None
+        return list((await self.image.ListImages(cri.ListImagesRequest(filter=wanted))).images)
+
+    async def remove(self, name: str) -> None:
+        """Remove an image."""
+        await self.image.RemoveImage(cri.RemoveImageRequest(image=cri.ImageSpec(image=name)), timeout=60)
+
+
+@asynccontextmanager
+async def serving(
+    place: Path, *, pinned: tuple[str, ...] = (), idle: float = 60.0, source: Source | None = None, **settings: Any
+) -> AsyncIterator[Node]:
+    """Services over a store in `place`, whose syncs are left out."""
+    async with AsyncExitStack() as stack:
+        store = stack.enter_context(Store.open(place / "images", sync=False))  # which makes `place`, too
+        told = Settings(root=str(store.root), sync=False, **settings)
+        images = await stack.enter_async_context(Images(store, told, pinned=pinned, idle=idle))
+        roots = Roots(images, "test")
+        layers = await stack.enter_async_context(LayerUsage(roots.uppers))
+        context = SimpleNamespace(images=images, layers=layers, source=source or Source())
+        stats = await stack.enter_async_context(StatsService(context))
+        server = grpc.aio.server()
+        stubs.add_ImageServiceServicer_to_server(_servicer(stubs.ImageServiceServicer, ImageService(context)), server)
+        stubs.add_RuntimeServiceServicer_to_server(_servicer(stubs.RuntimeServiceServicer, stats), server)
+        address = f"unix:{place}/socket"
+        server.add_insecure_port(address)
+        await server.start()
+        stack.push_async_callback(server.stop, None)
+        channel = await stack.enter_async_context(grpc.aio.insecure_channel(address))
+        yield Node(
+            store,
+            images,
+            roots,
+            layers,
+            context.source,
+            stubs.ImageServiceStub(channel),
+            stubs.RuntimeServiceStub(channel),
+        )
+
+
+def _servicer(base: type[Any], service: object) -> Any:
+    """A servicer of grpc's with a service's methods, which have no business with gRPC's context."""
+    methods = {}
+    for name in [name for name in dir(service) if name[0].isupper()]:
+        method = getattr(service, name)
+        methods[name] = _streamed(method) if name.startswith("Stream") else _answered(method)
+    return type(base.__name__, (base,), methods)()
+
+
+def _answered(method: Callable[..., Any]) -> Callable[..., Any]:
+    async def handle(_: object, request: Any, context: grpc.aio.ServicerContext[Any, Any]) -> Any:
+        try:
+            return await method(request)
+        except Error as err:
+            await context.abort(_CODES[status.of(err.code)], str(err))
+
+    return handle
+
+
+def _streamed(method: Callable[..., Any]) -> Callable[..., Any]:
+    async def handle(_: object, request: Any, context: grpc.aio.ServicerContext[Any, Any]) -> Any:
+        try:
+            async for answer in method(request):
+                yield answer
+        except Error as err:
+            await context.abort(_CODES[status.of(err.code)], str(err))
+
+    return handle
+
+
+class Refusal:
+    """What an RPC was refused with."""
+
+    code: grpc.StatusCode
+    text: str
+
+
+@contextmanager
+def refused(code: grpc.StatusCode) -> Iterator[Refusal]:
+    """An RPC in the block ends with this code."""
+    found = Refusal()
+    try:
+        yield found
+    except grpc.aio.AioRpcError as err:
+        found.code, found.text = err.code(), err.details() or ""
+        assert found.code == code, f"{found.code}: {found.text}"
+    else:
+        raise AssertionError(f"no {code}")
+
+
+async def eventually(condition: Callable[[], object], what: str, seconds: float = 30.0) -> None:
+    """Wait for it."""
+    until = asyncio.get_running_loop().time() + seconds
+    while not condition():
+        assert asyncio.get_running_loop().time() < until, what
+        await asyncio.sleep(0.02)
