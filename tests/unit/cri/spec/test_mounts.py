@@ -226,7 +226,7 @@ def test_ids_of_a_mount() -> None:
     ],
 )
 def test_bad_ids_of_a_mount(changes: dict[str, Any], field: str) -> None:
-    made_of = {
+    made_of: dict[str, Any] = {
         f"{name[:-1]}Mappings": [
             cri.IDMapping(host_id=host, container_id=inside, length=length) for host, inside, length in ranges
         ]

@@ -78,7 +78,7 @@ def test_a_host_name_of_its_own() -> None:
         (options(network=CONTAINER), options(), "network", "CONTAINER is no mode"),
         (options(network=TARGET), options(), "network", "TARGET is no mode"),
         (options(ipc=CONTAINER), options(), "ipc", "CONTAINER is no mode"),
-        (options(pid=9), options(), "pid", "9 is no mode"),  # type: ignore[arg-type]
+        (options(pid=9), options(), "pid", "9 is no mode"),
         (options(pid=TARGET), options(), "target_id", "without a target"),
         (options(pid=TARGET, target_id="gone"), options(), "target_id", "no running container"),
         (options(target_id=TARGET_ID), options(), "target_id", "a target in mode POD"),
@@ -129,7 +129,7 @@ def test_namespaces_of_a_pod(given: cri.NamespaceOption, wanted: tuple[bool, ...
         (options(pid=TARGET), "pid"),
         (options(pid=TARGET, target_id="x"), "pid"),
         (options(target_id="x"), "target_id"),
-        (options(ipc=17), "ipc"),  # type: ignore[arg-type]
+        (options(ipc=17), "ipc"),
     ],
 )
 def test_modes_that_a_pod_cannot_have(given: cri.NamespaceOption, field: str) -> None:

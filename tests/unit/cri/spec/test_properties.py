@@ -236,8 +236,7 @@ tame = st.builds(
             "privileged": st.booleans(),
             "namespace_options": st.builds(
                 lambda modes, mapped: cri.NamespaceOption(
-                    **modes,
-                    **({"userns_options": cri.UserNamespace(mode=cri.POD, uids=mapped, gids=mapped)} if mapped else {}),
+                    userns_options=cri.UserNamespace(mode=cri.POD, uids=mapped, gids=mapped) if mapped else None, **modes
                 ),
                 st.sampled_from(
                     [

@@ -119,7 +119,7 @@ PODS: list[tuple[cri.PodSandboxConfig, str, str]] = [
         "config.linux.security_context.selinux_options.level",
         "no level",
     ),
-    (secure_pod(namespace_options=options(network=3)), "config.linux.security_context.namespace_options.network", "TARGET"),  # type: ignore[arg-type]
+    (secure_pod(namespace_options=options(network=3)), "config.linux.security_context.namespace_options.network", "TARGET"),
 ]
 
 
@@ -195,7 +195,7 @@ CONTAINERS: list[tuple[cri.ContainerConfig, str, str]] = [
     (config(annotations=keys(3, 400000)), "config.annotations", "characters"),
     (config(annotations={"": "x"}), "config.annotations", "without a name"),
     (config(stdin_once=True), "config.stdin_once", "stdin"),
-    (config(stop_signal=99), "config.stop_signal", "no signal"),  # type: ignore[arg-type]
+    (config(stop_signal=99), "config.stop_signal", "no signal"),
     (config(windows=cri.WindowsContainerConfig()), "config.windows", "Windows"),
     (mounts(("", "/x")), "config.mounts[0].container_path", "is empty"),
     (mounts(("x", "/x")), "config.mounts[0].container_path", "absolute"),
@@ -242,7 +242,7 @@ def test_bad_containers(given: cri.ContainerConfig, field: str, word: str) -> No
     """Alone, and in `build`, which looks at nothing then."""
     refused(lambda: check_container(pod_config(), given, HOST), field, word)
     container = Container(id=CONTAINER_ID, config=given, image=image(), image_name="x", directory="/x")
-    refused(lambda: build(pod(), container, HOST, SETTINGS, Untouchable()), field, word)  # type: ignore[arg-type]
+    refused(lambda: build(pod(), container, HOST, SETTINGS, Untouchable()), field, word)
 
 
 def test_a_hundred() -> None:
