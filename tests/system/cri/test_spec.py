@@ -52,7 +52,8 @@ class Node:
         self.image: dict[str, Any] = {}
         self.cdi = place / "cdi"
         self.volumes: dict[int, ImageVolume] = {}
-        self.ids = False
+        self.targets: dict[str, str] = {}  # other containers' pid namespaces
+        self.pid = ""  # the path of the pod's pid namespace
         for name, text in (("hosts", "10.0.0.7 web\n"), ("resolv.conf", "nameserver 10.0.0.1\n"), ("hostname", "web\n")):
             (place / name).write_text(text)
         (place / "shm").mkdir(mode=0o1777)
@@ -77,6 +78,7 @@ class Node:
             hosts=str(self.place / "hosts"),
             resolv_conf=str(self.place / "resolv.conf"),
             hostname_file=str(self.place / "hostname"),
+            pid=self.pid if wants.pid else "",
             shm=str(self.place / "shm"),
             hostname=wants.hostname,
         )
@@ -85,7 +87,7 @@ class Node:
         """What comes of a request to run a line of shell; the keywords are of its security context, or of itself."""
         fields = cri.LinuxContainerSecurityContext.DESCRIPTOR.fields_by_name
         security = {name: changes.pop(name) for name in list(changes) if name in fields}
-        modes = security.setdefault("namespace_options", OWN_PID)
+        modes = changes.pop("of", security.setdefault("namespace_options", OWN_PID))
         linux = cri.LinuxContainerConfig(
             security_context=cri.LinuxContainerSecurityContext(**security), resources=changes.pop("resources", None)
         )
@@ -107,7 +109,7 @@ class Node:
             volumes=self.volumes,
         )
         pod = self.pod(privileged=security.get("privileged", False), modes=modes)
-        with HostLookups([self.rootfs], cdi=(str(self.cdi),)) as lookups:
+        with HostLookups([self.rootfs], lambda name: self.targets.get(name, ""), cdi=(str(self.cdi),)) as lookups:
             found = build(pod, container, self.host, self.settings, lookups)
         found.document["root"]["path"] = str(self.rootfs)
         for one in found.directories:
@@ -302,6 +304,19 @@ def test_namespaces(node: Node) -> None:
         assert shared[name] == os.readlink(f"/proc/self/ns/{name}"), name
 
 
+def test_shared_pid_namespace(node: Node) -> None:
+    """The pod's, or that of another container: its processes are in sight, and it goes on."""
+    with holding("--pid", "--fork") as holder:
+        path = f"/proc/{holder}/ns/pid_for_children"
+        node.pid = path
+        script = "readlink /proc/self/ns/pid; cat /proc/1/cmdline"
+        assert node.says(script, namespace_options=cri.NamespaceOption()).splitlines() == [os.readlink(path), "cat\0"]
+        node.targets["b"] = path
+        modes = cri.NamespaceOption(pid=cri.TARGET, target_id="b")
+        of = cri.NamespaceOption(pid=cri.CONTAINER)
+        assert node.says(script, namespace_options=modes, of=of).splitlines() == [os.readlink(path), "cat\0"]
+
+
 @pytest.fixture
 def tree(node: Node) -> Iterator[Path]:
     """A directory of the host with a mount in it."""
@@ -457,6 +472,10 @@ def test_user_namespace(runtime: Runtime, isolation: Isolation, no_leaks: list[P
         assert said == ["0", "0", str(IDS), "65536", "0", "1"]
         assert (volume / "x").stat().st_uid == 0
         assert (node.rootfs / "tmp/y").stat().st_uid == IDS
+        script = "cat /proc/self/status; test -c /dev/kmsg; mount -t tmpfs none /mnt; grep ' /sys ' /proc/self/mounts"
+        said = node.says(script, namespace_options=modes, privileged=True)
+        assert int(status(said)["CapEff"], 16) == mask(node.host.capabilities)
+        assert " rw," in said.splitlines()[-1]
     ocirt.close()
 
 

@@ -506,8 +506,12 @@ def test_privileged_without_the_hosts_devices() -> None:
 
 def test_privileged_in_a_pod_that_is_not() -> None:
     refused(lambda: made(secure(privileged=True)), f"{SECURITY}.privileged", "no privileged container allowed in sandbox")
+
+
+def test_privileged_in_a_user_namespace() -> None:
+    """All that the user namespace gives, which is nothing outside of it."""
     modes = userns()
     given = secure(privileged=True, namespace_options=modes)
-    refused(
-        lambda: made(given, of=secure_pod(privileged=True, namespace_options=modes)), f"{SECURITY}.privileged", "user namespace"
-    )
+    found = made(given, of=secure_pod(privileged=True, namespace_options=modes)).document
+    assert set(found["process"]["capabilities"]["bounding"]) == set(NAMES)
+    assert [node["path"] for node in found["linux"]["devices"]] == ["/dev/fuse", "/dev/sda"]

@@ -17,6 +17,7 @@ from ocirt_cri.spec.build import build
 from ocirt_cri.spec.inputs import Container
 from ocirt_cri.spec.pod import pod_of
 from ocirt_cri.spec.validate import check_container, check_pod
+from tests.support.build import ROOT
 from tests.unit.cri.spec.requests import (
     CONTAINER_ID,
     HOST,
@@ -255,3 +256,19 @@ def test_errors_are_short(length: int) -> None:
     with pytest.raises(Error) as caught:
         made(config(working_dir="x" * length))
     assert len(str(caught.value)) < 400
+
+
+def test_the_errors_of_the_documentation() -> None:
+    """docs/requests.md shows what is really said."""
+    text = (ROOT / "docs/requests.md").read_text()
+    wrong: list[Callable[[], object]] = [
+        lambda: made(secure(run_as_group=cri.Int64Value(value=1002))),
+        lambda: made(mounts(("/data", "/x"), ("/data", "/y"))),
+        lambda: check_pod(pod_config(), "ocrit", HOST, SETTINGS),
+    ]
+    shown = [line.strip() for line in text.split("## Errors")[1].splitlines() if line.startswith("    ")]
+    assert len(shown) == len(wrong)
+    for do, line in zip(wrong, shown, strict=True):
+        with pytest.raises(Error) as caught:
+            do()
+        assert str(caught.value) == line
