@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
 DAY = 86400.0
 _HOUR = 3600.0
+_CONFIGS = 32  # configurations that are kept in memory, of some KB each
 _log = logging.getLogger(__name__)
 
 
@@ -66,6 +67,7 @@ class Images:
         self._worker = Worker(settings, idle=idle)
         self._joined: Joined[tuple[str, Credential | None], str] = Joined()
         self._unpacking: Joined[str, str] = Joined()
+        self._configs: dict[str, ImageConfig] = {}
         self._tasks: set[asyncio.Task[object]] = set()
 
     async def __aenter__(self) -> Images:
@@ -145,8 +147,13 @@ class Images:
 
     async def config(self, image: Image) -> ImageConfig:
         """What the image says that is to be run. Raises Error("not-found", "corrupt", "invalid")."""
-        _, config = await asyncio.to_thread(held.image, self.store, image.records[0])
-        return config
+        found = self._configs.pop(image.id, None)
+        if found is None:
+            _, found = await asyncio.to_thread(held.image, self.store, image.records[0])
+        self._configs[image.id] = found  # the last of all to go
+        while len(self._configs) > _CONFIGS:
+            del self._configs[next(iter(self._configs))]
+        return found
 
     async def taken(self) -> Taken:
         """What all images take, with what an unfinished pull has left."""

@@ -58,8 +58,11 @@ def serve(fd: int) -> None:
     if not first:
         os._exit(0)
     server = _Server(channel, Settings(**{name: first[name] for name in Settings.__slots__}))
-    for line in lines:
-        server.take(json.loads(line))
+    try:
+        for line in lines:
+            server.take(json.loads(line))
+    except ConnectionResetError:
+        pass  # it died before it had read all that we said
     server.end()
     os._exit(0)
 
@@ -94,7 +97,8 @@ class _Server:
                 cancel.set()
             return
         self._running[number] = Cancel()
-        self._threads[number] = threading.Thread(target=self._run, args=(number, order), name=f"{order['do']} {number}")
+        name = f"{order['do']} {number}"
+        self._threads[number] = threading.Thread(target=self._run, args=(number, order), name=name, daemon=True)
         self._threads[number].start()
 
     def end(self) -> None:

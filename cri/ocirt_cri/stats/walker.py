@@ -62,7 +62,10 @@ def serve(fd: int) -> None:
         os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
     except OSError:
         pass
-    _Walker(socket.socket(fileno=fd), Budget()).run()
+    try:
+        _Walker(socket.socket(fileno=fd), Budget()).run()
+    except ConnectionError:
+        pass  # the daemon died
     os._exit(0)
 
 
