@@ -3,13 +3,13 @@
 # A Python of 3.11 or later: Debian's own if it is new enough (wrappers of version managers cost milliseconds a start).
 PYTHON ?= $(shell for python in /usr/bin/python3 /usr/local/bin/python3 python3 python3.14 python3.13 python3.12 python3.11; do \
 	"$$python" -c 'import os, sys; sys.version_info < (3, 11) and sys.exit(1); print(os.path.realpath(sys.executable))' 2>/dev/null && break; done)
-PACKAGES = ocirt $(wildcard api/ocirt_api images/ocirt_images cni/ocirt_cni)
+PACKAGES = ocirt $(wildcard api/ocirt_api images/ocirt_images cni/ocirt_cni shim/ocirt_shim cri/ocirt_cri)
 SOURCES = $(shell find $(PACKAGES) -name '*.py')
 VENV = build/venv
 PIP = 26.3
-CHECKED = $(wildcard ocirt api images cni launcher tests bench conformance)
+CHECKED = $(wildcard ocirt api images cni shim cri launcher tests bench conformance)
 
-.PHONY: all build api images run test lint test-all test-unit test-system test-v2 test-vm test-vm-systemd test-power conformance bench clean \
+.PHONY: all build api images cri run test lint test-all test-unit test-system test-v2 test-vm test-vm-systemd test-power conformance conformance-kubelet bench clean \
 	needs needs-test needs-vm needs-conformance
 all: build
 
@@ -26,9 +26,13 @@ build/bytecode: $(SOURCES) build/ocirt
 	$(PYTHON) launcher/build.py archive
 	@touch $@
 
-# The libraries that the verbs for images need, where the command of a clone looks for them; the only thing that takes a network.
+# The libraries that the verbs for images and ocirtd need, where the commands of a clone look for them; the only thing that takes a
+# network.
 # `pinned NAME...`: the lowest versions that pyproject.toml allows, exactly: what we promise is what we test.
 images: build build/libraries/ready
+
+# All that `build/ocirtd` needs.
+cri: images api
 
 pinned = import tomllib; \
 	wanted = tomllib.load(open("pyproject.toml", "rb"))["project"]["optional-dependencies"]; \
@@ -37,7 +41,7 @@ pinned = import tomllib; \
 build/libraries/ready: pyproject.toml
 	rm -rf build/libraries build/installer
 	$(PYTHON) -m venv build/installer
-	$(PYTHON) -c '$(call pinned,images)' >build/installer/requirements
+	$(PYTHON) -c '$(call pinned,images api)' >build/installer/requirements
 	build/installer/bin/pip install -q --disable-pip-version-check --target build/libraries -r build/installer/requirements
 	@rm -rf build/installer
 	@touch $@
@@ -142,11 +146,12 @@ test-v2: build images $(VENV)/ready
 # And in a virtual machine with cgroup2 alone and all its controllers, with a kernel that is older. Slow: the processor is emulated.
 # There is no network to install from, and the launcher's tests have no need of another kernel.
 VM_TESTS ?= tests/system --ignore tests/system/test_installs.py --ignore tests/system/test_launcher.py --ignore tests/system/test_bench.py
-VM_PYTEST = OCIRT_TEST_GRACE=10 OCIRT_TEST_MOMENTS=5 $(VENV)/bin/pytest -v -p no:cacheprovider $(VM_TESTS)
+VM_PYTEST = OCIRT_TEST_GRACE=10 OCIRT_TEST_MOMENTS=5 OCIRT_TEST_POINTS=10 $(VENV)/bin/pytest -v -p no:cacheprovider $(VM_TESTS)
 test-vm: needs-vm build images $(VENV)/ready
 	$(PYTHON) tests/vm/run.py --seconds 7200 '$(VM_PYTEST)'
 
-# The same under systemd, which makes the cgroups.
+# The same under systemd, which makes the cgroups: without what makes none.
+test-vm-systemd: VM_TESTS += --ignore tests/system/images --ignore tests/system/cni
 test-vm-systemd: needs-vm build images $(VENV)/ready
 	$(PYTHON) tests/vm/run.py --systemd --seconds 7200 'OCIRT_TEST_MANAGER=systemd $(VM_PYTEST)'
 
@@ -159,6 +164,11 @@ CONFORMANCE ?= conformance
 conformance: needs-conformance
 	@$(MAKE) --no-print-directory build api images $(VENV)/ready
 	$(VENV)/bin/pytest $(CONFORMANCE)
+
+# A kubelet on ocirtd. It is built from its Go modules: ten minutes for the first time.
+conformance-kubelet: needs-conformance
+	@$(MAKE) --no-print-directory build api images $(VENV)/ready
+	OCIRT_TEST_KUBELET=1 $(VENV)/bin/pytest conformance/test_kubelet.py
 
 bench: build
 	$(PYTHON) bench/run.py

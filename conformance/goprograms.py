@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import re
 import shutil
@@ -19,20 +20,28 @@ BUILD = Path(__file__).resolve().parents[1] / "build" / "conformance"
 
 
 def build(
-    name: str, modules: Mapping[str, str], packages: Sequence[str], *, go: str = "1.19", files: Mapping[str, str] | None = None
+    name: str,
+    modules: Mapping[str, str],
+    packages: Sequence[str],
+    *,
+    go: str = "1.19",
+    files: Mapping[str, str] | None = None,
+    more: str = "",
+    flags: Sequence[str] = (),
 ) -> Path:
     """The directory of the programs of `packages`; `modules`: path to version, all that they need. `go`: the language's version.
 
     `files`: sources of the module itself, by name, for a program of ours (the package `.`, which then has the name `name`).
+    `more`: what else its go.mod says. `flags`: of `go build`.
 
     What was built once from the same versions is used again. Skips the test where there is no Go, or its modules cannot be had.
     """
     client = program("go")
     if client is None:
         pytest.skip("not installed: go")
-    text = f"module {name}\n\ngo {go}\n\nrequire (\n" + "".join(f"\t{path} {modules[path]}\n" for path in modules) + ")\n"
+    text = f"module {name}\n\ngo {go}\n\nrequire (\n" + "".join(f"\t{path} {modules[path]}\n" for path in modules) + ")\n" + more
     own = dict(files or {})
-    key = hashlib.sha256("\n".join([text, *packages, *own.values()]).encode()).hexdigest()[:12]
+    key = hashlib.sha256("\n".join([text, *packages, *own.values(), *flags]).encode()).hexdigest()[:12]
     found = BUILD / f"{name}-{key}"
     if found.exists():
         return found
@@ -41,7 +50,7 @@ def build(
     try:
         for file, content in {"go.mod": text, **own}.items():
             (place / file).write_text(content)
-        argv = [client, "build", "-mod=mod", "-o", f"{place / 'bin'}/", *packages]
+        argv = [client, "build", "-mod=mod", *flags, "-o", f"{place / 'bin'}/", *packages]
         done = _call(argv, place)
         if done.returncode and ("403" in done.stderr or "dial tcp" in done.stderr):
             pytest.skip(f"the Go modules of {name} cannot be had here: {done.stderr.strip()[-300:]}")
@@ -86,6 +95,37 @@ def containerd2() -> Path:
     module = "github.com/containerd/containerd/v2"
     names = ("containerd", "containerd-shim-runc-v2", "ctr")
     return build("containerd", {module: "v2.2.9"}, [f"{module}/cmd/{name}" for name in names], go="1.24")
+
+
+def kubelet(version: str = "1.34.4") -> Path:
+    """A kubelet. Its repository names its own parts by folders; here they are the modules that were published."""
+    client = program("go")
+    if client is None:
+        pytest.skip("not installed: go")
+    place = BUILD / f"kubelet.{os.getpid()}"
+    place.mkdir(parents=True)
+    try:
+        (place / "go.mod").write_text("module kubelet\n\ngo 1.24\n")
+        done = _call([client, "mod", "download", "-json", f"k8s.io/kubernetes@v{version}"], place)
+        if done.returncode:
+            pytest.skip(f"the Go module k8s.io/kubernetes cannot be had here: {(done.stderr or done.stdout).strip()[-300:]}")
+        theirs = Path(json.loads(done.stdout)["GoMod"]).read_text()
+    finally:
+        shutil.rmtree(place)
+    parts = [part for part in re.findall(r"^\s*(\S+) => [.]/staging/", theirs, re.MULTILINE) if "/sample-" not in part]
+    modules = {"k8s.io/kubernetes": f"v{version}", **dict.fromkeys(parts, f"v0.{version.partition('.')[2]}")}
+    replaced = "".join(f"\t{part} => {part} {modules[part]}\n" for part in parts)
+    names = [f"{package}.gitVersion=v{version}" for package in ("k8s.io/component-base/version", "k8s.io/client-go/pkg/version")]
+    said = " ".join(f"-X {name}" for name in names)
+    found = build(
+        "kubelet",
+        modules,
+        ["k8s.io/kubernetes/cmd/kubelet"],
+        go=(re.findall(r"^go (\S+)", theirs, re.MULTILINE) or ["1.24"])[0],
+        more=f"\ngodebug default=go1.24\n\nreplace (\n{replaced})\n",
+        flags=["-trimpath", "-tags", "selinux,notest,grpcnotrace", "-ldflags", f"-s -w {said}"],
+    )
+    return found / "kubelet"
 
 
 def crictl() -> str:

@@ -3,7 +3,7 @@
 setuptools knows no executables among a wheel's scripts, and no .proto files. What is added:
 - `ocirt`, the launcher, and with it the tag of the platform; where nothing compiles it, a shell script that does the same
   without the protection of the interpreter's file, in a wheel for any platform;
-- `ocirt-cni`, the same once more: what a wheel installs are files, not links;
+- `ocirt-cni` and `ocirtd`, the same once more: what a wheel installs are files, not links;
 - `ocirt-python`, in whose first line the installer names its interpreter, so that the launcher need not guess;
 - completions for shells and manual pages, below the environment's share/, made from the package's own tables;
 - the stubs of api/, made beside their .proto files before setuptools looks for modules (see api/stubs.py);
@@ -70,7 +70,7 @@ def build_editable(wheel_directory: str, config_settings: Settings = None, metad
     """Build a wheel that leads to this source tree: so does its launcher."""
     _make_stubs()
     # For the interpreter that installs, which is the one that will run it.
-    for name in ("ocirt", "api/ocirt_api", "images", "cni"):
+    for name in ("ocirt", "api/ocirt_api", "images", "cni", "shim", "cri"):
         compileall.compile_dir(HERE.parent / name, quiet=2)
     for package in launcher.PACKAGES:
         launcher.write_archive(package)

@@ -45,6 +45,8 @@ else:
     keep()
 if cni:
     from ocirt_cni.main import main
+elif name == "ocirtd":
+    from ocirt.cli.elsewhere import daemon as main
 else:
     from ocirt.cli.main import main
 

@@ -46,13 +46,15 @@ class _Context:
 _scanner: Callable[[str, int], tuple[Any, int]] = make_scanner(_Context)  # type: ignore[arg-type]
 
 
-def loads(data: bytes, what: str = "JSON") -> Any:
+def loads(data: bytes, what: str = "JSON", *, any_bytes: bool = False) -> Any:
     """Parse one JSON document from UTF-8 bytes.
+
+    `any_bytes`: bytes in strings that are no UTF-8 become lone surrogates, as in file names and in the environment (PEP 383).
 
     Raises Error("invalid") that names `what`, and the line and column of the fault.
     """
     try:
-        text = data.decode("utf-8")
+        text = data.decode("utf-8", "surrogateescape" if any_bytes else "strict")
     except UnicodeDecodeError as err:
         raise Error("invalid", f"byte {err.start} is not UTF-8", subject=what) from None
     start = 0

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 # verb: (floor, summary), for a list of all verbs that loads no floor
 VERBS: dict[str, tuple[str, str]] = {
+    "doctor": ("cri", "say what of this machine keeps pods from running"),
     "fsck": ("images", "look for damage in the store of images, and repair it"),
     "history": ("images", "show how an image came to be"),
     "images": ("images", "list images"),
@@ -28,6 +29,8 @@ VERBS: dict[str, tuple[str, str]] = {
     "load": ("images", "take images from an archive, a directory or containerd"),
     "login": ("images", "keep a name and a password for a registry"),
     "logout": ("images", "forget them"),
+    "logs": ("cri", "show what a container of a pod has written"),
+    "pods": ("cri", "list pods, with what they use"),
     "prune": ("images", "free what nothing needs any more"),
     "pull": ("images", "fetch images from a registry"),
     "push": ("images", "send an image to a registry"),
@@ -35,6 +38,8 @@ VERBS: dict[str, tuple[str, str]] = {
     "save": ("images", "write images into an archive or a directory"),
     "tag": ("images", "give an image further names"),
 }
+# What a floor stands on, beside the runtime; in a clone each has a folder of its own.
+_BELOW = {"cri": ("cni", "images", "shim", "api")}
 _INTERRUPTED = 130  # 128 + SIGINT, as a shell has it
 
 
@@ -110,6 +115,19 @@ def hand_over(floor: str, options: Options, args: list[str]) -> int:
     return status
 
 
+def daemon(name: str, args: list[str]) -> None:
+    """Where the launcher hands over for `ocirtd`. Does not return."""
+    import gc  # noqa: PLC0415
+
+    _reach("cri")
+    gc.enable()
+    try:
+        main = __import__("ocirt_cri.main", None, None, ("main",)).main
+    except ModuleNotFoundError as err:
+        sys.exit(f"{name}: {_ours('cri', err)}")
+    sys.exit(main(args))
+
+
 def call(floor: str, module: str, function: str, *arguments: Any) -> Any:
     """What a function of `ocirt_FLOOR.cli.MODULE` returns, for a verb of the runtime that needs one.
 
@@ -163,7 +181,8 @@ def _reach(floor: str) -> None:
         command = sys.argv[1] if len(sys.argv) > 1 and sys.argv[0] == "-c" else ""
         version = "python{}.{}".format(*sys.version_info[:2])
         environment = f"{paths.parent(paths.clean(command))}/lib/{version}/site-packages"
-        found += [f"{home}/{floor}", f"{home}/build/libraries"]
+        found += [f"{home}/{one}" for one in (floor, *_BELOW.get(floor, ()))]
+        found.append(f"{home}/build/libraries")
         if command.startswith("/") and paths.exists(environment):
             found.append(environment)
     sys.path += [place for place in found if place not in sys.path]

@@ -22,7 +22,10 @@ from ocirt_images.errors import Error
 from ocirt_images.snapshots import calls
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
+
+    # The contents of a file of the image; None if there is none.
+    Read = Callable[[str], "bytes | None"]
 
 LIMIT = 8 << 20  # bytes of passwd or group
 _MOST = (1 << 32) - 2  # (uid_t) -1 means "leave it" to the kernel
@@ -62,22 +65,36 @@ def resolve(text: str, root: int) -> User:
 
     Raises Error("invalid") for what is no user, Error("not-found") that names the file in which it is not, OSError.
     """
+    return find(text, lambda path: _read(root, path))
+
+
+def find(text: str, read: Read) -> User:
+    """The same where `read` gives the image's /etc/passwd and /etc/group."""
     name, colon, group = text.partition(":")
     if colon and (not group or ":" in group):
         raise Error("invalid", f"{text[:200]!r} is no user", hint="NAME, UID, NAME:GROUP or UID:GID")
-    account = _account(name or "0", text, root)
+    account = _account(name or "0", text, read)
     if group:
         gid = _number(group)
         if gid is None or gid > _MOST:
-            gid = _group(group, text, root)
+            gid = _group(group, text, read)
         return User(account.uid, gid, (gid,))
-    more = {one.gid for one in _groups(root) if account.name and account.name in one.members}
+    more = _memberships(account, read)
     return User(account.uid, account.gid, (account.gid, *sorted(more - {account.gid})))
 
 
-def _account(name: str, text: str, root: int) -> _Account:
+def memberships(name: str, read: Read) -> frozenset[int]:
+    """The groups in which the image's /etc/group lists a user, who is a name or a number. Raises as `find`."""
+    return _memberships(_account(name, name, read), read)
+
+
+def _memberships(account: _Account, read: Read) -> frozenset[int]:
+    return frozenset(one.gid for one in _groups(read) if account.name and account.name in one.members)
+
+
+def _account(name: str, text: str, read: Read) -> _Account:
     number = _number(name)
-    for account in _accounts(root):
+    for account in _accounts(read):
         if account.name == name or account.uid == number:
             return account
     if number is None:
@@ -90,8 +107,8 @@ def _account(name: str, text: str, root: int) -> _Account:
     return _Account("", number, 0)
 
 
-def _group(name: str, text: str, root: int) -> int:
-    for group in _groups(root):
+def _group(name: str, text: str, read: Read) -> int:
+    for group in _groups(read):
         if group.name == name:
             return group.gid
     if _number(name) is not None:
@@ -109,9 +126,9 @@ def _number(text: str) -> int | None:
     return int(text) if text.isascii() and text.isdecimal() and len(text) <= 19 else None
 
 
-def _accounts(root: int) -> Iterator[_Account]:
+def _accounts(read: Read) -> Iterator[_Account]:
     """passwd(5): name:password:uid:gid:…"""
-    for fields in _lines(root, "/etc/passwd"):
+    for fields in _lines(read, "/etc/passwd"):
         if len(fields) < 4:
             continue
         uid, gid = _number(fields[2]), _number(fields[3])
@@ -119,9 +136,9 @@ def _accounts(root: int) -> Iterator[_Account]:
             yield _Account(fields[0], uid, gid)
 
 
-def _groups(root: int) -> Iterator[_Group]:
+def _groups(read: Read) -> Iterator[_Group]:
     """group(5): name:password:gid:member,…"""
-    for fields in _lines(root, "/etc/group"):
+    for fields in _lines(read, "/etc/group"):
         if len(fields) < 3:
             continue
         gid = _number(fields[2])
@@ -130,8 +147,8 @@ def _groups(root: int) -> Iterator[_Group]:
             yield _Group(fields[0], gid, tuple(member.strip() for member in members))
 
 
-def _lines(root: int, path: str) -> Iterator[list[str]]:
-    data = _read(root, path)
+def _lines(read: Read, path: str) -> Iterator[list[str]]:
+    data = read(path)
     for line in (data or b"").split(b"\n"):
         text = line.strip()
         if text and not text.startswith(b"#"):

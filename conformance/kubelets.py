@@ -1,0 +1,156 @@
+"""A kubelet without an API server: its pods are files in a folder. It runs where the tests run, with directories of its own."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+from functools import partial
+from pathlib import Path
+from typing import Any
+from urllib.request import urlopen
+
+from conformance import goprograms
+from conformance.drivers import Machine, call
+from tests.support.isolation import MS_BIND, MS_REC, MS_SHARED, mount, umount
+from tests.support.runtime import wait_for
+
+_ADDRESS = "10.77.0.1"
+_PORT = 10255
+# What a kubelet sets belongs to the whole machine; it writes nothing where it finds what it wants.
+_SYSCTLS = {"vm/overcommit_memory": 1, "kernel/panic": 10, "kernel/panic_on_oops": 1}
+_PLACES = ("/var/lib/kubelet", "/var/log/pods", "/var/log/containers", "/usr/libexec/kubernetes")
+
+
+class Kubelet:
+    """A kubelet at one CRI endpoint (`unix://PATH`); `stop` ends it and takes back what it needed."""
+
+    def __init__(self, machine: Machine, name: str, endpoint: str) -> None:
+        self.machine = machine
+        self.place = machine.path / f"{name}-kubelet"
+        self.pods = self.place / "pods"
+        self.pods.mkdir(parents=True)
+        self.log = self.place / "log"
+        self._bound: list[str] = []
+        self._made: list[Path] = []
+        self.process: subprocess.Popen[bytes] | None = None
+        try:
+            self._prepare()
+            self._start(goprograms.kubelet(), endpoint)
+        except BaseException:
+            self.stop()
+            raise
+
+    def _prepare(self) -> None:
+        mount("none", "/", "none", MS_REC | MS_SHARED)  # as on a node: volumes may be mounted later
+        for place in _PLACES:
+            path = Path(place)
+            if not path.exists():
+                path.mkdir(parents=True)
+                self._made.append(path)
+            own = self.place / path.name
+            own.mkdir(exist_ok=True)
+            self._bind(own, place)
+        for name, value in _SYSCTLS.items():
+            file = self.place / name.replace("/", "-")
+            file.write_text(f"{value}\n")
+            self._bind(file, f"/proc/sys/{name}")
+        # It refuses a node whose address is a loopback's, and looks for a default route, which leads nowhere here.
+        for words in (
+            "link add node0 type veth peer name node0p",
+            f"addr add {_ADDRESS}/24 dev node0",
+            "link set node0 up",
+            "link set node0p up",
+            "route add default via 10.77.0.254 dev node0",
+        ):
+            call(["ip", *words.split()], env=self.machine.env).ok()
+
+    def _bind(self, source: Path, target: str) -> None:
+        mount(str(source), target, "none", MS_BIND)
+        self._bound.append(target)
+
+    def _start(self, program: Path, endpoint: str) -> None:
+        config = {
+            "apiVersion": "kubelet.config.k8s.io/v1beta1",
+            "kind": "KubeletConfiguration",
+            "failCgroupV1": False,
+            "failSwapOn": False,
+            "oomScoreAdj": 0,
+            "cgroupDriver": "cgroupfs",
+            "cgroupRoot": self.machine.cgroup_parent,
+            "containerRuntimeEndpoint": endpoint,
+            "staticPodPath": str(self.pods),
+            "authentication": {"anonymous": {"enabled": True}, "webhook": {"enabled": False}},
+            "authorization": {"mode": "AlwaysAllow"},
+            "readOnlyPort": _PORT,
+            "enableControllerAttachDetach": False,
+            "evictionHard": {"memory.available": "50Mi", "nodefs.available": "1%", "imagefs.available": "1%"},
+            "imageGCHighThresholdPercent": 100,
+        }
+        (self.place / "config.json").write_text(json.dumps(config))
+        argv = [
+            str(program),
+            f"--config={self.place}/config.json",
+            "--root-dir=/var/lib/kubelet",
+            "--cert-dir=/var/lib/kubelet/pki",
+        ]
+        argv += ["--hostname-override=node1", f"--node-ip={_ADDRESS}", "--v=2"]
+        with self.log.open("wb") as log:
+            self.process = subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=self.machine.env)
+
+    def add(self, pod: dict[str, Any]) -> None:
+        """Give it a pod."""
+        name = pod["metadata"]["name"]
+        draft = self.place / f"{name}.json"
+        draft.write_text(json.dumps({"apiVersion": "v1", "kind": "Pod", **pod}))
+        draft.rename(self.pods / f"{name}.json")
+
+    def remove(self, name: str) -> None:
+        """Take a pod away."""
+        (self.pods / f"{name}.json").unlink()
+
+    def status(self, name: str) -> dict[str, Any]:
+        """A pod's status as the kubelet has it; empty as long as it has none."""
+        assert self.process is not None
+        assert self.process.poll() is None, self.log.read_text()[-3000:]
+        try:
+            with urlopen(f"http://127.0.0.1:{_PORT}/pods", timeout=10) as answer:
+                items = json.load(answer).get("items") or []
+        except OSError:
+            return {}
+        for item in items:
+            if item["metadata"]["name"] == f"{name}-node1":
+                found: dict[str, Any] = item["status"]
+                return found
+        return {}
+
+    def get(self, path: str) -> bytes:
+        """What the read-only port says."""
+        with urlopen(f"http://127.0.0.1:{_PORT}{path}", timeout=10) as answer:
+            return bytes(answer.read())
+
+    def stop(self) -> None:
+        """End it. Its pods' cgroups, which nobody else removes, go too."""
+        if self.process is not None:
+            self.process.terminate()
+            self.process.wait(30)
+        for target in reversed(self._bound):
+            umount(target)
+        for path in self._made:
+            path.rmdir()
+        call(["ip", "link", "delete", "node0"], env=self.machine.env)
+        for hierarchy in Path("/sys/fs/cgroup").iterdir():
+            below = hierarchy / self.machine.cgroup_parent[1:]
+            for directory, _, _ in os.walk(below, topdown=False):
+                if Path(directory).name.startswith("kubepods") or "pod" in Path(directory).name:
+                    wait_for(partial(_removed, directory), directory, 5)
+
+
+def _removed(directory: str) -> bool:
+    try:
+        os.rmdir(directory)
+    except FileNotFoundError:
+        return True
+    except OSError:
+        return False
+    return True

@@ -1,0 +1,168 @@
+"""A node of our own for clients of the CRI: ocirtd with its directories in one place, and images in its store."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import os
+import shutil
+import signal
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from conformance import goprograms
+from conformance.drivers import Machine, call, ours
+from tests.support.layouts import Image, directory, layout
+from tests.support.runtime import Result, wait_for
+
+ANNOTATION = "org.opencontainers.image.ref.name"
+
+
+def daemon() -> str:
+    """The daemon under test, which lies beside the command."""
+    path = str(Path(ours()).with_name("ocirtd"))
+    if not os.access(path, os.X_OK):
+        pytest.fail(f"{path} is not there: run `make` first", pytrace=False)
+    return path
+
+
+class Node:
+    """ocirtd. Its sockets, state and images are below one short path (a socket's has 107 bytes at most)."""
+
+    def __init__(self, machine: Machine, name: str, networks: Path | None = None) -> None:
+        self.machine = machine
+        self.place = machine.path / name
+        self.root = self.place / "root"
+        self.state = self.place / "state"
+        self.images = self.place / "images"
+        self.socket = self.state / "ocirt.sock"
+        self.log = self.place / "log"
+        self.config = self.place / "ocirtd.toml"
+        self.place.mkdir()
+        lines = [f'image_root = "{self.images}"', f'netns_dir = "{self.place}/netns"']
+        if networks is not None:
+            lines.append(f'cni_conf_dir = "{networks}"')
+        self.config.write_text("\n".join(lines) + "\n")
+        self.process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def endpoint(self) -> str:
+        """As a client is told."""
+        return f"unix://{self.socket}"
+
+    def start(self) -> None:
+        """Start the daemon, and wait until it answers."""
+        argv = [daemon(), "--root", str(self.root), "--state", str(self.state), "--listen", self.endpoint]
+        with self.log.open("ab") as log:
+            self.process = subprocess.Popen(
+                [*argv, "--config", str(self.config)], stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=self.machine.env
+            )
+        wait_for(self._listens, f"ocirtd ({self.log})", 30)
+
+    def _listens(self) -> bool:
+        assert self.process is not None
+        assert self.process.poll() is None, self.log.read_text()
+        return self.socket.exists()
+
+    def kill(self) -> None:
+        """As a crash."""
+        assert self.process is not None
+        self.process.kill()
+        self.process.wait()
+
+    def stop(self) -> None:
+        """End the daemon as its manager does. What it runs goes on."""
+        if self.process is not None and self.process.poll() is None:
+            self.process.send_signal(signal.SIGTERM)
+            self.process.wait(20)
+
+    def load(self, images: dict[str, Image]) -> None:
+        """Put images into the store, by their names."""
+        for name, image in images.items():
+            place = self.place / "layout"
+            place.mkdir()
+            target = image.descriptor(annotations={ANNOTATION: name})
+            archive = directory(place, layout([target], image.blobs()))
+            call([ours(), "--image-root", str(self.images), "load", str(archive)], env=self.machine.env).ok()
+            shutil.rmtree(place)
+
+
+class Crictl:
+    """crictl against one endpoint, with pods that it describes itself."""
+
+    numbers = itertools.count()
+
+    def __init__(self, node: Node) -> None:
+        self.node = node
+        self.program = goprograms.crictl()
+        self.log = node.place / "pod-logs"
+        self.log.mkdir(exist_ok=True)
+
+    def call(self, *args: str | Path, **options: Any) -> Result:
+        """Any verb."""
+        endpoints = ("--runtime-endpoint", self.node.endpoint, "--image-endpoint", self.node.endpoint)
+        return call([self.program, *endpoints, *map(str, args)], env=self.node.machine.env, **options)
+
+    def write(self, kind: str, document: Any) -> Path:
+        """A file with a configuration."""
+        path = self.log / f"{kind}-{next(self.numbers)}.json"
+        path.write_text(json.dumps(document))
+        return path
+
+    def pod(self, *, host_network: bool = False, **more: Any) -> tuple[str, Path]:
+        """A pod that runs: its id, and its configuration."""
+        name = f"p{next(self.numbers)}"
+        options = {"network": 2 if host_network else 0, "pid": 1}
+        document = {
+            "metadata": {"name": name, "namespace": "tests", "uid": name, "attempt": 0},
+            "hostname": name,
+            "log_directory": str(self.log),
+            "linux": {
+                "cgroup_parent": self.node.machine.cgroup_parent,
+                "security_context": {"namespace_options": options},
+            },
+            **more,
+        }
+        path = self.write("pod", document)
+        return self.call("runp", path).ok().out.strip(), path
+
+    def create(self, pod: tuple[str, Path], image: str, *command: str, **more: Any) -> Result:
+        """`create` of a container with a command."""
+        name = f"c{next(self.numbers)}"
+        document = {
+            "metadata": {"name": name, "attempt": 0},
+            "image": {"image": image},
+            "command": list(command),
+            "log_path": f"{name}.log",
+            "linux": {"security_context": {"namespace_options": {"pid": 1}}},
+            **more,
+        }
+        return self.call("create", pod[0], self.write("container", document), pod[1])
+
+    def start(self, pod: tuple[str, Path], image: str, *command: str, **more: Any) -> str:
+        """A container that was created and started; its id."""
+        container = self.create(pod, image, *command, **more).ok().out.strip()
+        self.call("start", container).ok()
+        return container
+
+    def status(self, container: str) -> Any:
+        """`inspect`: the status of a container."""
+        return self.call("inspect", container).ok().json()["status"]
+
+    def ended(self, container: str) -> Any:
+        """Its status, once it has ended."""
+
+        def exited() -> Any:
+            status = self.status(container)
+            return status if status["state"] == "CONTAINER_EXITED" else None
+
+        return wait_for(exited, "the container's end", 20)
+
+    def clean_up(self) -> None:
+        """Remove every pod."""
+        self.call("rmp", "--all", "--force").ok()
+        assert self.call("pods", "--quiet").ok().out == ""
+        assert self.call("ps", "--all", "--quiet").ok().out == ""
