@@ -119,12 +119,13 @@ def daemon(name: str, args: list[str]) -> None:
     """Where the launcher hands over for `ocirtd`. Does not return."""
     import gc  # noqa: PLC0415
 
-    _reach("cri")
+    floor = "cri"
+    _reach(floor)
     gc.enable()
     try:
-        main = __import__("ocirt_cri.main", None, None, ("main",)).main
+        main = __import__(f"ocirt_{floor}.main", None, None, ("main",)).main
     except ModuleNotFoundError as err:
-        sys.exit(f"{name}: {_ours('cri', err)}")
+        sys.exit(f"{name}: {_ours(floor, err)}")
     sys.exit(main(args))
 
 

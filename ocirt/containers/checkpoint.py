@@ -54,6 +54,12 @@ def _check(record: Record) -> None:
         raise Error("state", f"Container cannot be checkpointed in {now} state")
     if "mount" not in record["namespaces"]:
         raise Error("unsupported", "a container without a mount namespace cannot be checkpointed: its mounts are the host's")
+    if record.get("overlay"):
+        raise Error(
+            "unsupported",
+            "a container whose root is an overlay of its own cannot be checkpointed",
+            hint="nobody could restore it",
+        )
 
 
 def _dump(record: Record, flags: dict[str, Any]) -> None:

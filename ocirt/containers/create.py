@@ -141,6 +141,11 @@ class Creation:
         self._attempt(run.parent)
         return self.record
 
+    def release(self) -> None:
+        """Close what was opened for the container's making, its root among it: for a process that lives on after `make`."""
+        assert self.run is not None
+        self.run.close()
+
     def await_program(self) -> None:
         """For an init without a barrier: wait until its end of the socket closes, on exec. Raises Error for what failed."""
         assert self.run is not None
@@ -192,6 +197,8 @@ class Creation:
         }
         if kept := {name: linux[name] for name in _OF_ALL if name in linux}:
             record["linux"] = kept
+        if self.request.overlay:
+            record["overlay"] = True  # nobody can make the root again from what config.json says
         if self._config != "config.json":
             record["config"] = self._config  # `checkpoint` reads it again
         return record

@@ -71,6 +71,10 @@ _WORDS = {
     "process.clone": "unable to start container process: clone",
     "listener.check": "failed to connect with seccomp agent specified in the seccomp profile",
     "namespace.open": "open namespace",
+    "overlay.new": "mount the overlay at",
+    "overlay.new_apart": "mount the overlay at",
+    "overlay.open_lowers": "layer",
+    "overlay.open_upper": "writable layer",
     "namespace.join": "join namespace",
     "device.make": "make device",
     "device.bind": "bind device",
@@ -102,6 +106,8 @@ def _subject(operation: str, arguments: tuple[Any, ...]) -> str:
         return words[1]
     if operation == "mount.new":
         return f"{words[1]} (source {words[2]})"
+    if operation.startswith("overlay."):
+        return "/" if "new" in operation else ""
     if operation in ("mount.change", "mount.propagate", "namespace.join", "namespace.set_offsets"):
         return ""
     return words[0] if words else ""
@@ -129,6 +135,8 @@ def _hint(operation: str, errno: int, arguments: tuple[Any, ...]) -> str:
         return "RLIMIT_NOFILE must leave room for the filter's listener"
     if operation == "mount.clone" and errno == EPERM and arguments[0] == "root":
         return 'who may not mount here needs {"type": "mount"} in /linux/namespaces'
+    if operation.startswith("overlay.new") and errno == EINVAL:
+        return "was the upper directory volatile before? then see work/incompat/volatile in the work directory, and dmesg(1)"
     if operation == "mount.new" and errno == ENODEV:
         return f"this kernel has no file system {arguments[1]!r}"
     if operation == "process.raise_limit" and errno == EPERM:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import _signal  # type: ignore[import-not-found]  # (typeshed has none; `signal` loads enum)
-from _struct import pack
+from _struct import pack, unpack
 
 from ocirt.kernel import constants as k
 from ocirt.kernel.ffi import Buffer, address_of, syscall
@@ -50,6 +50,22 @@ def capability_buffers(effective: int, permitted: int, inheritable: int) -> tupl
     sets = (effective, permitted, inheritable)
     data = pack("6I", *[each & 0xFFFFFFFF for each in sets], *[each >> 32 for each in sets])
     return pack("Ii", _CAPABILITY_VERSION_3, 0), data
+
+
+def get_capabilities() -> tuple[int, int, int]:
+    """What `set_capabilities` takes: effective, permitted and inheritable set."""
+    data = Buffer(24)
+    syscall("capget", pack("Ii", _CAPABILITY_VERSION_3, 0), data.address)
+    words = unpack("6I", data.bytes())
+    return words[0] | words[3] << 32, words[1] | words[4] << 32, words[2] | words[5] << 32
+
+
+def set_file_owner(uid: int, gid: int) -> None:
+    """Act on files as another user, with all capabilities that are permitted (setfsuid(2) takes some from who was root)."""
+    syscall("setfsgid", gid)
+    syscall("setfsuid", uid)
+    _, permitted, inheritable = get_capabilities()
+    set_capabilities(permitted, permitted, inheritable)
 
 
 def set_capabilities(effective: int, permitted: int, inheritable: int) -> None:

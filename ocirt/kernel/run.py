@@ -141,18 +141,22 @@ class Run:
         if message:
             raise StepError(*messages.failure_of(message))
 
-    def end_children(self) -> bool:
-        """Kill the children that there are, and wait for their end; whether there were any.
-
-        What the parent had opened is closed: an undoing may need the numbers, and an init whose pid no stage lived to tell ends
-        by itself when the socket does.
-        """
+    def close(self) -> None:
+        """Close what this side has opened for the plan, such as the container's mounts: for a parent that lives on."""
         self.fds.pop("console/number", None)
         for fd in {*self.fds.values(), *self.join_fds, self.cgroup_fd, self.phase_fd, self.peer, self.sync} - {-1}:
             posix.close(fd)
         self.fds.clear()
         self.join_fds.clear()
         self.cgroup_fd = self.phase_fd = self.peer = self.sync = -1
+
+    def end_children(self) -> bool:
+        """Kill the children that there are, and wait for their end; whether there were any.
+
+        What the parent had opened is closed: an undoing may need the numbers, and an init whose pid no stage lived to tell ends
+        by itself when the socket does.
+        """
+        self.close()
         children = [pid for pid in (self.stage_pid, self.pid) if pid]
         for pid in children:
             try:

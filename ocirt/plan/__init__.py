@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
     from typing import Any
 
+    from ocirt.plan.overlay import Overlay
+
     # operation and arguments: the names are those of the function ocirt.kernel.steps.<module>.<name>
     Call = tuple[str, tuple[Any, ...]]
     # What an errno leads to instead of a failure: None goes on, a call is made in the place of the one that failed.
@@ -75,6 +77,7 @@ class Request:
     pipes: whether init's streams are pipes of the parent's instead of the caller's own
     keyring: whether init gets a session keyring of its own; pivot: pivot_root(2), not MS_MOVE and chroot(2)
     notify: whether init gets a socket for sd_notify(3), from the directory `notify` below the container's
+    overlay: what the root is made of (ocirt.plan.overlay.Overlay), or None for the directory that /root/path names
     cgroups: "cgroupfs", "systemd" or "disabled"; lenient_cgroups: go on without those that may not be made
     """
 
@@ -89,6 +92,7 @@ class Request:
         "lenient_cgroups",
         "listen_fds",
         "notify",
+        "overlay",
         "pipes",
         "pivot",
         "state_root",
@@ -112,6 +116,7 @@ class Request:
         cgroups: str = "cgroupfs",
         lenient_cgroups: bool = False,
         notify: bool = False,
+        overlay: Overlay | None = None,
     ) -> None:
         self.container_id = container_id
         self.bundle = bundle
@@ -127,6 +132,7 @@ class Request:
         self.cgroups = cgroups
         self.lenient_cgroups = lenient_cgroups
         self.notify = notify
+        self.overlay = overlay
 
 
 def step(side: str, operation: str, *arguments: Any, at: str = "", errors: Errors | None = None) -> Step:

@@ -61,7 +61,7 @@ def plan_create(spec: dict[str, Any], host: Host, request: Request, paths: dict[
         label.need(host, "SELinux", "/linux/mountLabel")
 
     plan = namespaces.open_joined(spaces)
-    plan += rootfs.sources(tree, spaces)
+    plan += rootfs.sources(tree, spaces, host)
     net_devices = linux.get("netDevices")
     if net_devices:
         from ocirt.plan import netdevices  # noqa: PLC0415  (only if there are some)

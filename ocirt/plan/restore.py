@@ -35,7 +35,7 @@ def plan_restore(spec: dict[str, Any], host: Host, request: Request, paths: dict
         from ocirt.plan import systemd as groups  # noqa: PLC0415  (only then)
     entries = groups.entries_of(spec, host)
     plan = namespaces.open_joined(spaces)
-    plan += rootfs.sources(tree, spaces)
+    plan += rootfs.sources(tree, spaces, host)
     plan.append(step(PARENT, "sync.open"))
     plan.append(step(PARENT, "process.clone", INIT, k.CLONE_NEWNS, at="/root/path"))
     plan.append(step(INIT, "process.die_with_parent"))

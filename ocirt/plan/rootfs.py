@@ -41,14 +41,23 @@ _UNLABELLED = ("proc", "sysfs", "mqueue", "cgroup", "cgroup2")
 class Tree:
     """What the steps of one tree have in common."""
 
-    __slots__ = ("anchor", "bundle", "by_parent", "notify", "path", "read_only", "spec")
+    __slots__ = ("anchor", "bundle", "by_parent", "notify", "overlay", "path", "place", "read_only", "spec")
 
     def __init__(self, spec: dict[str, Any], spaces: Namespaces, host: Host, request: Request) -> None:
         self.spec = spec
         self.bundle = request.bundle
         self.path = paths.clean(paths.join(request.bundle, spec["root"]["path"]))
+        self.overlay = request.overlay
+        self.place = self.path  # where init attaches the root
         # In its user namespace init may not reach what the runtime can: the parent clones those mounts for it.
         self.by_parent = spaces.has_user and host.root
+        if self.overlay:
+            from ocirt.plan import overlay  # noqa: PLC0415  (only then)
+
+            overlay.check(self.overlay, spaces, host)
+            self.by_parent = True
+            if not overlay.is_looked_for(spec):
+                self.place = "/"
         # The mount on which all others hang, where they are made in the runtime's mount namespace; else ""
         self.anchor = "" if spaces.has_mount else paths.anchor(request.directory)
         # What is mounted at /run/notify, or ""
@@ -57,22 +66,29 @@ class Tree:
         self.read_only: list[tuple[str, str]] = []
 
 
-def sources(tree: Tree, spaces: Namespaces) -> Plan:
+def sources(tree: Tree, spaces: Namespaces, host: Host) -> Plan:
     """The parent's part: look at the root, clone what init could not reach, and map the ids of mounts where that can be done."""
-    plan = [step(PARENT, "tree.check_root", tree.path, at="/root/path")]
-    if MOUNTED in (tree.spec.get("annotations") or {}):
+    made: dict[tuple[Any, Any], str] = {}
+    plan: Plan = []
+    if tree.place != "/":
+        plan.append(step(PARENT, "tree.check_root", tree.path, at="/root/path"))
+    if not tree.overlay and MOUNTED in (tree.spec.get("annotations") or {}):
         plan.append(step(PARENT, "tree.check_mounted", tree.path, at="/root/path"))
     if tree.anchor:
         plan.append(step(PARENT, "anchor.check", tree.path, at="/root/path"))
         plan.append(step(PARENT, "mount.clone", "root", tree.path, True, at="/root/path"))
         plan += _cut_off(tree, "root", spaces)
     if tree.by_parent:
-        plan.append(step(PARENT, "mount.clone", "root", tree.path, True, at="/root/path"))
-        plan += _cut_off(tree, "root", spaces)
+        if tree.overlay:
+            from ocirt.plan import overlay  # noqa: PLC0415  (only then)
+
+            plan += overlay.make(tree.overlay, host, made)
+        else:
+            plan.append(step(PARENT, "mount.clone", "root", tree.path, True, at="/root/path"))
+            plan += _cut_off(tree, "root", spaces)
         if tree.notify:
             plan.append(step(PARENT, "mount.clone", "notify", tree.notify, False))
             plan += _cut_off(tree, "notify", spaces)
-    made: dict[tuple[Any, Any], str] = {}
     for index, mount in enumerate(tree.spec.get("mounts", ())):
         options = parse(mount.get("options") or [], mount.get("type", ""))
         mapped = _is_mapped(mount, options["idmap"])
@@ -176,10 +192,10 @@ def root(tree: Tree) -> Plan:
     propagation = _host_propagation(tree.spec)
     plan = [step(INIT, "mount.propagate_host", propagation & ~MS_REC, bool(propagation & MS_REC), at=pointer)]
     if propagation & k.MS_SHARED or not propagation & MS_REC:
-        plan.append(step(INIT, "tree.make_parent_private", tree.path, at=pointer))
+        plan.append(step(INIT, "tree.make_parent_private", tree.place, at=pointer))
     if not tree.by_parent:
         plan.append(step(INIT, "mount.clone", "root", tree.path, True, at="/root/path"))
-    plan.append(step(INIT, "tree.attach_root", tree.path, at="/root/path"))
+    plan.append(step(INIT, "tree.attach_root", tree.place, at="/root/path"))
     return plan
 
 
@@ -356,15 +372,16 @@ def finish(tree: Tree) -> Plan:
         plan.append(step(INIT, "mount.mask", path, at=f"/linux/maskedPaths/{index}", errors=missing))
     for slot, pointer in tree.read_only:
         plan.append(step(INIT, "mount.change", slot, k.MOUNT_ATTR_RDONLY, 0, False, at=pointer))
-    if spec["root"].get("readonly"):
-        plan.append(step(INIT, "mount.change", "root", k.MOUNT_ATTR_RDONLY, 0, False, at="/root/readonly"))
+    if spec["root"].get("readonly") or (tree.overlay and tree.overlay.read_only):
+        pointer = "/root/readonly" if spec["root"].get("readonly") else "/root"
+        plan.append(step(INIT, "mount.change", "root", k.MOUNT_ATTR_RDONLY, 0, False, at=pointer))
     return plan
 
 
 def enter(tree: Tree, request: Request) -> Plan:
     """Make the tree the root of init."""
-    if tree.anchor:
-        plan = [step(INIT, "process.change_root", "root", at="/root")]
+    if tree.anchor or (tree.place == "/" and not request.pivot):
+        plan = [step(INIT, "process.change_root", "root", at="/root")]  # it covers what is left behind
     else:
         plan = [step(INIT, "tree.pivot" if request.pivot else "tree.move_root", at="/root")]
     flag = PROPAGATION.get(tree.spec["linux"].get("rootfsPropagation") or "", 0)

@@ -28,11 +28,12 @@ from ocirt_api.containerd import (
     task_v3_pb2,
 )
 from ocirt_api.message import Message
-from ocirt_api.messages import bootstrap, cgroups_v1, cgroups_v2, events, google, options, task, types
+from ocirt_api.messages import bootstrap, cgroups_v1, cgroups_v2, events, google, options, shim, task, types
+from ocirt_api.shim import shim_pb2
 from ocirt_api.ttrpc import envelope, status_pb2
 from ocirt_api.ttrpc import envelope_pb2 as ttrpc_pb2
 
-OURS = (bootstrap, cgroups_v1, cgroups_v2, events, google, options, task, types, envelope)
+OURS = (bootstrap, cgroups_v1, cgroups_v2, events, google, options, shim, task, types, envelope)
 # Where protobuf's classes of the same names are.
 THEIRS: dict[ModuleType, tuple[ModuleType, ...]] = {
     bootstrap: (bootstrap_pb2,),
@@ -41,6 +42,7 @@ THEIRS: dict[ModuleType, tuple[ModuleType, ...]] = {
     events: (events_pb2, envelope_pb2, forward_pb2),
     google: (any_pb2, empty_pb2, timestamp_pb2),
     options: (runcoptions_pb2,),
+    shim: (shim_pb2,),
     task: (task_v2_pb2, task_v3_pb2),
     types: (mount_pb2, process_pb2, runtimeinfo_pb2),
     envelope: (ttrpc_pb2, status_pb2),

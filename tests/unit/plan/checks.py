@@ -38,6 +38,8 @@ FILLS: dict[str, int | str] = {
     "mount.new": 0,
     "mount.cgroup": 0,
     "mount.remount": 0,
+    "overlay.new": 0,
+    "overlay.new_apart": 0,
     "namespace.open": 0,
     "idmap.make_namespace": 0,
     "process.open_target": "target",
@@ -55,6 +57,7 @@ NEEDS: dict[str, int | str] = {
     "process.change_root": 0,
     "anchor.attach": "anchor",
     "anchor.attach_root": "root",
+    "tree.attach_root": "root",
 }
 
 

@@ -14,6 +14,7 @@ from ocirt.cli.spec import default
 from ocirt.plan import Host, Request
 from ocirt.plan.create import cgroup_paths, plan_create
 from ocirt.plan.execute import plan_exec
+from ocirt.plan.overlay import Overlay
 from ocirt.spec.check import check
 from tests.seccomp_profiles import docker_default
 from tests.support.bundle import default_config, edited
@@ -295,6 +296,7 @@ def cases() -> dict[str, Case]:
             request(),
         ),
         "notify": (base, host(), request(notify=True)),
+        "overlay": (base, host(), request(overlay=Overlay(["/l/2", "/l/1"], "/c/upper", "/c/work", volatile=True))),
         "notify, user": (user, host(), request(notify=True, waits=False)),
         "agent": (with_edits(seccomp=NOTIFYING), host(waiter=WAITER), request()),
         "agent, at once": (with_edits(seccomp=NOTIFYING, noNewPrivileges=False), host("v1"), request(waits=False)),

@@ -1,0 +1,1 @@
+"""Our own service of a shim: what ocirtd needs beyond containerd's Task service."""
