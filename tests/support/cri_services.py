@@ -13,22 +13,19 @@ from typing import TYPE_CHECKING, Any
 import grpc
 import grpc.aio
 
-from ocirt_api import status
 from ocirt_api.cri import api_pb2 as cri
 from ocirt_api.cri import api_pb2_grpc as stubs
 from ocirt_cri.images.images import Images
 from ocirt_cri.images.settings import Settings
 from ocirt_cri.rootfs import Roots
+from ocirt_cri.server import Server
 from ocirt_cri.services.images import ImageService
 from ocirt_cri.services.stats import StatsService
 from ocirt_cri.stats.layers import LayerUsage
-from ocirt_images.errors import Error
 from ocirt_images.store import Store
 
 if TYPE_CHECKING:
     from ocirt_cri.stats.sources import Container, Pod
-
-_CODES = {code.value[0]: code for code in grpc.StatusCode}
 
 
 @dataclass
@@ -90,14 +87,10 @@ async def serving(
         layers = await stack.enter_async_context(LayerUsage(roots.uppers))
         context = SimpleNamespace(images=images, layers=layers, source=source or Source())
         stats = await stack.enter_async_context(StatsService(context))
-        server = grpc.aio.server()
-        stubs.add_ImageServiceServicer_to_server(_servicer(stubs.ImageServiceServicer, ImageService(context)), server)
-        stubs.add_RuntimeServiceServicer_to_server(_servicer(stubs.RuntimeServiceServicer, stats), server)
-        address = f"unix:{place}/socket"
-        server.add_insecure_port(address)
-        await server.start()
-        stack.push_async_callback(server.stop, None)
-        channel = await stack.enter_async_context(grpc.aio.insecure_channel(address))
+        server = Server([ImageService(context), stats])
+        await server.start(f"{place}/socket")
+        stack.push_async_callback(server.stop)
+        channel = await stack.enter_async_context(grpc.aio.insecure_channel(f"unix:{place}/socket"))
         yield Node(
             store,
             images,
@@ -107,36 +100,6 @@ async def serving(
             stubs.ImageServiceStub(channel),
             stubs.RuntimeServiceStub(channel),
         )
-
-
-def _servicer(base: type[Any], service: object) -> Any:
-    """A servicer of grpc's with a service's methods, which have no business with gRPC's context."""
-    methods = {}
-    for name in [name for name in dir(service) if name[0].isupper()]:
-        method = getattr(service, name)
-        methods[name] = _streamed(method) if name.startswith("Stream") else _answered(method)
-    return type(base.__name__, (base,), methods)()
-
-
-def _answered(method: Callable[..., Any]) -> Callable[..., Any]:
-    async def handle(_: object, request: Any, context: grpc.aio.ServicerContext[Any, Any]) -> Any:
-        try:
-            return await method(request)
-        except Error as err:
-            await context.abort(_CODES[status.of(err.code)], str(err))
-
-    return handle
-
-
-def _streamed(method: Callable[..., Any]) -> Callable[..., Any]:
-    async def handle(_: object, request: Any, context: grpc.aio.ServicerContext[Any, Any]) -> Any:
-        try:
-            async for answer in method(request):
-                yield answer
-        except Error as err:
-            await context.abort(_CODES[status.of(err.code)], str(err))
-
-    return handle
 
 
 class Refusal:
