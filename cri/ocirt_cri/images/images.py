@@ -147,10 +147,10 @@ class Images:
 
     async def config(self, image: Image) -> ImageConfig:
         """What the image says that is to be run. Raises Error("not-found", "corrupt", "invalid")."""
-        found = self._configs.pop(image.id, None)
-        if found is None:
-            _, found = await asyncio.to_thread(held.image, self.store, image.records[0])
-        self._configs[image.id] = found  # the last of all to go
+        if image.id not in self._configs:
+            _, config = await asyncio.to_thread(held.image, self.store, image.records[0])
+            self._configs[image.id] = config
+        found = self._configs[image.id] = self._configs.pop(image.id)  # the last of all to go
         while len(self._configs) > _CONFIGS:
             del self._configs[next(iter(self._configs))]
         return found

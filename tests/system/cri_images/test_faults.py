@@ -106,6 +106,10 @@ def test_a_daemon_that_is_killed_while_it_pulls(registry: LocalRegistry, tmp_pat
     assert fsck(tmp_path / "images") == []
 
 
+def remount(place: Path, size: str) -> None:
+    subprocess.run(["mount", "-o", f"remount,size={size}", place], check=True)
+
+
 def test_a_full_disk(registry: LocalRegistry, tmp_path: Path) -> None:
     """It is said as what it is, the store stays whole, and with space the same pull goes well."""
     place = tmp_path / "small"
@@ -119,7 +123,7 @@ def test_a_full_disk(registry: LocalRegistry, tmp_path: Path) -> None:
                     await node.pull(f"{registry.address}/app:1")
                 assert "no space left" in found.text
                 assert await node.list() == []
-                await asyncio.to_thread(subprocess.run, ["mount", "-o", "remount,size=20m", place], check=True)
+                await asyncio.to_thread(remount, place, "20m")
                 assert await node.pull(f"{registry.address}/app:1")
                 await node.remove(f"{registry.address}/app:1")
 

@@ -10,10 +10,11 @@ from pathlib import Path
 import pytest
 
 from ocirt_cri.images.catalog import Catalog
+from ocirt_cri.images.image import Details
 from ocirt_images.descriptor import Descriptor
 from ocirt_images.digest import Digest
 from ocirt_images.errors import Error
-from ocirt_images.store import Store
+from ocirt_images.store import ImageRecord, Store
 from tests.support import images
 
 
@@ -98,7 +99,12 @@ def test_nothing_is_read_twice(store: Store, monkeypatch: pytest.MonkeyPatch) ->
         put(store, f"r.example/app:{number}", number)
     reads: list[str] = []
     look = Catalog._look
-    monkeypatch.setattr(Catalog, "_look", lambda self, kept: reads.append(kept.name) or look(self, kept))
+
+    def counted(self: Catalog, kept: ImageRecord) -> Details | None:
+        reads.append(kept.name)
+        return look(self, kept)
+
+    monkeypatch.setattr(Catalog, "_look", counted)
 
     async def run() -> None:
         catalog = Catalog(store)
