@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING
 
@@ -69,6 +70,8 @@ class Images:
         self._unpacking: Joined[str, str] = Joined()
         self._configs: dict[str, ImageConfig] = {}
         self._tasks: set[asyncio.Task[object]] = set()
+        # Of their own: they may take long, and everybody shares the event loop's threads.
+        self._removers = ThreadPoolExecutor(2, "removal of an image")
 
     async def __aenter__(self) -> Images:
         self._keep(asyncio.create_task(self._sweep(), name="sweep of the images' store"))
@@ -84,6 +87,7 @@ class Images:
                 task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         await self._worker.close()
+        self._removers.shutdown()
         self.catalog.close()
 
     async def pull(self, spec: cri.ImageSpec, auth: cri.AuthConfig) -> str:
@@ -119,9 +123,12 @@ class Images:
         image = await self.catalog.find(text)
         if image is None:
             return
-        task: asyncio.Task[object] = asyncio.create_task(asyncio.to_thread(self._remove, image), name=f"removal of {image.id}")
+        task: asyncio.Task[object] = asyncio.create_task(self._removed(image), name=f"removal of {image.id}")
         self._keep(task)
         await asyncio.shield(task)
+
+    async def _removed(self, image: Image) -> None:
+        await asyncio.get_running_loop().run_in_executor(self._removers, self._remove, image)
 
     def _remove(self, image: Image) -> None:
         """In a thread: calls of the kernel, one for each file, nearly all the time."""

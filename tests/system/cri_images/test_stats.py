@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -18,6 +19,8 @@ from ocirt.cgroups import control, paths
 from ocirt.cgroups.layout import detect
 from ocirt_api.cri import api_pb2 as cri
 from ocirt_cri.stats import network
+from ocirt_cri.stats.layers import LayerUsage
+from ocirt_images.snapshots import Upper
 from tests.support.cri_services import Source, eventually, refused, serving
 from tests.support.isolation import Isolation
 
@@ -333,6 +336,24 @@ def test_what_containers_have_written(tmp_path: Path) -> None:
             await asyncio.sleep(5)
             assert used(pid) - before < (0.01 * 5 + 0.1 + 0.05) * 10**9
         assert not os.path.exists(f"/proc/{pid}")  # noqa: ASYNC240
+
+    asyncio.run(run())
+
+
+def test_a_walker_that_is_killed(tmp_path: Path) -> None:
+    """Another one follows; meanwhile the numbers are the last ones."""
+    uppers = {"c1": Upper(tmp_path / "c1")}
+    (tmp_path / "c1/fs").mkdir(parents=True)
+
+    async def run() -> None:
+        async with LayerUsage(lambda: uppers, again=0.5) as layers:
+            await eventually(lambda: layers.get("c1"), "it is walked")
+            first = layers.pid
+            assert first is not None
+            assert Path(f"/proc/{first}/oom_score_adj").read_text() == "500\n"  # noqa: ASYNC240
+            os.kill(first, signal.SIGKILL)
+            await eventually(lambda: layers.pid not in (None, first), "another one")
+            assert layers.get("c1") is not None
 
     asyncio.run(run())
 
