@@ -90,6 +90,11 @@ class Images:
         self._removers.shutdown()
         self.catalog.close()
 
+    @property
+    def worker_pid(self) -> int | None:
+        """Of the process that pulls, if it is there."""
+        return self._worker.pid
+
     async def pull(self, spec: cri.ImageSpec, auth: cri.AuthConfig) -> str:
         """Bring an image; its id. Pulls of one name by the same credential are one; the last who waits no more ends it.
 

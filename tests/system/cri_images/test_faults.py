@@ -37,9 +37,9 @@ from tests.support.cri_services import serving
 async def run():
     async with serving(Path({place!r})) as node:
         pull = asyncio.create_task(node.pull({name!r}))
-        while not node.images._worker.pid:
+        while not node.images.worker_pid:
             await asyncio.sleep(0.01)
-        print(node.images._worker.pid, flush=True)
+        print(node.images.worker_pid, flush=True)
         await pull
         print("pulled", flush=True)
         await asyncio.sleep(600)

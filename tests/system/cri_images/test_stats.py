@@ -9,7 +9,6 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
 
 import grpc
@@ -21,7 +20,7 @@ from ocirt_api.cri import api_pb2 as cri
 from ocirt_cri.stats import network
 from ocirt_cri.stats.layers import LayerUsage
 from ocirt_images.snapshots import Upper
-from tests.support.cri_services import Source, eventually, refused, serving
+from tests.support.cri_services import MadeUp, MadeUpPod, Source, eventually, refused, serving
 from tests.support.isolation import Isolation
 
 pytestmark = pytest.mark.ocirt_only("peers have no such service")
@@ -31,40 +30,6 @@ MIB = 1 << 20
 BURN = "import os; x = bytearray(os.urandom(1) * (40 << 20)); print(flush=True)\nwhile True: pass"
 
 SEND = "import socket; s = socket.socket(type=socket.SOCK_DGRAM)\nfor n in range(20): s.sendto(b'x' * 1000, ('10.231.0.1', 9))"
-
-
-@dataclass
-class MadeUp:
-    """A container."""
-
-    id: str
-    pod_id: str = "p1"
-    labels: Mapping[str, str] = field(default_factory=dict)
-    annotations: Mapping[str, str] = field(default_factory=dict)
-    is_running: bool = True
-    pid: int = 0
-    cgroup: Mapping[str, str] = field(default_factory=dict)
-
-    @property
-    def metadata(self) -> cri.ContainerMetadata:
-        return cri.ContainerMetadata(name=f"name of {self.id}", attempt=3)
-
-
-@dataclass
-class MadeUpPod:
-    """A pod."""
-
-    id: str
-    labels: Mapping[str, str] = field(default_factory=dict)
-    annotations: Mapping[str, str] = field(default_factory=dict)
-    is_ready: bool = True
-    netns: str = ""
-    interface: str = "eth0"
-    cgroup: Mapping[str, str] = field(default_factory=dict)
-
-    @property
-    def metadata(self) -> cri.PodSandboxMetadata:
-        return cri.PodSandboxMetadata(name=f"name of {self.id}", uid="u", namespace="n")
 
 
 Cgroup = Callable[[str], dict[str, str]]
