@@ -47,7 +47,7 @@ class Containers:
     # -- creation --
 
     async def create(self, request: cri.CreateContainerRequest) -> str:
-        """The id of the container that a request means: of a new one, or of one that an earlier attempt has made. Raises Error."""
+        """The id of the container that a request means: a new one, or one that an earlier attempt has made. Raises Error."""
         node = self._node
         sandbox = node.pod(request.pod_sandbox_id)
         if not sandbox.is_ready:

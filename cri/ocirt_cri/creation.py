@@ -49,7 +49,7 @@ class Creation:
         status.image.image = wanted.image if wanted.image in names else names[0]
 
     async def make(self) -> Shim:
-        """Everything up to an init that waits; a connection to its shim. What fails is for the caller to take back. Raises Error."""
+        """Everything up to an init that waits; a connection to its shim. The caller takes back what fails. Raises Error."""
         # At the same time: the fork does not wait for directories.
         root, shim = await asyncio.gather(self._root(), self._shim(), return_exceptions=True)
         for one in (root, shim):

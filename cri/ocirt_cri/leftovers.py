@@ -14,9 +14,9 @@ _BOOT = "import sys; sys.path[:] = {path!r}; from ocirt.cli.main import main; ma
 
 
 def delete_by_force(runtime: str, container_id: str) -> None:
-    """Kill a container whose shim is gone, and remove its record and cgroup. By the command, in a process of its own: it may fork.
+    """Kill a container whose shim is gone, and remove its record and cgroup; no error if there is none.
 
-    No error if there is none. For a thread. Raises Error.
+    By the command, in a process of its own: it may fork. For a thread. Raises Error.
     """
     record = os.path.join(runtime, container_id)
     if not os.path.isdir(record):

@@ -241,7 +241,7 @@ def capabilities_of(config: cri.PodSandboxConfig) -> dict[str, Any]:
 
 def _bandwidth(config: cri.PodSandboxConfig) -> dict[str, int]:
     """Of the kubelet's two annotations, in bits a second."""
-    found = {}
+    found: dict[str, int] = {}
     for word in ("ingress", "egress"):
         text = config.annotations.get(f"kubernetes.io/{word}-bandwidth", "")
         if text:

@@ -36,7 +36,7 @@ class ContainerService:
         return cri.StartContainerResponse()
 
     async def StopContainer(self, request: cri.StopContainerRequest) -> cri.StopContainerResponse:
-        """Also for one that does not run, or is not there. Calls for one container go on beside each other: the shortest counts."""
+        """Also for one that does not run, or is not there. Of several calls for one container the shortest counts."""
         if request.timeout < 0:
             raise Error("invalid", f"{request.timeout} is below 0", subject="timeout", hint="seconds; 0: SIGKILL at once")
         found = find(self._node.all_containers, request.container_id, "container_id")
