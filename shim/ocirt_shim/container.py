@@ -10,6 +10,7 @@ from ocirt.containers.create import Creation
 from ocirt.containers.delete import delete
 from ocirt.containers.start import start
 from ocirt.errors import Error
+from ocirt.kernel import messages
 from ocirt.plan import Request
 from ocirt_api.messages.shim import CREATED, PAUSED, RUNNING, STOPPED, CreateRequest, StateResponse
 from ocirt_shim import record as notes
@@ -24,6 +25,10 @@ if TYPE_CHECKING:
     from typing import Any
 
     from ocirt_shim.loop import Loop
+    from ocirt_shim.worker import Word
+
+    Fail = Callable[[Exception], object]
+    Employ = Callable[[Callable[[], Word], Callable[[Word | Exception], object], list[int]], None]
 
 _SIGKILL = 9
 _OF_PIPES = ("stdout", "stderr")
@@ -50,37 +55,57 @@ class Container:
 
     # -- its life --
 
-    def create(self, request: CreateRequest) -> int:
-        """Make it, up to an init that waits for `start`; its pid. Raises Error, OSError, with nothing left."""
+    def create(self, request: CreateRequest, employ: Employ, answer: Callable[[int], object], fail: Fail) -> None:
+        """Make it, up to an init that waits for `start`, by a worker; `answer` gets its pid. What fails leaves nothing.
+
+        Raises Error, OSError if it cannot be begun.
+        """
         if self.id:
             raise Error("exists", "this shim has a container", subject=self.id)
         document = jsonlite.loads(request.config, "config.json")
         terminal = bool((document.get("process") or {}).get("terminal"))
-        creation = self._creation(request, document, terminal=terminal)
         self._log = Log(request.log_path, request.log_line_limit or LIMIT)
-        inner: list[int] = []
-        try:
+        self.id = request.id
+        console = messages.socket_pair() if terminal else (-1, -1)
+        inner = [console[1]] if terminal else self._make_pipes(stdin=request.stdin)
+
+        def work() -> Word:
+            creation = self._creation(request, document, terminal=terminal)
             run = creation.prepare()
             if terminal:
-                run.on_console = self._take_console
+                run.on_console = lambda _, master: messages.send_descriptors(console[1], b"c", master)
             else:
-                inner = self._make_pipes(stdin=request.stdin)
                 run.stdio = (inner[0], inner[1], inner[2])
             made = creation.make()
-            creation.release()
-        except BaseException:
-            self._close_streams()
-            self._log.close()
+            return {"pid": made["pid"], "cgroup": made["cgroup"], "own_pids": made["namespaces"].get("pid") == ""}
+
+        def hear(word: Word | Exception) -> None:
+            if terminal:
+                self._take_console(console[0])
+            if isinstance(word, Exception):
+                self._undo()
+                fail(word)
+                return
+            self.init, self.cgroup, self._own_pids = word["pid"], word["cgroup"], word["own_pids"]
+            self.created_at = notes.now()
+            self._record.save(status="created", init=self.init, created_at=self.created_at)
+            answer(self.init)
+
+        try:
+            employ(work, hear, inner)
+        except OSError:
+            self._undo()
             raise
-        finally:
-            for fd in inner:
-                posix.close(fd)
-        self.id, self.init = request.id, made["pid"]
-        self.cgroup = made["cgroup"]
-        self._own_pids = made["namespaces"].get("pid") == ""
-        self.created_at = notes.now()
-        self._record.save(status="created", init=self.init, created_at=self.created_at)
-        return self.init
+
+    def _undo(self) -> None:
+        """There is no container, or half of one whose maker was killed."""
+        container, self.id = self.id, ""
+        self._close_streams()
+        self._log.close()
+        try:
+            delete(self.runtime, container, force=True)
+        except (Error, OSError):
+            pass  # what went wrong before says more; recovery looks again
 
     def _creation(self, request: CreateRequest, document: dict[str, Any], *, terminal: bool) -> Creation:
         asked = Request(
@@ -119,9 +144,15 @@ class Container:
             self._outputs.append(Output(self._loop, outer, self._sink(name)))
         return ends
 
-    def _take_console(self, name: str, master: int) -> None:
-        del name
-        self._outputs.append(Output(self._loop, master, self._sink("stdout")))
+    def _take_console(self, way: int) -> None:
+        """The terminal's master, if the worker has come that far."""
+        posix.set_blocking(way, False)
+        try:
+            _, came = messages.receive_descriptors(way)
+        except OSError:
+            came = ()
+        posix.close(way)
+        self._outputs += [Output(self._loop, master, self._sink("stdout")) for master in came]
 
     def _sink(self, name: str) -> Callable[[bytes], None]:
         def take(data: bytes) -> None:
@@ -160,7 +191,7 @@ class Container:
 
     def delete(self) -> None:
         """Remove it, whatever it does. Raises Error, OSError for what is left."""
-        if self.id:
+        if self.init:
             delete(self.runtime, self.id, force=True)
         for output in self._outputs:
             output.drain()
@@ -182,7 +213,7 @@ class Container:
         status = 0
         if self.exited_at:
             status = STOPPED
-        elif self.id:
+        elif self.init:
             status = PAUSED if control.frozen(self.cgroup) else RUNNING if self.started_at else CREATED
         return StateResponse(
             id=self.id,
@@ -234,7 +265,7 @@ class Container:
         self._log.reopen()
 
     def _need(self) -> None:
-        if not self.id:
+        if not self.init:
             raise Error("state", "this shim has no container yet")
 
 

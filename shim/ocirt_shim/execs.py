@@ -15,10 +15,10 @@ from ocirt.errors import Error
 from ocirt.plan import Request
 from ocirt.spec.load import refuse as refuse_findings
 from ocirt.spec.process import check_process
-from ocirt.zygote import wire
 from ocirt_api.messages.shim import ExecRequest, ExecResponse
 from ocirt_shim import streams
 from ocirt_shim.streams import Input, Output
+from ocirt_shim.worker import Worker
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -27,11 +27,11 @@ if TYPE_CHECKING:
 
     from ocirt_shim.container import Container
     from ocirt_shim.loop import Loop
+    from ocirt_shim.worker import Word
 
 _LIMIT = 16 << 20
 _INLINE = 1 << 20  # bytes of output that one answer has
 _SIGKILL, _SIGSTOP = 9, 19
-_PID = 4  # bytes
 _ROUNDS = 20  # looks for what was forked while it was being stopped
 
 
@@ -44,7 +44,7 @@ class Executions:
         self._directory = directory
         self._running: dict[int, Execute] = {}
         self._unclaimed: dict[int, int] = {}  # what was reaped before its worker's word was read
-        self._workers: dict[int, Execute] = {}
+        self._workers: dict[int, Worker] = {}
         self._number = 0
 
     def begin(self, request: ExecRequest, answer: Callable[[ExecResponse], object], fail: Callable[[Exception], object]) -> None:
@@ -58,7 +58,7 @@ class Executions:
         self._number += 1
         Execute(self, self._loop, f"{self._directory}/exec-{self._number}", request, answer, fail).fork(process)
 
-    def work(self, process: dict[str, Any], stdio: tuple[int, int, int]) -> int:
+    def work(self, process: dict[str, Any], stdio: tuple[int, int, int]) -> Word:
         """In the fork: the pid of the program, which runs. Raises Error, OSError."""
         container = self._container
         record = load_running(container.runtime, container.id)
@@ -72,11 +72,12 @@ class Executions:
         )
         execution = Execution(record, process, request, [])
         execution.run.stdio = stdio
-        return execution.make()
+        return {"pid": execution.make()}
 
-    def forked(self, worker: int, execute: Execute) -> None:
-        """A worker has begun."""
-        self._workers[worker] = execute
+    def employ(self, work: Callable[[], Word], hear: Callable[[Word | Exception], object], kept: list[int]) -> None:
+        """Have a worker do something; see there. Raises OSError."""
+        worker = Worker(self._loop, work, hear, kept)
+        self._workers[worker.pid] = worker
 
     def started(self, pid: int, execute: Execute) -> None:
         """Its worker has told the pid of a program."""
@@ -89,7 +90,7 @@ class Executions:
         """Any child but init has ended."""
         worker = self._workers.pop(pid, None)
         if worker is not None:
-            worker.listen()  # its last word may lie there yet, and says whose the next to be reaped is
+            worker.ended()  # its last word may lie there yet, and says whose the next to be reaped is
             if not self._workers:
                 self._unclaimed.clear()
             return
@@ -134,44 +135,31 @@ class Execute:
         self._truncated = self._timed_out = False
         self._outputs: list[Output] = []
         self._input: Input | None = None
-        self._word = b""
-        self._told: Output | None = None
         self._timer: object = None
         self._pid = 0
 
     def fork(self, process: dict[str, Any]) -> None:
         """Start a worker. Raises OSError."""
-        opened: list[int] = []
+        inner: list[int] = []
         outer: list[int] = []
         try:
-            if self._request.stdin:
-                inner, end = streams.pipe(outward=False)
-                outer.append(end)
-            else:
-                inner = streams.null()
-            opened.append(inner)
-            for _ in range(2):
-                inner, end = streams.pipe(outward=True)
-                opened.append(inner)
-                outer.append(end)
-            told, tell = posix.pipe2(posix.O_CLOEXEC)
-            opened.append(tell)
-            outer.append(told)
-            worker = posix.fork()
+            given = streams.pipe(outward=False) if self._request.stdin else (streams.null(), -1)
+            for near, far in (given, streams.pipe(outward=True), streams.pipe(outward=True)):
+                inner.append(near)
+                outer.append(far)
         except OSError:
-            for fd in (*opened, *outer):
+            for fd in (*inner, *outer):
                 posix.close(fd)
             raise
-        if not worker:
-            _run_worker(self._all, process, (opened[0], opened[1], opened[2]), tell)
-        self._all.forked(worker, self)
-        for fd in opened:
-            posix.close(fd)
-        self._told = Output(self._loop, outer.pop(), self._hear)
-        for which in (1, 0):
-            self._outputs.insert(0, Output(self._loop, outer.pop(), self._sink(which)))
-        if outer:
-            self._input = Input(self._loop, outer.pop(), self._request.stdin)
+        stdio = inner[0], inner[1], inner[2]
+        self._outputs = [Output(self._loop, outer[1 + which], self._sink(which)) for which in range(2)]
+        if outer[0] >= 0:
+            self._input = Input(self._loop, outer[0], self._request.stdin)
+        try:
+            self._all.employ(lambda: self._all.work(process, stdio), self._hear, inner)
+        except OSError:
+            self._close()
+            raise
         if self._request.timeout:
             self._timer = self._loop.after(self._request.timeout, self._time_out)
 
@@ -186,27 +174,14 @@ class Execute:
 
         return take
 
-    def _hear(self, data: bytes) -> None:
-        """The worker's word: p and the pid, or e and an error."""
-        self._word += data
-        if data:
+    def _hear(self, word: Word | Exception) -> None:
+        """The worker's word: the pid, or what went wrong."""
+        if isinstance(word, Exception):
+            self._close()
+            self._fail(word)
             return
-        if self._word[:1] == b"p":
-            self._pid = int.from_bytes(self._word[1 : 1 + _PID], "little")
-            self._all.started(self._pid, self)
-            return
-        self._close()
-        if self._word[:1] == b"e":
-            self._fail(wire.to_error(jsonlite.loads(self._word[1:], "the fork's word")))
-        else:
-            self._fail(
-                Error("kernel", "the process that was to run the program was killed", hint="out of memory, or of processes?")
-            )
-
-    def listen(self) -> None:
-        """The worker has ended: hear what it has said."""
-        if self._told is not None:
-            self._told.drain()
+        self._pid = word["pid"]
+        self._all.started(self._pid, self)
 
     def _time_out(self) -> None:
         """Nothing of it is left when the answer goes out."""
@@ -249,25 +224,6 @@ class Execute:
             output.close()
         if self._input is not None:
             self._input.close()
-        if self._told is not None:
-            self._told.close()
-
-
-def _run_worker(executions: Executions, process: dict[str, Any], stdio: tuple[int, int, int], tell: int) -> None:
-    """Never returns."""
-    try:
-        try:
-            word = b"p" + executions.work(process, stdio).to_bytes(_PID, "little")
-        except Error as err:
-            word = b"e" + jsonlite.dumps(wire.from_error(err)).encode()
-        except OSError as err:
-            from ocirt.cli.log import describe  # noqa: PLC0415  (only for a failure)
-
-            word = b"e" + jsonlite.dumps(wire.from_error(Error("kernel", describe(err)))).encode()
-        while word:
-            word = word[posix.write(tell, word) :]
-    finally:
-        posix._exit(0)
 
 
 def _parent(pid: int) -> int:

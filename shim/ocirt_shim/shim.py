@@ -67,7 +67,7 @@ class Shim:
 
         def closed() -> None:
             close()
-            if not self.container.id:
+            if not self.container.init:
                 self._end()
 
         first.close = closed  # type: ignore[method-assign]
@@ -105,7 +105,7 @@ class Shim:
     def _methods(self) -> dict[tuple[str, str], tuple[type[Message], Method]]:
         own: dict[str, Method] = {
             "Version": lambda _, __: messages.VersionResponse(protocol=messages.PROTOCOL, version=ocirt.__version__),
-            "Create": lambda request, _: messages.CreateResponse(pid=self.container.create(request)),
+            "Create": self._create,
             "Start": self._start,
             "State": lambda _, __: self.container.state(),
             "Wait": self._wait,
@@ -119,6 +119,11 @@ class Shim:
             "Delete": self._delete,
         }
         return {(messages.SERVICE, name): (messages.METHODS[name][0], method) for name, method in own.items()}
+
+    def _create(self, request: Any, call: Call) -> None:
+        self.container.create(
+            request, self.executions.employ, lambda pid: call.answer(messages.CreateResponse(pid=pid)), call.fail
+        )
 
     def _start(self, request: Any, call: Call) -> Message:
         del request, call

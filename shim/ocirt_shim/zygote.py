@@ -29,7 +29,10 @@ _BOOT = "import sys; sys.path += sys.argv[1].split(':'); from ocirt_shim.zygote 
 _FLAGS = ("-I", "-S", "-B", "-X", "utf8", "-c", _BOOT)
 # What the library's zygote does not load. What is missing here is loaded in a shim, which costs memory in each.
 _PRELOADED = (
-    *("ocirt_shim." + name for name in ("container", "execs", "lines", "log", "loop", "record", "server", "shim", "streams")),
+    *(
+        "ocirt_shim." + name
+        for name in ("container", "execs", "lines", "log", "loop", "record", "server", "shim", "streams", "worker")
+    ),
     *("ocirt." + name for name in ("plan.execute", "plan.overlay", "kernel.steps.overlay", "kernel.steps.idmap", "spec.whole")),
     *("ocirt." + name for name in ("kernel.steps.console", "containers.start", "cli.log")),
 )
@@ -52,13 +55,14 @@ def main() -> None:
     for fd in (CONTROL, OWNER):
         posix.set_inheritable(fd, False)
     _load(homes)
-    from ocirt.zygote import rehearsal, server, work as library  # noqa: I001, PLC0415  (with byte code, which `load` may look for)
+    from ocirt.zygote import server, work as library  # noqa: I001, PLC0415  (with byte code, which `load` may look for)
 
     null = posix.open("/dev/null", posix.O_RDWR | posix.O_CLOEXEC)
     messages.send(CONTROL, READY)
     posix.dup2(null, 2)
     posix.close(null)
-    server.serve(CONTROL, OWNER, lambda fd: work(fd, OWNER), library.refuse, rehearsal.rehearse)
+    # No rehearsal: the fork in advance becomes a shim, and what it touched would be its own memory for ever.
+    server.serve(CONTROL, OWNER, lambda fd: work(fd, OWNER), library.refuse, lambda: None)
     posix._exit(0)
 
 
