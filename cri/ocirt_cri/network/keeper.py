@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+from errno import EINVAL
 
 from ocirt.errors import Error
 from ocirt.kernel import constants as k
@@ -62,6 +63,19 @@ class Keeper:
             mount(self._place, self._place, "", _MS_BIND)
         mount("", self._place, "", k.MS_PRIVATE)  # or every copy of the tree would have a copy of the namespace: EINVAL
         os.close(os.open(self._file, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600))
+        # A namespace may be mounted only in one with a lower number, so that there are no loops; and Linux 6.18 gives each
+        # processor a range of numbers, so a newer one may be lower. (The machine's first has the lowest of all.)
+        processors = sorted(os.sched_getaffinity(0))
+        for processor in processors:
+            try:
+                self._make_on(processor)
+            except OSError as err:
+                if err.errno != EINVAL or processor == processors[-1]:
+                    raise
+            else:
+                return
+
+    def _make_on(self, processor: int) -> None:
         ready, go = os.pipe2(os.O_CLOEXEC)
         done, tell = os.pipe2(os.O_CLOEXEC)
         pid = os.fork()
@@ -69,6 +83,7 @@ class Keeper:
             try:
                 os.close(go)
                 os.close(done)
+                os.sched_setaffinity(0, {processor})
                 syscall("unshare", k.CLONE_NEWNS)
                 mount("", "/", "", _MS_REC | k.MS_PRIVATE)
                 mount("keeper", self._place, "tmpfs", 0, "mode=700")
