@@ -38,7 +38,7 @@ def test_two_pods_see_each_other(helper: Helper, host: Host) -> None:
         helper.down(pod)
     assert own_mounts(helper) == {Path("/run"), helper.state / "keeper/mnt"}
     unkeep(helper)
-    assert not any(name.startswith("link veth") for name in host.traces())
+    wait_for(lambda: not any(name.startswith("link veth") for name in host.traces()), "the end of the links", 5)
 
 
 def test_what_it_costs_the_host(helper: Helper, host: Host) -> None:
@@ -97,7 +97,7 @@ def test_a_network_that_is_configured(helper: Helper, host: Host) -> None:
     (folder / "10-n.conflist").unlink()
     helper.down("a" * 64)  # as it was made
     unkeep(helper)
-    assert not any("10.99.0" in name for name in host.traces() if name.startswith(("address", "link")))
+    wait_for(lambda: not any(name.startswith("address 10.99.0") for name in host.traces()), "the end of the link", 5)
 
 
 def test_a_network_that_cannot_be_used(helper: Helper, host: Host) -> None:
