@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -109,7 +109,7 @@ class Container:
 
     process: the process.json that an exec begins with; stop_signal: as kill(2) takes it; started: whether its program ever ran
     pid: of its init, 0 if there is none; boot_id: of the boot that it belongs to
-    exited: set once it does not run any more
+    exited: set once it does not run any more; locate: finds the cgroup of an id, which `found` then is
     """
 
     id: str
@@ -121,7 +121,8 @@ class Container:
     stop_signal: int = 15
     pid: int = 0
     boot_id: str = ""
-    cgroup: Mapping[str, str] = field(default_factory=dict)
+    locate: Callable[[str], Mapping[str, str]] | None = None
+    found: Mapping[str, str] | None = None
     item: cri.Container = field(default_factory=cri.Container)
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)
     exited: asyncio.Event = field(default_factory=asyncio.Event)
@@ -160,6 +161,13 @@ class Container:
         return self.status.state == cri.CONTAINER_RUNNING
 
     @property
+    def cgroup(self) -> Mapping[str, str]:
+        """Controller to directory, as the runtime's record has it. It reads that once: for a thread."""
+        if self.found is None and self.locate is not None:
+            self.found = self.locate(self.id)
+        return self.found or {}
+
+    @property
     def created_at(self) -> int:
         """Nanoseconds."""
         return self.status.created_at
@@ -171,7 +179,7 @@ class Container:
             id=self.id,
             pod_sandbox_id=self.pod_id,
             metadata=of.metadata,
-            image=of.image,
+            image=self.config.image,
             image_ref=of.image_id,
             state=of.state,
             created_at=of.created_at,

@@ -77,7 +77,7 @@ def build(pod: Pod, container: Container, host: Host, settings: Settings, lookup
         "env": _with(process.environment(config, image, hostname), edits.env),
         "cwd": process.directory(config, image),
         "capabilities": sets,
-        "rlimits": rlimits.limits(settings.rlimits),
+        "rlimits": rlimits.limits(settings.rlimits, host.hard_limits),
         "noNewPrivileges": security.no_new_privs,
         "oomScoreAdj": resources.oom_score_adj(config.linux.resources, host),
     }

@@ -83,6 +83,9 @@ def _find(name: str, place: str, documents: Sequence[CdiDocument]) -> tuple[CdiD
     if not found:
         kinds = sorted({str(one.document.get("kind")) for one in documents if isinstance(one.document, dict)})
         there = f"there are devices of {', '.join(kinds[:8])}" if kinds else "there are none at all"
+        unread = [one.path for one in documents if not isinstance(one.document, dict)]
+        if unread:
+            there += f", and {', '.join(unread[:4])} cannot be read"
         raise invalid(place, f"no CDI device {shown(name)}", f"{there}; {_PLACES}")
     rank = max(one.directory for one, _ in found)
     best = [pair for pair in found if pair[0].directory == rank]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from ocirt.spec.mappings import check_mappings
+from ocirt.spec.mounts import PROC_FILES
 from ocirt_api.cri import api_pb2 as cri
 from ocirt_cri.spec import imagevolumes
 from ocirt_cri.spec.inputs import Directory
@@ -41,6 +42,9 @@ def check(config: ContainerConfig, host: Host) -> None:
         place = clean(mount.container_path)
         if place == "/":
             raise invalid(field + ".container_path", "the container's root cannot be mounted over", "a directory in it")
+        if place.startswith("/proc/") and place not in PROC_FILES:
+            what = f"{shown(place)} is inside /proc and cannot be mounted over"
+            raise invalid(field + ".container_path", what, "another path; of /proc only " + ", ".join(sorted(PROC_FILES)))
         if place in seen:
             what = f"{shown(place)} is mounted by config.mounts[{seen[place]}] already"
             raise invalid(field + ".container_path", what, "each path once")

@@ -46,6 +46,7 @@ class Host:
     apparmor, selinux, seccomp: whether they are in force
     capabilities: all that a container can have, which may be less than the kernel has
     oom_score_adj: the daemon's own; limited_oom_score_adj: it may give none that is lower
+    hard_limits: the highest hard limits that a process can get, by name; those that are not there are not bounded
     hostname: of the machine
     selinux_labels: the labels of a process and of its files where nothing else is said
     """
@@ -64,6 +65,7 @@ class Host:
     capabilities: tuple[str, ...] = NAMES
     oom_score_adj: int = 0
     limited_oom_score_adj: bool = False
+    hard_limits: Mapping[str, int] = field(default_factory=dict)
     hostname: str = "localhost"
     selinux_labels: tuple[str, str] = ("system_u:system_r:container_t:s0", "system_u:object_r:container_file_t:s0")
 

@@ -34,7 +34,11 @@ BASELINE: dict[str, tuple[int, int]] = {
 }
 
 
-def limits(settings: Mapping[str, tuple[int, int]]) -> list[Json]:
-    """`process.rlimits`: the baseline, and over it what the daemon's configuration says."""
+def limits(settings: Mapping[str, tuple[int, int]], bounds: Mapping[str, int]) -> list[Json]:
+    """`process.rlimits`: the baseline, and over it what the daemon's configuration says; none above what can be had."""
     wanted = BASELINE | dict(settings)
-    return [{"type": name, "soft": soft, "hard": hard} for name, (soft, hard) in sorted(wanted.items())]
+    found = []
+    for name, (soft, hard) in sorted(wanted.items()):
+        most = min(hard, bounds.get(name, hard))
+        found.append({"type": name, "soft": min(soft, most), "hard": most})
+    return found

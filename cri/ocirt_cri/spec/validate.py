@@ -119,13 +119,9 @@ def _security(pod: PodSandboxConfig, config: ContainerConfig, host: Host) -> IdM
             if not path.startswith("/") or "\0" in path or process.clean(path) == "/":
                 raise invalid(f"{place}.{name}[{number}]", f"{shown(path)} cannot be it", "an absolute path below the root")
     namespaces.check_container(pod.linux.security_context.namespace_options, security.namespace_options)
-    ids = usernamespace.check_same(
+    return usernamespace.check_same(
         pod.linux.security_context.namespace_options, security.namespace_options, place + ".namespace_options"
     )
-    if ids is not None and security.privileged:
-        # It would be root of nothing but its own: what "privileged" promises cannot be had.
-        raise invalid(place + ".privileged", "a privileged container in a user namespace", "one of the two")
-    return ids
 
 
 def _metadata_of_pod(config: PodSandboxConfig, place: str) -> None:

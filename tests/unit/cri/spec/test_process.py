@@ -14,7 +14,7 @@ from ocirt_cri.spec import signals
 from ocirt_cri.spec.document import encode
 from ocirt_cri.spec.execprocess import exec_process
 from ocirt_cri.spec.rlimits import BASELINE
-from tests.unit.cri.spec.requests import config, image, made, pod, pod_config, refused, with_settings
+from tests.unit.cri.spec.requests import config, image, made, pod, pod_config, refused, with_host, with_settings
 
 PATH = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
@@ -115,6 +115,9 @@ def test_limits_are_ours() -> None:
     changed = made(settings=with_settings(rlimits={"RLIMIT_NOFILE": (5, 6)})).document["process"]["rlimits"]
     assert {"type": "RLIMIT_NOFILE", "soft": 5, "hard": 6} in changed
     assert len(changed) == 15
+    bounded = made(host=with_host(hard_limits={"RLIMIT_NOFILE": 1000, "RLIMIT_CORE": 5, "RLIMIT_CPU": 1 << 64}))
+    found = {one["type"]: (one["soft"], one["hard"]) for one in bounded.document["process"]["rlimits"]}
+    assert found == BASELINE | {"RLIMIT_NOFILE": (1000, 1000), "RLIMIT_CORE": (5, 5)}
 
 
 @pytest.mark.parametrize(
