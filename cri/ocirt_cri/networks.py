@@ -19,6 +19,7 @@ from ocirt.zygote import wire
 if TYPE_CHECKING:
     from ocirt_cri.zygote import Zygote
 
+MODULE = "ocirt_cri.network.helper"  # its `serve` runs in the helper
 _CHUNK = 1 << 16
 _log = logging.getLogger(__name__)
 
@@ -107,7 +108,7 @@ class Helper:
             self._calls.pop(number, None)
 
     async def _start(self) -> socket.socket:
-        connection, self.pid = await self._zygote.ask({**self._settings, "do": "network"})
+        connection, self.pid = await self._zygote.ask({**self._settings, "do": "serve", "module": MODULE})
         self._connection = connection
         self._reading = asyncio.create_task(self._read(connection), name="network helper")
         return connection

@@ -8,21 +8,23 @@ from __future__ import annotations
 import array
 import asyncio
 import fcntl
+import importlib
 import logging
 import os
 import signal
 import socket
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from ocirt.errors import Error
 from ocirt.zygote import wire
+from ocirt_shim.zygote import command
 
 CONTROL, OWNER = 3, 4
 READY = b"ready"
-MODULE = "ocirt_shim.zygote"
-_BOOT = "import sys; sys.path[:] = {path!r}; from {module} import main; main()"
+# What a fork may be asked to load.
+_PACKAGES = ("ocirt", "ocirt_api", "ocirt_shim", "ocirt_cni", "ocirt_cri")
 _PATIENCE = 60.0  # seconds that one may take to start
 _ATTEMPTS = 3
 _CHUNK = 1 << 16
@@ -33,8 +35,9 @@ _log = logging.getLogger(__name__)
 class Zygote:
     """The zygote of this process. An async context manager."""
 
-    def __init__(self, module: str = MODULE) -> None:
-        self._module = module
+    def __init__(self, command: Callable[[], list[str]] | None = None) -> None:
+        """command: what is executed; None: the shims' zygote."""
+        self._command = command or usual_command
         self._lock = asyncio.Lock()
         self._control: socket.socket | None = None
         self._reaping: asyncio.Task[None] | None = None
@@ -101,7 +104,7 @@ class Zygote:
         null = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
         control.setblocking(False)
         try:
-            pid = _spawn(self._module, {0: null, 1: null, 2: errors, CONTROL: theirs.fileno(), OWNER: me})
+            pid = _spawn(self._command(), {0: null, 1: null, 2: errors, CONTROL: theirs.fileno(), OWNER: me})
         except OSError as err:
             control.close()
             os.close(said)
@@ -116,13 +119,13 @@ class Zygote:
             if word != READY:
                 words = (await asyncio.to_thread(os.read, said, _CHUNK)).decode(errors="replace").strip()
                 cause = words.splitlines()[-1] if words else "it said nothing"
-                raise Error("kernel", "the zygote did not start", subject=self._module, cause=cause)
+                raise Error("kernel", "the zygote did not start", subject="zygote", cause=cause)
         except BaseException as err:
             control.close()
             os.kill(pid, signal.SIGKILL)
             await asyncio.to_thread(os.waitpid, pid, 0)
             if isinstance(err, TimeoutError):
-                raise Error("kernel", f"the zygote did not start within {_PATIENCE:g} seconds", subject=self._module) from None
+                raise Error("kernel", f"the zygote did not start within {_PATIENCE:g} seconds", subject="zygote") from None
             raise
         finally:
             os.close(said)
@@ -163,18 +166,24 @@ async def _answer(connection: socket.socket) -> dict[str, Any]:
     return message
 
 
-def _spawn(module: str, descriptors: Mapping[int, int]) -> int:
-    """Execute this interpreter, isolated, with `descriptors` (there: here); its pid. Raises OSError."""
-    python = os.path.realpath(sys.executable or "/proc/self/exe")
-    boot = _BOOT.format(path=[os.path.abspath(one) for one in sys.path if one], module=module)
+def usual_command() -> list[str]:
+    """How the shims' zygote is executed by this interpreter: isolated, with the folders of our packages."""
+    homes: dict[str, None] = {}
+    for name in _PACKAGES:
+        homes[os.path.dirname(os.path.abspath(importlib.import_module(name).__path__[0]))] = None
+    return command(os.path.realpath(sys.executable or "/proc/self/exe"), list(homes))
+
+
+def _spawn(words: list[str], descriptors: Mapping[int, int]) -> int:
+    """Execute a command with `descriptors` (there: here); its pid. Raises OSError."""
     # By way of higher numbers, as a descriptor may have the number that another one is to get.
     high: dict[int, int] = {}
     try:
         for there, here in descriptors.items():
             high[there] = fcntl.fcntl(here, fcntl.F_DUPFD_CLOEXEC, max(descriptors) + 1)
         return os.posix_spawn(
-            python,
-            [python, "-I", "-S", "-B", "-X", "utf8", "-c", boot],
+            words[0],
+            words,
             os.environ,
             file_actions=[(os.POSIX_SPAWN_DUP2, here, there) for there, here in high.items()],
             setsigmask=signal.valid_signals(),  # until it has left the terminal
