@@ -504,9 +504,9 @@ def test_user_namespace(runtime: Runtime, isolation: Isolation, no_leaks: list[P
         assert (volume / "x").stat().st_uid == 0
         assert (node.rootfs / "tmp/y").stat().st_uid == IDS
         script = "cat /proc/self/status; test -c /dev/kmsg; mount -t tmpfs none /mnt; grep ' /sys ' /proc/self/mounts"
-        said = node.says(script, namespace_options=modes, privileged=True)
-        assert int(status(said)["CapEff"], 16) == mask(node.host.capabilities)
-        assert " rw," in said.splitlines()[-1]
+        all_of_it = node.says(script, namespace_options=modes, privileged=True)
+        assert int(status(all_of_it)["CapEff"], 16) == mask(node.host.capabilities)
+        assert " rw," in all_of_it.splitlines()[-1]
     ocirt.close()
 
 
