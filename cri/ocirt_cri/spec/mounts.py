@@ -139,8 +139,8 @@ def _is_taken(place: str, mounted: Iterable[str]) -> bool:
 def _volumes(container: Container, wanted: dict[str, Json], lookups: Lookups, ids: IdMap | None, found: Mounts) -> list[Json]:
     """The image's VOLUMEs, but for those on or below which the request mounts something, or the kernel's file systems are.
 
-    (Images for systemd have one at /sys/fs/cgroup.) One that the image has stays where it is, in the container's writable layer; with a read-only root it becomes a copy in
-    memory. One that the image has not is an empty directory of the host's.
+    (Images for systemd have one at /sys/fs/cgroup.) One that the image has stays where it is, in the container's writable layer;
+    with a read-only root it becomes a copy in memory. One that the image has not is an empty directory of the host's.
     """
     read_only = container.config.linux.security_context.readonly_rootfs
     entries = []
