@@ -64,7 +64,8 @@ def _main(args: list[str]) -> int:
         return 0
     from ocirt_cri import daemon  # noqa: PLC0415  (grpc takes a moment, and may be missing)
 
-    return daemon.run(found, lambda: config.load(place, flags))
+    status: int = daemon.run(found, lambda: config.load(place, flags))
+    return status
 
 
 def _read(args: list[str]) -> tuple[dict[str, str], str | None, list[str]]:

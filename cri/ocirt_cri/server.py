@@ -6,12 +6,13 @@ generator of them. An RPC that no service has is answered by UNIMPLEMENTED and i
 
 from __future__ import annotations
 
+import asyncio
 import inspect
 import logging
 import os
 import secrets
 import shutil
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterator, Callable, Collection, Iterable
 from typing import Any
 
 import grpc
@@ -38,11 +39,12 @@ _log = logging.getLogger(__name__)
 class Server:
     """A server, which listens between `start` and `stop`."""
 
-    def __init__(self, services: Iterable[object]) -> None:
+    def __init__(self, services: Iterable[object], *, until: asyncio.Event | None = None, always: Collection[str] = ()) -> None:
+        """until: what calls wait for, but for those of `always`."""
         self._server = grpc.aio.server(options=_OPTIONS)
         found = list(services)
         for name in _SERVICES:
-            self._server.add_generic_rpc_handlers((_handlers(name, found),))
+            self._server.add_generic_rpc_handlers((_handlers(name, found, until, always),))
         self._path = ""
 
     async def start(self, path: str) -> None:
@@ -72,7 +74,7 @@ class Server:
         await self._server.stop(_GRACE)
 
 
-def _handlers(name: str, services: list[object]) -> grpc.GenericRpcHandler:
+def _handlers(name: str, services: list[object], until: asyncio.Event | None, always: Collection[str]) -> grpc.GenericRpcHandler:
     descriptor = cri.DESCRIPTOR.services_by_name[name]
     found: dict[str, grpc.RpcMethodHandler[Any, Any]] = {}
     for method in descriptor.methods:
@@ -80,20 +82,22 @@ def _handlers(name: str, services: list[object]) -> grpc.GenericRpcHandler:
         make = grpc.unary_stream_rpc_method_handler if method.server_streaming else grpc.unary_unary_rpc_method_handler
         wrap = streamed if method.server_streaming else answered
         found[method.name] = make(
-            wrap(method.name, taken[0] if taken else None),
+            wrap(method.name, taken[0] if taken else None, None if method.name in always else until),
             request_deserializer=GetMessageClass(method.input_type).FromString,
             response_serializer=GetMessageClass(method.output_type).SerializeToString,
         )
     return grpc.method_handlers_generic_handler(descriptor.full_name, found)
 
 
-def answered(name: str, method: Callable[..., Any] | None) -> Callable[..., Any]:
+def answered(name: str, method: Callable[..., Any] | None, until: asyncio.Event | None = None) -> Callable[..., Any]:
     """A handler of gRPC for a service's method (None: there is none) with one answer."""
 
     async def handle(request: Any, context: grpc.aio.ServicerContext[Any, Any]) -> Any:
         if method is None:
             await _refuse(context, name)
         assert method is not None
+        if until is not None and not until.is_set():
+            await until.wait()
         try:
             return await method(request)
         except Exception as err:  # noqa: BLE001  (whatever it is, the client gets a status)
@@ -102,13 +106,15 @@ def answered(name: str, method: Callable[..., Any] | None) -> Callable[..., Any]
     return handle
 
 
-def streamed(name: str, method: Callable[..., Any] | None) -> Callable[..., Any]:
+def streamed(name: str, method: Callable[..., Any] | None, until: asyncio.Event | None = None) -> Callable[..., Any]:
     """The same, for a method with many answers."""
 
     async def handle(request: Any, context: grpc.aio.ServicerContext[Any, Any]) -> AsyncIterator[Any]:
         if method is None:
             await _refuse(context, name)
         assert method is not None
+        if until is not None and not until.is_set():
+            await until.wait()
         answers = method(request)
         try:
             async for answer in answers:

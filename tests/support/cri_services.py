@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,22 +13,56 @@ from typing import TYPE_CHECKING, Any
 import grpc
 import grpc.aio
 
-from ocirt_api import status
 from ocirt_api.cri import api_pb2 as cri
 from ocirt_api.cri import api_pb2_grpc as stubs
 from ocirt_cri.images.images import Images
 from ocirt_cri.images.settings import Settings
 from ocirt_cri.rootfs import Roots
+from ocirt_cri.server import Server
 from ocirt_cri.services.images import ImageService
 from ocirt_cri.services.stats import StatsService
 from ocirt_cri.stats.layers import LayerUsage
-from ocirt_images.errors import Error
+from ocirt_images.descriptor import Descriptor
+from ocirt_images.digest import Digest
 from ocirt_images.store import Store
+from tests.support import images
 
 if TYPE_CHECKING:
     from ocirt_cri.stats.sources import Container, Pod
 
-_CODES = {code.value[0]: code for code in grpc.StatusCode}
+
+@dataclass
+class MadeUp:
+    """A container."""
+
+    id: str
+    pod_id: str = "p1"
+    labels: Mapping[str, str] = field(default_factory=dict)
+    annotations: Mapping[str, str] = field(default_factory=dict)
+    is_running: bool = True
+    pid: int = 0
+    cgroup: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def metadata(self) -> cri.ContainerMetadata:
+        return cri.ContainerMetadata(name=f"name of {self.id}", attempt=3)
+
+
+@dataclass
+class MadeUpPod:
+    """A pod."""
+
+    id: str
+    labels: Mapping[str, str] = field(default_factory=dict)
+    annotations: Mapping[str, str] = field(default_factory=dict)
+    is_ready: bool = True
+    netns: str = ""
+    interface: str = "eth0"
+    cgroup: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def metadata(self) -> cri.PodSandboxMetadata:
+        return cri.PodSandboxMetadata(name=f"name of {self.id}", uid="u", namespace="n")
 
 
 @dataclass
@@ -79,28 +113,30 @@ class Node:
 
 @asynccontextmanager
 async def serving(
-    place: Path, *, pinned: tuple[str, ...] = (), idle: float = 60.0, source: Source | None = None, **settings: Any
+    place: Path,
+    *,
+    sync: bool = False,
+    pinned: tuple[str, ...] = (),
+    idle: float = 60.0,
+    source: Source | None = None,
+    **settings: Any,
 ) -> AsyncIterator[Node]:
-    """Services over a store in `place`, whose syncs are left out."""
+    """Services over a store in `place`. sync: whether it waits for the disk."""
     async with AsyncExitStack() as stack:
-        store = stack.enter_context(Store.open(place / "images", sync=False))  # which makes `place`, too
-        told = Settings(root=str(store.root), sync=False, **settings)
-        images = await stack.enter_async_context(Images(store, told, pinned=pinned, idle=idle))
-        roots = Roots(images, "test")
+        store = stack.enter_context(Store.open(place / "images", sync=sync))  # which makes `place`, too
+        told = Settings(root=str(store.root), sync=sync, **settings)
+        found = await stack.enter_async_context(Images(store, told, pinned=pinned, idle=idle))
+        roots = Roots(found, "test")
         layers = await stack.enter_async_context(LayerUsage(roots.uppers))
-        context = SimpleNamespace(images=images, layers=layers, source=source or Source())
+        context = SimpleNamespace(images=found, layers=layers, source=source or Source())
         stats = await stack.enter_async_context(StatsService(context))
-        server = grpc.aio.server()
-        stubs.add_ImageServiceServicer_to_server(_servicer(stubs.ImageServiceServicer, ImageService(context)), server)
-        stubs.add_RuntimeServiceServicer_to_server(_servicer(stubs.RuntimeServiceServicer, stats), server)
-        address = f"unix:{place}/socket"
-        server.add_insecure_port(address)
-        await server.start()
-        stack.push_async_callback(server.stop, None)
-        channel = await stack.enter_async_context(grpc.aio.insecure_channel(address))
+        server = Server([ImageService(context), stats])
+        await server.start(f"{place}/socket")
+        stack.push_async_callback(server.stop)
+        channel = await stack.enter_async_context(grpc.aio.insecure_channel(f"unix:{place}/socket"))
         yield Node(
             store,
-            images,
+            found,
             roots,
             layers,
             context.source,
@@ -109,34 +145,16 @@ async def serving(
         )
 
 
-def _servicer(base: type[Any], service: object) -> Any:
-    """A servicer of grpc's with a service's methods, which have no business with gRPC's context."""
-    methods = {}
-    for name in [name for name in dir(service) if name[0].isupper()]:
-        method = getattr(service, name)
-        methods[name] = _streamed(method) if name.startswith("Stream") else _answered(method)
-    return type(base.__name__, (base,), methods)()
-
-
-def _answered(method: Callable[..., Any]) -> Callable[..., Any]:
-    async def handle(_: object, request: Any, context: grpc.aio.ServicerContext[Any, Any]) -> Any:
-        try:
-            return await method(request)
-        except Error as err:
-            await context.abort(_CODES[status.of(err.code)], str(err))
-
-    return handle
-
-
-def _streamed(method: Callable[..., Any]) -> Callable[..., Any]:
-    async def handle(_: object, request: Any, context: grpc.aio.ServicerContext[Any, Any]) -> Any:
-        try:
-            async for answer in method(request):
-                yield answer
-        except Error as err:
-            await context.abort(_CODES[status.of(err.code)], str(err))
-
-    return handle
+def put_image(store: Store, name: str, number: int, user: str = "") -> str:
+    """Names an image without layers, another one for each number; its id."""
+    made = images.image([], config={"User": user, "Labels": {"number": str(number)}})
+    digest, config = Digest(made.digest), Digest(images.digest(made.config))
+    with store.leases.lease() as lease:
+        store.content.put(made.config, config, lease)
+        store.content.put(made.manifest, digest, lease)
+        target = Descriptor(media_type=made.media_type, digest=digest, size=len(made.manifest))
+        store.images.put(name, target, manifest=digest, config=config, lease=lease)
+    return str(config)
 
 
 class Refusal:

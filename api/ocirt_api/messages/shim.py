@@ -126,6 +126,7 @@ class ExecResponse(Message):
     stderr: bytes = data(3)
     timed_out: bool = boolean(4)
     truncated: bool = boolean(5)
+    spilled: str = string(6)
 
 
 # method: (request, response)

@@ -1,7 +1,8 @@
 """The images of the store in memory, and how one is found.
 
 The store is shared with the `ocirt` command, so memory may be out of date at any time: SQLite's `data_version` says within
-microseconds whether anybody committed anything. Only if so are the names read again, and what is new of them looked into.
+microseconds whether anybody committed anything, and a look at the times of all names whether that was about images. Only if so
+are the names read again, and what is new of them looked into.
 """
 
 from __future__ import annotations
@@ -28,6 +29,8 @@ if TYPE_CHECKING:
 _log = logging.getLogger(__name__)
 _Row = tuple[str, str, str, str, "str | None", str, float, float]
 _SHOWN = 5  # ids that an error names
+# Whatever happens to a name, one of these changes: who names an image anew writes down when.
+_MARK = "SELECT count(*), count(layer), total(updated), max(updated) FROM images"
 
 
 class _View:
@@ -58,7 +61,8 @@ class Catalog:
         self._store = store
         self._pinned = tuple(pinned)
         self._connection = connect(store.database.path)
-        self._version = -1
+        self._version: object = None
+        self._mark: object = None
         self._rows: dict[_Row, ImageRecord | None] = {}
         self._details: dict[tuple[Digest, Digest, Digest | None], Details] = {}
         self._view = _View(())
@@ -110,23 +114,28 @@ class Catalog:
         return view.by_hex[found[0]] if found else None
 
     async def _current(self) -> _View:
-        if self._version != self._now():
+        if self._is_old():
             async with self._reading:
-                now = self._now()
-                if self._version != now:
+                version, mark = self._ask("PRAGMA data_version"), self._ask(_MARK)
+                if self._mark != mark:
                     self._view = await asyncio.to_thread(self._read)
-                    self._version = now
+                self._version, self._mark = version, mark
         return self._view
 
-    def _now(self) -> int:
+    def _is_old(self) -> bool:
+        """Whether the names are to be read again; what is asked is answered from memory, and waits for nobody."""
+        version = self._ask("PRAGMA data_version")
+        if version != self._version and self._ask(_MARK) == self._mark:
+            self._version = version
+        return self._version != version
+
+    def _ask(self, said_in_sql: str) -> object:
         with said(self._store.database.path):
-            return int(self._connection.execute("PRAGMA data_version").fetchone()[0])
+            return self._connection.execute(said_in_sql).fetchone()
 
     def _read(self) -> _View:
         with self._store.database.reading() as connection:
             rows: list[_Row] = connection.execute(f"SELECT {COLUMNS} FROM images ORDER BY name").fetchall()
-        if rows == list(self._rows):
-            return self._view
         self._rows = {row: self._rows[row] if row in self._rows else _parsed(row) for row in rows}
         by_config: dict[Digest, list[ImageRecord]] = {}
         for kept in self._rows.values():

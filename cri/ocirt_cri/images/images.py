@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING
 
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 
 DAY = 86400.0
 _HOUR = 3600.0
+_CONFIGS = 32  # configurations that are kept in memory, of some KB each
 _log = logging.getLogger(__name__)
 
 
@@ -66,7 +68,10 @@ class Images:
         self._worker = Worker(settings, idle=idle)
         self._joined: Joined[tuple[str, Credential | None], str] = Joined()
         self._unpacking: Joined[str, str] = Joined()
+        self._configs: dict[str, ImageConfig] = {}
         self._tasks: set[asyncio.Task[object]] = set()
+        # Of their own: they may take long, and everybody shares the event loop's threads.
+        self._removers = ThreadPoolExecutor(2, "removal of an image")
 
     async def __aenter__(self) -> Images:
         self._keep(asyncio.create_task(self._sweep(), name="sweep of the images' store"))
@@ -82,7 +87,13 @@ class Images:
                 task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         await self._worker.close()
+        self._removers.shutdown()
         self.catalog.close()
+
+    @property
+    def worker_pid(self) -> int | None:
+        """Of the process that pulls, if it is there."""
+        return self._worker.pid
 
     async def pull(self, spec: cri.ImageSpec, auth: cri.AuthConfig) -> str:
         """Bring an image; its id. Pulls of one name by the same credential are one; the last who waits no more ends it.
@@ -117,9 +128,12 @@ class Images:
         image = await self.catalog.find(text)
         if image is None:
             return
-        task: asyncio.Task[object] = asyncio.create_task(asyncio.to_thread(self._remove, image), name=f"removal of {image.id}")
+        task: asyncio.Task[object] = asyncio.create_task(self._removed(image), name=f"removal of {image.id}")
         self._keep(task)
         await asyncio.shield(task)
+
+    async def _removed(self, image: Image) -> None:
+        await asyncio.get_running_loop().run_in_executor(self._removers, self._remove, image)
 
     def _remove(self, image: Image) -> None:
         """In a thread: calls of the kernel, one for each file, nearly all the time."""
@@ -145,8 +159,13 @@ class Images:
 
     async def config(self, image: Image) -> ImageConfig:
         """What the image says that is to be run. Raises Error("not-found", "corrupt", "invalid")."""
-        _, config = await asyncio.to_thread(held.image, self.store, image.records[0])
-        return config
+        if image.id not in self._configs:
+            _, config = await asyncio.to_thread(held.image, self.store, image.records[0])
+            self._configs[image.id] = config
+        found = self._configs[image.id] = self._configs.pop(image.id)  # the last of all to go
+        while len(self._configs) > _CONFIGS:
+            del self._configs[next(iter(self._configs))]
+        return found
 
     async def taken(self) -> Taken:
         """What all images take, with what an unfinished pull has left."""

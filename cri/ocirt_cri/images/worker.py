@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ocirt_cri.images.settings import Settings
+from ocirt_cri.spawned import be_killed_first
 from ocirt_images import events, platforms
 from ocirt_images.apply.worker import Workers
 from ocirt_images.cancel import Cancel
@@ -51,25 +52,20 @@ _NETWORK = ("ocirt_images.registry.", "ocirt_images.pull.download")
 
 def serve(fd: int) -> None:
     """Serve the daemon until the socket ends. Never returns."""
-    _lower()
+    be_killed_first()
     channel = socket.socket(fileno=fd)
     lines = channel.makefile("rb")
     first = json.loads(lines.readline() or b"{}")
     if not first:
         os._exit(0)
     server = _Server(channel, Settings(**{name: first[name] for name in Settings.__slots__}))
-    for line in lines:
-        server.take(json.loads(line))
+    try:
+        for line in lines:
+            server.take(json.loads(line))
+    except ConnectionResetError:
+        pass  # it died before it had read all that we said
     server.end()
     os._exit(0)
-
-
-def _lower() -> None:
-    """The daemon may be one that the kernel's OOM killer spares; a pull is not worth a node."""
-    try:
-        Path("/proc/self/oom_score_adj").write_text("0")
-    except OSError:
-        pass
 
 
 class _Server:
@@ -94,7 +90,8 @@ class _Server:
                 cancel.set()
             return
         self._running[number] = Cancel()
-        self._threads[number] = threading.Thread(target=self._run, args=(number, order), name=f"{order['do']} {number}")
+        name = f"{order['do']} {number}"
+        self._threads[number] = threading.Thread(target=self._run, args=(number, order), name=name, daemon=True)
         self._threads[number].start()
 
     def end(self) -> None:

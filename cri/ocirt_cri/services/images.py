@@ -65,7 +65,7 @@ class ImageService:
         images, written = await self._images.taken(), self._layers.total()
         return cri.ImageFsInfoResponse(
             image_filesystems=[self._usage(images.size, images.inodes)],
-            container_filesystems=[self._usage(written.size, written.inodes)],
+            container_filesystems=[self._usage(written.size, written.inodes or 0)],
         )
 
     def _usage(self, size: int, inodes: int) -> cri.FilesystemUsage:

@@ -38,7 +38,10 @@ class Context(Protocol):
 
     images: Images
     layers: LayerUsage
-    source: Source
+
+    @property
+    def source(self) -> Source:
+        """Of pods and containers."""
 
 
 class StatsService:

@@ -97,15 +97,20 @@ def _version_2(directory: str, usage: Usage) -> bool:
         usage.major_faults = _key(stat, b"pgmajfault")
         usage.swap = _number(_read(directory, "memory.swap.current"))
         usage.swap_limit = None if usage.swap is None else _number(_read(directory, "memory.swap.max"))
+    _pressures(directory, usage)
+    return True
+
+
+def _pressures(directory: str, usage: Usage) -> None:
     for kind in ("cpu", "memory", "io"):
         found = pressure(_read(directory, f"{kind}.pressure"))
         if found:
             usage.pressure[kind] = found
-    return True
 
 
 def _version_1(paths: Mapping[str, str], usage: Usage) -> bool:
     usage.cpu = _number(_read(paths.get("cpuacct", ""), "cpuacct.usage"))
+    _pressures(paths.get("", ""), usage)  # a version 2 beside it has no controllers, and this all the same
     memory = paths.get("memory", "")
     usage.memory = _number(_read(memory, "memory.usage_in_bytes"))
     if usage.memory is None:

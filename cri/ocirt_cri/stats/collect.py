@@ -97,7 +97,8 @@ class Collector:
             layer.timestamp = written.timestamp
             layer.fs_id.mountpoint = self._mountpoint
             layer.used_bytes.value = written.size
-            layer.inodes_used.value = written.inodes
+            if written.inodes is not None:
+                layer.inodes_used.value = written.inodes
         return found
 
     def _message(self, container: Container, usage: Usage) -> cri.ContainerStats:

@@ -19,16 +19,18 @@ if TYPE_CHECKING:
     from ocirt_images.snapshots import Upper
 
 _PERIOD = 2.0  # seconds between two looks at which containers there are
-_AGAIN = 60.0  # seconds until a walker that died is followed by another one
 _log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
 class Written:
-    """What a container has written: bytes on disk, and inodes; when that was found, in nanoseconds since the epoch."""
+    """What a container has written: bytes on disk, and inodes (None: the file system does not count them).
+
+    timestamp: when that was found, in nanoseconds since the epoch
+    """
 
     size: int
-    inodes: int
+    inodes: int | None
     timestamp: int
 
 
@@ -38,8 +40,10 @@ class LayerUsage:
     uppers: gives what there is to walk, by container, from a thread; none: no process is started
     """
 
-    def __init__(self, uppers: Callable[[], Mapping[str, Upper]]) -> None:
+    def __init__(self, uppers: Callable[[], Mapping[str, Upper]], *, again: float = 60.0) -> None:
+        """again: seconds until a walker that died is followed by another one."""
         self._uppers = uppers
+        self._again = again
         self._known: dict[str, Written] = {}
         self._task: asyncio.Task[None] | None = None
         self._process: subprocess.Popen[bytes] | None = None
@@ -65,7 +69,7 @@ class LayerUsage:
     def total(self) -> Written:
         """Of all containers together, as far as is known."""
         found = self._known.values()
-        return Written(sum(one.size for one in found), sum(one.inodes for one in found), time.time_ns())
+        return Written(sum(one.size for one in found), sum(one.inodes or 0 for one in found), time.time_ns())
 
     async def _keep_on(self) -> None:
         while True:
@@ -73,7 +77,7 @@ class LayerUsage:
                 await self._walk()
             except (Error, OSError, ValueError) as err:
                 _log.warning("what containers write is not counted for a while: %s", err)
-                await asyncio.sleep(_AGAIN)
+                await asyncio.sleep(self._again)
 
     async def _walk(self) -> None:
         """Until the walker dies. Raises OSError then."""

@@ -16,6 +16,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ocirt_cri.spawned import be_killed_first
 from ocirt_images.snapshots import tree
 from ocirt_images.snapshots.backend import Upper, Usage
 from ocirt_images.store import limits
@@ -57,12 +58,16 @@ class Budget:
 
 def serve(fd: int) -> None:
     """Walk until the socket ends. Never returns."""
+    be_killed_first()
     os.nice(_NICE)
     try:
         os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
     except OSError:
         pass
-    _Walker(socket.socket(fileno=fd), Budget()).run()
+    try:
+        _Walker(socket.socket(fileno=fd), Budget()).run()
+    except ConnectionError:
+        pass  # the daemon died
     os._exit(0)
 
 
@@ -85,7 +90,7 @@ class _Walker:
             found = measure(Path(self._paths[name]), self._budget.pay)
             self._next[name] = time.monotonic() + ROUND
             if found is not None:
-                self._channel.sendall(json.dumps({"id": name, "size": found.size, "inodes": found.inodes or 0}).encode() + b"\n")
+                self._channel.sendall(json.dumps({"id": name, "size": found.size, "inodes": found.inodes}).encode() + b"\n")
             self._budget.pay()
 
     def _listen(self, wait: float | None) -> bool:

@@ -446,7 +446,7 @@ def test_the_process_that_pulls(registry: LocalRegistry, tmp_path: Path) -> None
             pull = asyncio.create_task(node.pull(name))
             await eventually(lambda: node.images.pulls and node.images.pulls[0].moved >= 1_000_000, "a part is here")
             assert node.images.pulls[0].size == len(made(1, layers=1, size=3_000_000).layers[0].blob)
-            pid = node.images._worker.pid
+            pid = node.images.worker_pid
             assert pid
             assert not maps(pid, "cygrpc", "_upb")
             os.kill(pid, signal.SIGKILL)
@@ -455,7 +455,7 @@ def test_the_process_that_pulls(registry: LocalRegistry, tmp_path: Path) -> None
             assert "SIGKILL" in killed.text
             go.set()
             assert await node.pull(name)
-            other = node.images._worker.pid
+            other = node.images.worker_pid
             assert other not in (None, pid)
             await eventually(lambda: not Path(f"/proc/{other}").exists(), "it ends")
             await node.remove(name)
@@ -481,7 +481,7 @@ def test_the_end_during_a_pull(registry: LocalRegistry, tmp_path: Path) -> None:
             registry.plant(registry_faults.stuck(1_000_000, go), path=blob)
             pull = asyncio.create_task(node.pull(f"{registry.address}/app:1"))
             await eventually(lambda: node.images.pulls and node.images.pulls[0].size, "it has begun")
-            found = node.images._worker.pid
+            found = node.images.worker_pid
             assert found
         with pytest.raises((grpc.aio.AioRpcError, asyncio.CancelledError)):
             await pull

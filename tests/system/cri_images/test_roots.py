@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 import stat
 import tarfile
@@ -18,7 +19,9 @@ from ocirt_images.errors import Error
 from ocirt_images.snapshots import Overlay, Upper, attach, detach
 from ocirt_images.store import Store, prune
 from tests.support import images
-from tests.support.cri_services import Node, serving
+from tests.support.cri_services import Node, eventually, serving
+from tests.support.disks import load_modules, mounted_btrfs, mounted_with_projects
+from tests.support.isolation import mount
 from tests.support.registry import LocalRegistry
 
 pytestmark = pytest.mark.ocirt_only("peers know nothing of images")
@@ -129,7 +132,7 @@ def test_an_image_that_is_not_unpacked(registry: LocalRegistry, tmp_path: Path) 
             roots = await asyncio.gather(*(node.roots.create(f"c{number}", image) for number in range(3)))
             assert len({root.lowers for root in roots}) == 1
             assert layers(node) == 2
-            assert await node.roots.reconcile(set()) == ["c0", "c1", "c2"]
+            assert sorted(await node.roots.reconcile(set())) == ["c0", "c1", "c2"]
 
     asyncio.run(run())
 
@@ -156,6 +159,55 @@ def test_the_root_directory(registry: LocalRegistry, tmp_path: Path) -> None:
             await node.roots.remove("c1")
 
     asyncio.run(run())
+
+
+@pytest.fixture(scope="module")
+def modules() -> None:
+    load_modules()
+
+
+@pytest.mark.parametrize("kind", ["btrfs", "project quota"])
+def test_a_size_for_what_is_written(kind: str, registry: LocalRegistry, tmp_path: Path, modules: None) -> None:
+    """The file system holds it, and counts for the statistics; btrfs counts no inodes."""
+
+    async def run() -> None:
+        async with serving(tmp_path / "disk") as node:
+            await node.pull(f"{registry.address}/app:1")
+            image = await node.images.catalog.get(f"{registry.address}/app:1")
+            root = await node.roots.create("c1", image, size=1 << 20)
+            with pytest.raises(OSError, match=f"{os.strerror(errno.EDQUOT)}|{os.strerror(errno.ENOSPC)}"):
+                (root.upper / "big").write_bytes(bytes(2 << 20))
+            await eventually(lambda: node.layers.get("c1"), "it is counted")
+            written = node.layers.get("c1")
+            assert written is not None
+            assert 500_000 < written.size <= 1 << 20
+            assert (written.inodes is None) == (kind == "btrfs")
+            await node.roots.remove("c1")
+
+    place = tmp_path / "disk"
+    with mounted_btrfs(place, tmp_path, "simple") if kind == "btrfs" else mounted_with_projects(place, tmp_path):
+        asyncio.run(run())
+
+
+def test_a_size_that_nobody_can_hold(registry: LocalRegistry, tmp_path: Path) -> None:
+    """On a file system without quotas."""
+    place = tmp_path / "none"
+    place.mkdir()
+
+    async def run() -> None:
+        async with serving(place) as node:
+            await node.pull(f"{registry.address}/app:1")
+            image = await node.images.catalog.get(f"{registry.address}/app:1")
+            with pytest.raises(Error) as found:
+                await node.roots.create("c1", image, size=1 << 20)
+            assert found.value.code == "unsupported"
+            assert os.listdir(node.store.layout.writables) == []
+
+    mount("none", str(place), "tmpfs", 0)
+    try:
+        asyncio.run(run())
+    finally:
+        detach(place)
 
 
 def test_what_nobody_owns_goes_and_what_others_own_stays(registry: LocalRegistry, tmp_path: Path) -> None:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import os
+import signal
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
 
 import grpc
@@ -18,7 +18,9 @@ from ocirt.cgroups import control, paths
 from ocirt.cgroups.layout import detect
 from ocirt_api.cri import api_pb2 as cri
 from ocirt_cri.stats import network
-from tests.support.cri_services import Source, eventually, refused, serving
+from ocirt_cri.stats.layers import LayerUsage
+from ocirt_images.snapshots import Upper
+from tests.support.cri_services import MadeUp, MadeUpPod, Source, eventually, refused, serving
 from tests.support.isolation import Isolation
 
 pytestmark = pytest.mark.ocirt_only("peers have no such service")
@@ -28,40 +30,6 @@ MIB = 1 << 20
 BURN = "import os; x = bytearray(os.urandom(1) * (40 << 20)); print(flush=True)\nwhile True: pass"
 
 SEND = "import socket; s = socket.socket(type=socket.SOCK_DGRAM)\nfor n in range(20): s.sendto(b'x' * 1000, ('10.231.0.1', 9))"
-
-
-@dataclass
-class MadeUp:
-    """A container."""
-
-    id: str
-    pod_id: str = "p1"
-    labels: Mapping[str, str] = field(default_factory=dict)
-    annotations: Mapping[str, str] = field(default_factory=dict)
-    is_running: bool = True
-    pid: int = 0
-    cgroup: Mapping[str, str] = field(default_factory=dict)
-
-    @property
-    def metadata(self) -> cri.ContainerMetadata:
-        return cri.ContainerMetadata(name=f"name of {self.id}", attempt=3)
-
-
-@dataclass
-class MadeUpPod:
-    """A pod."""
-
-    id: str
-    labels: Mapping[str, str] = field(default_factory=dict)
-    annotations: Mapping[str, str] = field(default_factory=dict)
-    is_ready: bool = True
-    netns: str = ""
-    interface: str = "eth0"
-    cgroup: Mapping[str, str] = field(default_factory=dict)
-
-    @property
-    def metadata(self) -> cri.PodSandboxMetadata:
-        return cri.PodSandboxMetadata(name=f"name of {self.id}", uid="u", namespace="n")
 
 
 Cgroup = Callable[[str], dict[str, str]]
@@ -333,6 +301,24 @@ def test_what_containers_have_written(tmp_path: Path) -> None:
             await asyncio.sleep(5)
             assert used(pid) - before < (0.01 * 5 + 0.1 + 0.05) * 10**9
         assert not os.path.exists(f"/proc/{pid}")  # noqa: ASYNC240
+
+    asyncio.run(run())
+
+
+def test_a_walker_that_is_killed(tmp_path: Path) -> None:
+    """Another one follows; meanwhile the numbers are the last ones."""
+    uppers = {"c1": Upper(tmp_path / "c1")}
+    (tmp_path / "c1/fs").mkdir(parents=True)
+
+    async def run() -> None:
+        async with LayerUsage(lambda: uppers, again=0.5) as layers:
+            await eventually(lambda: layers.get("c1"), "it is walked")
+            first = layers.pid
+            assert first is not None
+            assert Path(f"/proc/{first}/oom_score_adj").read_text() == "500\n"  # noqa: ASYNC240
+            os.kill(first, signal.SIGKILL)
+            await eventually(lambda: layers.pid not in (None, first), "another one")
+            assert layers.get("c1") is not None
 
     asyncio.run(run())
 

@@ -83,6 +83,12 @@ def unwrite(store: Store) -> None:
         store.writables.delete(KEY)
 
 
+def unwrite_at_once(store: Store) -> None:
+    """Without waiting for the disk."""
+    if store.writables.get(KEY) is not None:
+        store.writables.delete(KEY, durable=False)
+
+
 def fail(store: Store) -> None:
     """An ingest with the wrong bytes, and one that is left half done."""
     with store.leases.lease() as lease:
@@ -110,6 +116,7 @@ ACTIONS = {
     "prune": prune_all,
     "writable": write,
     "writable removed": unwrite,
+    "writable removed at once": unwrite_at_once,
     "failures": fail,
 }
 

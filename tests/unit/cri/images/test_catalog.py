@@ -10,11 +10,10 @@ from pathlib import Path
 import pytest
 
 from ocirt_cri.images.catalog import Catalog
-from ocirt_images.descriptor import Descriptor
-from ocirt_images.digest import Digest
+from ocirt_cri.images.image import Details
 from ocirt_images.errors import Error
-from ocirt_images.store import Store
-from tests.support import images
+from ocirt_images.store import ImageRecord, Store
+from tests.support.cri_services import put_image
 
 
 @pytest.fixture
@@ -23,26 +22,14 @@ def store(tmp_path: Path) -> Iterator[Store]:
         yield found
 
 
-def put(store: Store, name: str, number: int, user: str = "") -> str:
-    """An image without layers; its id."""
-    made = images.image([], config={"User": user, "Labels": {"number": str(number)}})
-    digest, config = Digest(made.digest), Digest(images.digest(made.config))
-    with store.leases.lease() as lease:
-        store.content.put(made.config, config, lease)
-        store.content.put(made.manifest, digest, lease)
-        target = Descriptor(media_type=made.media_type, digest=digest, size=len(made.manifest))
-        store.images.put(name, target, manifest=digest, config=config, lease=lease)
-    return str(config)
-
-
 async def found(catalog: Catalog, text: str) -> str:
     image = await catalog.find(text)
     return "" if image is None else image.id
 
 
 def test_by_all_its_names(store: Store) -> None:
-    one, two = put(store, "r.example/app:1", 1), put(store, "docker.io/library/box:latest", 2)
-    put(store, "r.example/app:2", 1)
+    one, two = put_image(store, "r.example/app:1", 1), put_image(store, "docker.io/library/box:latest", 2)
+    put_image(store, "r.example/app:2", 1)
 
     async def run() -> None:
         catalog = Catalog(store)
@@ -64,8 +51,8 @@ def test_by_all_its_names(store: Store) -> None:
 
 def test_a_name_comes_before_an_id(store: Store) -> None:
     """A short name of hexadecimal digits may be the beginning of an id, too."""
-    ids = [put(store, f"r.example/app:{number}", number) for number in range(3)]
-    named = put(store, f"docker.io/library/{ids[0][7:11]}:latest", 9)
+    ids = [put_image(store, f"r.example/app:{number}", number) for number in range(3)]
+    named = put_image(store, f"docker.io/library/{ids[0][7:11]}:latest", 9)
 
     async def run() -> None:
         catalog = Catalog(store)
@@ -77,7 +64,7 @@ def test_a_name_comes_before_an_id(store: Store) -> None:
 
 
 def test_the_beginning_of_many(store: Store) -> None:
-    ids = sorted(put(store, f"r.example/app:{number}", number) for number in range(40))
+    ids = sorted(put_image(store, f"r.example/app:{number}", number) for number in range(40))
 
     async def run() -> None:
         catalog = Catalog(store)
@@ -95,10 +82,15 @@ def test_the_beginning_of_many(store: Store) -> None:
 
 def test_nothing_is_read_twice(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     for number in range(5):
-        put(store, f"r.example/app:{number}", number)
+        put_image(store, f"r.example/app:{number}", number)
     reads: list[str] = []
     look = Catalog._look
-    monkeypatch.setattr(Catalog, "_look", lambda self, kept: reads.append(kept.name) or look(self, kept))
+
+    def counted(self: Catalog, kept: ImageRecord) -> Details | None:
+        reads.append(kept.name)
+        return look(self, kept)
+
+    monkeypatch.setattr(Catalog, "_look", counted)
 
     async def run() -> None:
         catalog = Catalog(store)
@@ -106,7 +98,7 @@ def test_nothing_is_read_twice(store: Store, monkeypatch: pytest.MonkeyPatch) ->
         assert len(reads) == 5
         first = await catalog.every()
         assert await catalog.every() is first
-        put(store, "r.example/app:new", 7)
+        put_image(store, "r.example/app:new", 7)
         store.images.tag("r.example/app:1", "r.example/other:1")
         assert len(await catalog.every()) == 6
         assert len(reads) == 6
@@ -123,8 +115,8 @@ def test_nothing_is_read_twice(store: Store, monkeypatch: pytest.MonkeyPatch) ->
 
 
 def test_a_damaged_image_hides_no_other(store: Store, caplog: pytest.LogCaptureFixture) -> None:
-    put(store, "r.example/app:1", 1)
-    whole = put(store, "r.example/app:2", 2)
+    put_image(store, "r.example/app:1", 1)
+    whole = put_image(store, "r.example/app:2", 2)
     broken = store.images.list()[0].config
     (store.layout.blob(broken)).unlink()
 
@@ -140,7 +132,7 @@ def test_a_damaged_image_hides_no_other(store: Store, caplog: pytest.LogCaptureF
 
 def test_pinned_by_what_people_call_it(store: Store) -> None:
     for number, name in enumerate(("docker.io/library/pause:3", "r.example/a/pause:1", "r.example/app:1")):
-        put(store, name, number)
+        put_image(store, name, number)
 
     async def run() -> None:
         for pattern, count in (("pause:*", 1), ("*/pause:*", 2), ("r.example/*", 2), ("docker.io/library/pause:3", 1), ("x", 0)):

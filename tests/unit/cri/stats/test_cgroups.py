@@ -85,6 +85,16 @@ def test_no_limit(files: dict[str, str], version: str, tmp_path: Path) -> None:
     assert found.swap == 4096
 
 
+def test_version_2_beside_version_1(tmp_path: Path) -> None:
+    """Without controllers there it tells the pressure alone."""
+    place = written(tmp_path / "1", V1)
+    unified = written(tmp_path / "2", {name: text for name, text in V2.items() if "pressure" in name or name == "cpu.stat"})
+    found = cgroups.read({"cpuacct": place, "memory": place, "": unified})
+    assert found is not None
+    assert found.cpu == 2_500_000_123
+    assert found.pressure["io"] == {"some": Pressure(0, 0, 9.99, 1_000)}
+
+
 def test_more_cache_than_use(tmp_path: Path) -> None:
     """The two are not read at the same moment."""
     found = cgroups.read({"": written(tmp_path / "c", V2 | {"memory.current": "1000\n"})})

@@ -172,3 +172,19 @@ def test_sync_is_all_or_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
         if name == "rename":
             after = made[place:]
             assert after.index("fsync_directory") < after.index("commit")
+
+
+def test_a_writable_layer_that_need_not_last_waits_for_no_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither when it is made nor when it goes; and it is gone all the same."""
+    synced: list[int] = []
+    with Store.open(tmp_path / "safe") as store:
+        monkeypatch.setattr(os, "fsync", synced.append)
+        (store.writables.create("box", None, durable=False).path / "file").touch()
+        store.writables.delete("box", durable=False)
+        assert synced == []
+        assert store.writables.list() == []
+        assert os.listdir(store.layout.writables) == []
+        store.writables.create("box", None)
+        store.writables.delete("box")
+        assert synced
+    assert fsck(tmp_path / "safe") == []

@@ -1,0 +1,297 @@
+"""The life of a container: created, started, stopped, removed."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import secrets
+import signal
+import time
+from typing import TYPE_CHECKING
+
+from ocirt.errors import Error
+from ocirt_api.cri import api_pb2 as cri
+from ocirt_api.messages import shim as messages
+from ocirt_cri import creation, events, model
+from ocirt_cri.errors import DeadlineError
+from ocirt_cri.leftovers import delete_by_force, remove_tree
+from ocirt_cri.model import Container
+from ocirt_cri.node import find
+from ocirt_cri.operations import refuse_other
+from ocirt_cri.shims import LostError, Shim, connect
+from ocirt_cri.spec import document, resources, validate
+
+if TYPE_CHECKING:
+    from ocirt_cri.node import Node
+
+_ID = 32  # bytes
+_KILL_PATIENCE = 30.0  # seconds that what was killed may take to be gone
+_CALL_PATIENCE = 60.0  # seconds for a shim to answer what it does at once
+_log = logging.getLogger(__name__)
+
+
+class Containers:
+    """What is done to containers."""
+
+    def __init__(self, node: Node) -> None:
+        self._node = node
+        self._watches: set[asyncio.Task[None]] = set()
+
+    def close(self) -> None:
+        """Look at none of them any more. They and their shims go on."""
+        for task in self._watches:
+            task.cancel()
+        for shim in self._node.shims.values():
+            shim.close()
+
+    # -- creation --
+
+    async def create(self, request: cri.CreateContainerRequest) -> str:
+        """The id of the container that a request means: a new one, or one that an earlier attempt has made. Raises Error."""
+        node = self._node
+        sandbox = node.pod(request.pod_sandbox_id)
+        if not sandbox.is_ready:
+            raise Error("state", "the pod was stopped", subject=sandbox.id, hint="run another attempt of it")
+        validate.check_container(sandbox.config, request.config, node.host)
+        key = model.container_key(sandbox.id, request.config.metadata)
+        known = node.container_of_key(key)
+        if known is not None:
+            refuse_other("container", known.config, request.config)
+            if known.state != cri.CONTAINER_CREATED:
+                raise Error("exists", "this container was started", subject=known.id, hint="remove it, or create another attempt")
+            return known.id
+        container = Container(
+            secrets.token_hex(_ID),
+            sandbox.id,
+            request.config,
+            cri.ContainerStatus(
+                metadata=request.config.metadata,
+                state=cri.CONTAINER_CREATED,
+                labels=request.config.labels,
+                annotations=request.config.annotations,
+            ),
+            boot_id=node.boot_id,
+        )
+        container.status.id = container.id
+        return await node.operations.run(("container", key), lambda: self._create(container), request.config)
+
+    async def _create(self, container: Container) -> str:
+        node = self._node
+        sandbox = node.pod(container.pod_id)
+        made = creation.Creation(node, sandbox, container)
+        await made.look()
+        await node.store.put(container)
+        try:
+            shim = await made.make()
+            container.status.created_at = time.time_ns()
+            container.phase = model.MADE
+            container.refresh()
+            await node.store.put(container)
+            if not sandbox.is_ready:
+                raise Error("state", "the pod was stopped meanwhile", subject=sandbox.id)
+        except BaseException:
+            await self._undo(container)
+            raise
+        node.add(container)
+        self.watch(container, shim)
+        self._tell(events.CREATED, container)
+        _log.info("container %s was created in pod %s: %s", container.id, sandbox.id, container.metadata.name)
+        return container.id
+
+    async def _undo(self, container: Container) -> None:
+        try:
+            await self.discard(container)
+        except Exception as err:  # noqa: BLE001  (the first failure is the one to tell; its row stays, and a start undoes it)
+            _log.error("container %s was not made, and not all of it could be taken back: %s", container.id, err)
+
+    async def discard(self, container: Container) -> None:
+        """Leave nothing of a container, however much there is of it. Raises Error, OSError."""
+        node = self._node
+        await self._delete(container)
+        await node.volumes.release(container.id)
+        await node.roots.remove(container.id)
+        await asyncio.to_thread(remove_tree, node.container_directory(container.id))
+        await node.store.delete(container)
+
+    async def _delete(self, container: Container) -> None:
+        """End shim and container."""
+        node = self._node
+        try:
+            shim = await self.shim(container)
+            await shim.call("Delete", messages.DeleteRequest(), messages.StateResponse, _KILL_PATIENCE)
+        except (Error, OSError, TimeoutError) as err:
+            # It has no container yet, and ends with the connection; or it is lost.
+            _log.debug("container %s: %s", container.id, err)
+            if (shim_there := node.shims.pop(container.id, None)) is not None:
+                shim_there.close()
+            await asyncio.to_thread(delete_by_force, node.runtime, container.id)
+            await asyncio.to_thread(remove_tree, node.shim_directory(container.id))
+        if (ended := node.shims.pop(container.id, None)) is not None:
+            ended.close()
+
+    async def shim(self, container: Container) -> Shim:
+        """A connection to a container's shim. Raises OSError if there is none."""
+        shim = self._node.shims.get(container.id)
+        if shim is None or not shim.is_connected:
+            shim = await connect(container.id, self._node.shim_directory(container.id))
+            self._node.shims[container.id] = shim
+        return shim
+
+    # -- its program --
+
+    async def start(self, identifier: str) -> None:
+        """Run the program of a created container. Raises Error."""
+        container = self._node.container(identifier)
+        await self._node.operations.run(("start", container.id), lambda: self._start(container))
+
+    async def _start(self, container: Container) -> None:
+        node = self._node
+        async with container.lock:
+            if container.state != cri.CONTAINER_CREATED:
+                word = cri.ContainerState.Name(container.status.state).removeprefix("CONTAINER_").lower()
+                raise Error("state", f"the container is {word}", subject=container.id, hint="only a created one can be started")
+            sandbox = node.sandboxes.get(container.pod_id)
+            if sandbox is None or not sandbox.is_ready:
+                raise Error("state", "the pod was stopped", subject=container.pod_id, hint="run another attempt of it")
+            try:
+                shim = await self.shim(container)
+                found = await shim.call("Start", messages.StartRequest(), messages.StateResponse)
+            except (Error, OSError) as err:
+                await self._not_started(container, err)
+                raise
+            if container.state == cri.CONTAINER_CREATED:  # it may have ended already
+                container.set_started(found.pid, found.started_at or time.time_ns())
+                self._tell(events.STARTED, container)
+            await node.store.put(container)
+
+    async def _not_started(self, container: Container, err: Exception) -> None:
+        text = str(err)[: 4 << 10]
+        container.set_ended(model.START_ERROR_CODE, time.time_ns(), reason=model.START_ERROR, message=text)
+        await self._node.store.put(container)
+        self._tell(events.STOPPED, container)
+        try:
+            await self._delete(container)
+        except Exception as late:  # noqa: BLE001  (what is left goes with the container)
+            _log.warning("container %s: %s", container.id, late)
+
+    def watch(self, container: Container, shim: Shim) -> None:
+        """Wait for a container's end. The connection counts from now on."""
+        self._node.shims[container.id] = shim
+        task = asyncio.create_task(self._watch(container, shim), name=f"end of {container.id}")
+        self._watches.add(task)
+        task.add_done_callback(self._watches.discard)
+
+    async def _watch(self, container: Container, shim: Shim) -> None:
+        try:
+            found = await shim.call("Wait", messages.StateRequest(), messages.StateResponse)
+        except Error as err:
+            await self.lost(container, err)
+        else:
+            await self.ended(container, found)
+
+    async def ended(self, container: Container, found: messages.StateResponse) -> None:
+        """What a shim says of the end of its container."""
+        async with container.lock:  # while it is being started, it has not ended
+            if container.exited.is_set() or container.phase == model.REMOVING:
+                container.exited.set()
+                return
+            if container.state == cri.CONTAINER_CREATED and found.started_at:
+                container.set_started(found.pid, found.started_at)
+                self._tell(events.STARTED, container)
+            container.set_ended(found.exit_code, found.exited_at or time.time_ns(), oom_killed=found.oom_killed)
+            await self._node.store.put(container)
+        self._tell(events.STOPPED, container)
+        _log.info("container %s has ended: %d (%s)", container.id, found.exit_code, container.status.reason)
+
+    async def lost(self, container: Container, err: Exception) -> None:
+        """Its shim is gone, and with it what it knew: what still runs of the container is killed."""
+        if container.exited.is_set() or container.phase == model.REMOVING:
+            return
+        _log.error("container %s: its shim is lost: %s", container.id, err)
+        await asyncio.to_thread(delete_by_force, self._node.runtime, container.id)
+        message = "the process that held the container was lost"
+        container.set_ended(model.LOST_CODE, time.time_ns(), reason=model.LOST, message=message)
+        await self._node.store.put(container)
+        self._tell(events.STOPPED, container)
+
+    # -- its end --
+
+    async def stop(self, container: Container, seconds: int) -> None:
+        """End its program: by its signal, and after so many seconds by SIGKILL. Raises DeadlineError, Error."""
+        if container.state not in (cri.CONTAINER_RUNNING, cri.CONTAINER_CREATED):
+            return
+        if container.state == cri.CONTAINER_CREATED and seconds > 0:
+            seconds = 0  # nothing runs that could hear a signal
+        try:
+            shim = await self.shim(container)
+            if seconds > 0:
+                await self._kill(shim, container.stop_signal, everybody=False)
+                try:
+                    async with asyncio.timeout(seconds):
+                        await container.exited.wait()
+                except TimeoutError:
+                    _log.info("container %s did not end within %d seconds", container.id, seconds)
+                else:
+                    return
+            await self._kill(shim, signal.SIGKILL, everybody=True)
+        except (LostError, OSError):
+            pass  # whoever watches it sees to the rest
+        try:
+            async with asyncio.timeout(_KILL_PATIENCE):
+                await container.exited.wait()
+        except TimeoutError:
+            hint = "a process of it cannot be killed (state D of ps)?"
+            raise DeadlineError("was killed, and has not ended", subject=container.id, hint=hint) from None
+
+    @staticmethod
+    async def _kill(shim: Shim, number: int, *, everybody: bool) -> None:
+        try:
+            await shim.call("Kill", messages.KillRequest(signal=number, all=everybody), messages.Nothing, _CALL_PATIENCE)
+        except Error as err:
+            if err.code not in ("not-found", "state"):  # it has ended
+                raise
+
+    async def remove(self, identifier: str) -> None:
+        """Remove a container, whether or not it runs. No error for one that is not there."""
+        container = find(self._node.all_containers, identifier, "container_id")
+        if container is not None:
+            await self._node.operations.run(("removal", container.id), lambda: self._remove(container))
+
+    async def _remove(self, container: Container) -> None:
+        node = self._node
+        await self.stop(container, 0)
+        async with container.lock:
+            container.phase = model.REMOVING
+            await node.store.put(container)
+            await self.discard(container)
+        node.drop(container)
+        node.events.tell(events.DELETED, container.id, node.sandboxes.get(container.pod_id), [container])
+        _log.info("container %s was removed", container.id)
+
+    # -- while it is there --
+
+    async def update(self, request: cri.UpdateContainerResourcesRequest) -> None:
+        """Change limits. Raises Error."""
+        node = self._node
+        container = node.container(request.container_id)
+        if container.state not in (cri.CONTAINER_RUNNING, cri.CONTAINER_CREATED):
+            raise Error("state", "the container has ended", subject=container.id)
+        resources.check(request.linux, "linux")
+        wanted = resources.resources_of(request.linux, node.host, "linux", pids=node.settings.pids_limit)
+        async with container.lock:
+            shim = await self.shim(container)
+            await shim.call("Update", messages.UpdateRequest(resources=document.encode(wanted)), messages.Nothing, _CALL_PATIENCE)
+            container.status.resources.linux.MergeFrom(request.linux)
+            await node.store.put(container)
+
+    async def reopen_log(self, identifier: str) -> None:
+        """Its log was renamed. Raises Error."""
+        container = self._node.container(identifier)
+        if not container.is_running:
+            raise Error("state", "the container does not run", subject=container.id)
+        shim = await self.shim(container)
+        await shim.call("ReopenLog", messages.StateRequest(), messages.Nothing, _CALL_PATIENCE)
+
+    def _tell(self, kind: cri.ContainerEventType.ValueType, container: Container) -> None:
+        node = self._node
+        node.events.tell(kind, container.id, node.sandboxes.get(container.pod_id), node.containers_of(container.pod_id))

@@ -1,0 +1,192 @@
+"""Making one container: its image is found, its root, its shim and its document are made, and the shim makes the rest."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from typing import TYPE_CHECKING, Any
+
+from ocirt.errors import Error
+from ocirt_api.messages import shim as messages
+from ocirt_cri.lookups import HostLookups
+from ocirt_cri.shims import Shim, connected
+from ocirt_cri.spec import build, imagevolumes, inputs
+from ocirt_cri.spec.document import encode
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from ocirt_cri.images.image import Image
+    from ocirt_cri.model import Container, Sandbox
+    from ocirt_cri.node import Node
+    from ocirt_cri.rootfs import Root
+    from ocirt_images.config import ImageConfig
+
+_PATIENCE = 120.0  # seconds for a shim to make a container
+
+
+class Creation:
+    """One container on its way. `look` finds out what is needed, and `make` makes it."""
+
+    def __init__(self, node: Node, sandbox: Sandbox, container: Container) -> None:
+        self._node = node
+        self._sandbox = sandbox
+        self._container = container
+        self._image: Image
+        self._config: ImageConfig
+
+    async def look(self) -> None:
+        """Nothing is made here. Raises Error."""
+        node, status = self._node, self._container.status
+        wanted = self._container.config.image
+        self._image = await node.images.catalog.get(wanted.image, "config.image.image")
+        self._config = await node.images.config(self._image)
+        message = self._image.message
+        status.image_id = message.id
+        status.image_ref = message.repo_digests[0] if message.repo_digests else message.id
+        names = [*message.repo_tags, *message.repo_digests, message.id]
+        status.image.CopyFrom(wanted)
+        status.image.image = wanted.image if wanted.image in names else names[0]
+
+    async def make(self) -> Shim:
+        """Everything up to an init that waits; a connection to its shim. The caller takes back what fails. Raises Error."""
+        # At the same time: the fork does not wait for directories.
+        root, shim = await asyncio.gather(self._root(), self._shim(), return_exceptions=True)
+        for one in (root, shim):
+            if isinstance(one, BaseException):
+                raise one
+        assert isinstance(shim, Shim)
+        assert not isinstance(root, BaseException)
+        built = await self._build(root)
+        answer = await shim.call("Create", self._request(built, root), messages.CreateResponse, _PATIENCE)
+        self._container.pid = answer.pid
+        return shim
+
+    async def _root(self) -> Root:
+        node, container = self._node, self._container
+        ids = _ids(self._sandbox)
+        uids, gids = ids.documents() if ids is not None else ([], [])
+        size = node.config["containers.disk_limit"]
+        return await node.roots.create(container.id, self._image, uids=_triples(uids), gids=_triples(gids), size=size)
+
+    async def _shim(self) -> Shim:
+        node, container = self._node, self._container
+        directory = node.shim_directory(container.id)
+        await asyncio.to_thread(os.makedirs, os.path.dirname(directory), 0o700, exist_ok=True)
+        asked = {"do": "shim", "id": container.id, "state": directory, "runtime": node.runtime, "instance": node.instance}
+        connection, _ = await node.zygote.ask(asked)
+        shim = await connected(container.id, connection)
+        node.shims[container.id] = shim
+        return shim
+
+    async def _build(self, root: Root) -> build.Built:
+        volumes = await self._volumes()
+        paths = await self._paths()
+        built = await asyncio.to_thread(self._built, root.lowers, volumes, paths)
+        status, container = self._container.status, self._container
+        container.process = dict(built.document["process"])
+        container.stop_signal = built.stop_signal.number
+        status.stop_signal = built.stop_signal.status
+        status.log_path = built.log_path
+        status.mounts.extend(built.mounts)
+        status.user.linux.uid, status.user.linux.gid = built.user.uid, built.user.gid
+        status.user.linux.supplemental_groups.extend(built.user.groups)
+        status.resources.linux.CopyFrom(container.config.linux.resources)
+        return built
+
+    def _built(self, lowers: tuple[Path, ...], volumes: dict[int, inputs.ImageVolume], paths: dict[str, Any]) -> build.Built:
+        """In a thread: it looks at files."""
+        node, sandbox, container = self._node, self._sandbox, self._container
+        spaces, files = paths["namespaces"], sandbox.files
+        pod = inputs.Pod(
+            id=sandbox.id,
+            config=sandbox.config,
+            network=spaces.get("network", ""),
+            ipc=spaces.get("ipc", ""),
+            uts=spaces.get("uts", ""),
+            user=spaces.get("user", ""),
+            pid=spaces.get("pid", ""),
+            hosts=files.get("hosts", ""),
+            resolv_conf=files.get("resolv.conf", ""),
+            hostname_file=files.get("hostname", ""),
+            shm=paths["shm"],
+            hostname=sandbox.hostname,
+        )
+        asked = inputs.Container(
+            id=container.id,
+            config=container.config,
+            image=self._config,
+            image_name=container.status.image.image,
+            directory=node.container_directory(container.id),
+            volumes=volumes,
+        )
+        with HostLookups(lowers, self._pid_namespace) as lookups:
+            built = build.build(pod, asked, node.host, node.settings, lookups)
+        if built.relabel:
+            raise Error("unsupported", "ocirtd does not label files for SELinux yet", subject="config.mounts")
+        for directory in built.directories:
+            os.makedirs(directory.path, directory.mode, exist_ok=True)
+            os.chown(directory.path, directory.uid, directory.gid)
+        if built.log_path:
+            os.makedirs(os.path.dirname(built.log_path), 0o755, exist_ok=True)
+        return built
+
+    async def _paths(self) -> dict[str, Any]:
+        """Where the pod's namespaces and its /dev/shm are."""
+        sandbox = self._sandbox
+        return {"namespaces": sandbox.namespaces, "shm": sandbox.files.get("shm", "")}
+
+    async def _volumes(self) -> dict[int, inputs.ImageVolume]:
+        """The images that the container mounts, each as one mount."""
+        node, container = self._node, self._container
+        found: dict[int, inputs.ImageVolume] = {}
+        for wanted in imagevolumes.wanted_volumes(self._sandbox.config, container.config, node.host):
+            image = await node.images.catalog.find(wanted.image, f"config.mounts[{wanted.number}].image.image")
+            if image is not None:
+                path = await node.volumes.mount(container.id, wanted.number, image, wanted.sub_path)
+                found[wanted.number] = inputs.ImageVolume(paths=(path,), image_ref=image.id)
+        return found
+
+    def _pid_namespace(self, identifier: str) -> str:
+        """Of a running container of the same pod."""
+        found = self._node.all_containers.get(identifier)
+        if found is None or found.pod_id != self._sandbox.id or not found.is_running or not found.pid:
+            return ""
+        return f"/proc/{found.pid}/ns/pid"
+
+    def _request(self, built: build.Built, root: Root) -> messages.CreateRequest:
+        node, container = self._node, self._container
+        uids, gids = built.ids.documents() if built.ids is not None else ([], [])
+        overlay = messages.Overlay(
+            lowers=[os.fspath(one) for one in root.lowers],
+            upper=os.fspath(root.upper),
+            work=os.fspath(root.work),
+            volatile=True,
+            uids=_mappings(uids),
+            gids=_mappings(gids),
+        )
+        return messages.CreateRequest(
+            id=container.id,
+            config=encode(built.document),
+            root=overlay,
+            stdin=container.config.stdin,
+            stdin_once=container.config.stdin_once,
+            log_path=built.log_path,
+            log_line_limit=node.config["containers.log_line_limit"],
+            cgroup_manager=node.config["cgroups.manager"],
+        )
+
+
+def _ids(sandbox: Sandbox) -> Any:
+    from ocirt_cri.spec.usernamespace import mapping  # noqa: PLC0415
+
+    place = "sandbox_config.linux.security_context.namespace_options"
+    return mapping(sandbox.config.linux.security_context.namespace_options, place)
+
+
+def _triples(documents: list[dict[str, Any]]) -> list[tuple[int, int, int]]:
+    return [(one["containerID"], one["hostID"], one["size"]) for one in documents]
+
+
+def _mappings(documents: list[dict[str, Any]]) -> list[messages.IDMapping]:
+    return [messages.IDMapping(container_id=a, host_id=b, size=c) for a, b, c in _triples(documents)]

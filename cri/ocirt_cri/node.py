@@ -1,0 +1,174 @@
+"""What the daemon has: its parts, its pods and containers, and how these are found."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, TypeVar
+
+from ocirt import state
+from ocirt.errors import Error
+from ocirt_cri.events import Events
+from ocirt_cri.model import Container, Key, Sandbox
+from ocirt_cri.operations import Operations
+
+if TYPE_CHECKING:
+    from ocirt_cri.config import Config
+    from ocirt_cri.images.images import Images
+    from ocirt_cri.networks import Networks
+    from ocirt_cri.rootfs import Roots
+    from ocirt_cri.shims import Shim
+    from ocirt_cri.spec.inputs import Host, Settings
+    from ocirt_cri.stats.layers import LayerUsage
+    from ocirt_cri.store import Store
+    from ocirt_cri.volumes import Volumes
+    from ocirt_cri.zygote import Zygote
+
+T = TypeVar("T", Sandbox, Container)
+
+
+@dataclass(slots=True, kw_only=True)
+class Node:
+    """The daemon's parts. It is the context of all services, and the source of statistics.
+
+    instance: a word that other daemons on this machine do not have, in all that is made
+    recovered: set once what an earlier process has left is known
+    """
+
+    config: Config
+    host: Host
+    boot_id: str
+    instance: str
+    store: Store
+    images: Images
+    roots: Roots
+    volumes: Volumes
+    layers: LayerUsage
+    zygote: Zygote
+    networks: Networks
+    operations: Operations = field(default_factory=Operations)
+    events: Events = field(default_factory=Events)
+    recovered: asyncio.Event = field(default_factory=asyncio.Event)
+    sandboxes: dict[str, Sandbox] = field(default_factory=dict)
+    all_containers: dict[str, Container] = field(default_factory=dict)
+    shims: dict[str, Shim] = field(default_factory=dict)
+    _pod_keys: dict[Key, Sandbox] = field(default_factory=dict)
+    _container_keys: dict[Key, Container] = field(default_factory=dict)
+
+    @property
+    def settings(self) -> Settings:
+        """What containers get."""
+        return self.config.settings()
+
+    @property
+    def source(self) -> Node:
+        """Of statistics."""
+        return self
+
+    @property
+    def directory(self) -> str:
+        """Of what does not survive a reboot."""
+        return str(self.config["state"])
+
+    @property
+    def runtime(self) -> str:
+        """The state root of the runtime's library."""
+        return os.path.join(self.directory, "runtime")
+
+    def shim_directory(self, container_id: str) -> str:
+        """Where a shim has its socket and its record."""
+        return os.path.join(self.directory, "shims", container_id)
+
+    def pod_directory(self, pod_id: str) -> str:
+        """Where a pod has its files."""
+        return os.path.join(self.directory, "pods", pod_id)
+
+    def container_directory(self, container_id: str) -> str:
+        """Where a container has what its image's volumes hold."""
+        return os.path.join(self.config["root"], "containers", container_id)
+
+    def netns(self, pod_id: str) -> str:
+        """Where a pod's network namespace is bound."""
+        return os.path.join(self.config["netns_dir"], f"ocirt-{pod_id[:32]}")
+
+    # Pods and containers, from memory.
+
+    def pods(self) -> Iterable[Sandbox]:
+        """All of them."""
+        return list(self.sandboxes.values())
+
+    def containers(self) -> Iterable[Container]:
+        """All of them."""
+        return list(self.all_containers.values())
+
+    def containers_of(self, pod_id: str) -> list[Container]:
+        """Those of a pod."""
+        return [one for one in self.all_containers.values() if one.pod_id == pod_id]
+
+    def add(self, one: Sandbox | Container) -> None:
+        """From now on it is there."""
+        if isinstance(one, Sandbox):
+            self.sandboxes[one.id] = self._pod_keys[one.key] = one
+        else:
+            one.locate = self._locate
+            self.all_containers[one.id] = self._container_keys[one.key] = one
+
+    def _locate(self, container_id: str) -> Mapping[str, str]:
+        try:
+            record = state.load(self.runtime, container_id)
+        except (Error, OSError):
+            return {}
+        paths: Mapping[str, str] = record["cgroup"].get("paths", {})
+        return paths
+
+    def drop(self, one: Sandbox | Container) -> None:
+        """It is not there any more."""
+        if isinstance(one, Sandbox):
+            self.sandboxes.pop(one.id, None)
+            if self._pod_keys.get(one.key) is one:
+                del self._pod_keys[one.key]
+        else:
+            self.all_containers.pop(one.id, None)
+            if self._container_keys.get(one.key) is one:
+                del self._container_keys[one.key]
+
+    def pod_of_key(self, key: Key) -> Sandbox | None:
+        """The pod with this metadata."""
+        return self._pod_keys.get(key)
+
+    def container_of_key(self, key: Key) -> Container | None:
+        """The container with this metadata."""
+        return self._container_keys.get(key)
+
+    def pod(self, identifier: str, field: str = "pod_sandbox_id") -> Sandbox:
+        """The pod with this id, or the only one whose id begins so. Raises Error("invalid", "not-found")."""
+        found = find(self.sandboxes, identifier, field)
+        if found is None:
+            raise Error("not-found", f"no pod sandbox {identifier[:80]!r}", subject=field)
+        return found
+
+    def container(self, identifier: str, field: str = "container_id") -> Container:
+        """The container with this id, or the only one whose id begins so. Raises Error("invalid", "not-found")."""
+        found = find(self.all_containers, identifier, field)
+        if found is None:
+            raise Error("not-found", f"no container {identifier[:80]!r}", subject=field)
+        return found
+
+
+def find(known: Mapping[str, T], identifier: str, field: str) -> T | None:
+    """The one with this id, or the only one whose id begins so; None if there is none. Raises Error("invalid")."""
+    if not identifier:
+        raise Error("invalid", "is missing", subject=field, hint="an id, or the beginning of one")
+    if identifier in known:
+        return known[identifier]
+    found = [one for name, one in known.items() if name.startswith(identifier)]
+    if len(found) > 1:
+        raise Error("invalid", f"{len(found)} ids begin with {identifier[:80]!r}", subject=field, hint="more of its digits")
+    return found[0] if found else None
+
+
+def has_labels(one: Sandbox | Container, wanted: Mapping[str, str]) -> bool:
+    """Whether it has all these labels."""
+    return all(one.labels.get(name) == value for name, value in wanted.items())

@@ -1,0 +1,167 @@
+"""What a fresh ocirtd makes of what an earlier one has left.
+
+It may have died at any instruction. Its rows say what it had made and what it was about to make; the shims say what became of the
+containers meanwhile. What was half made or half removed is taken away, and so is what is ours and has no row. Nothing else is
+touched: it is looked for in this daemon's own directories only.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import time
+from collections.abc import Awaitable
+from typing import TYPE_CHECKING
+
+from ocirt.errors import Error
+from ocirt_api.cri import api_pb2 as cri
+from ocirt_api.messages import shim as messages
+from ocirt_cri import files, model
+from ocirt_cri.leftovers import delete_by_force, remove_tree
+from ocirt_cri.model import Container, Sandbox
+from ocirt_cri.sandboxes import cgroup_of, is_plain, request_of
+from ocirt_cri.shims import connect
+from ocirt_cri.spec import cgroups
+
+if TYPE_CHECKING:
+    from ocirt_cri.containers import Containers
+    from ocirt_cri.node import Node
+    from ocirt_cri.sandboxes import Sandboxes
+
+_REBOOTED = "the machine was started anew"
+_log = logging.getLogger(__name__)
+
+
+class Recovery:
+    """One look at everything. `load` is quick; `run` asks shims, all at the same time."""
+
+    def __init__(self, node: Node, sandboxes: Sandboxes, containers: Containers) -> None:
+        self._node = node
+        self._sandboxes = sandboxes
+        self._containers = containers
+        self._half_pods: list[Sandbox] = []
+        self._half_containers: list[Container] = []
+
+    def load(self) -> None:
+        """Read the rows. Raises sqlite3.Error."""
+        node = self._node
+        for pod in node.store.sandboxes():
+            if pod.phase == model.MADE:
+                parent = cgroups.parent(pod.config.linux.cgroup_parent, node.settings, "cgroup_parent")
+                pod.cgroup = cgroup_of(pod, parent)
+                node.add(pod)
+            else:
+                self._half_pods.append(pod)
+        for container in node.store.containers():
+            if container.phase == model.MADE:
+                node.add(container)
+            else:
+                self._half_containers.append(container)
+
+    async def run(self) -> None:
+        """Find containers again, and take away what is half or nobody's. What cannot be taken away now is logged, and stays."""
+        start = time.monotonic()
+        node = self._node
+        await asyncio.gather(*(_tried(self._container(one), one.id) for one in node.containers()))
+        await asyncio.gather(*(_tried(self._containers.discard(one), one.id) for one in self._half_containers))
+        await asyncio.gather(*(_tried(self._pod(one), one.id) for one in node.pods()))
+        for pod in self._half_pods:
+            await _tried(self._half_pod(pod), pod.id)
+        await _tried(self._orphans(), "what has no row")
+        node.recovered.set()
+        _log.info(
+            "%d pods and %d containers were found again in %.2f s",
+            len(node.sandboxes),
+            len(node.all_containers),
+            time.monotonic() - start,
+        )
+
+    async def _container(self, container: Container) -> None:
+        if container.exited.is_set():
+            return
+        node = self._node
+        if container.boot_id != node.boot_id:
+            container.set_ended(model.LOST_CODE, time.time_ns(), reason=model.LOST, message=_REBOOTED)
+            await node.store.put(container)
+            return
+        seconds = float(node.config["limits.recovery"])
+        try:
+            async with asyncio.timeout(seconds):
+                shim = await connect(container.id, node.shim_directory(container.id))
+            found = await shim.call("State", messages.StateRequest(), messages.StateResponse, seconds)
+        except (Error, OSError, TimeoutError) as err:
+            await self._containers.lost(container, err)
+            return
+        if found.status in (messages.RUNNING, messages.PAUSED) and container.state == cri.CONTAINER_CREATED:
+            container.set_started(found.pid, found.started_at)
+            await node.store.put(container)
+        self._containers.watch(container, shim)
+        if found.status == messages.STOPPED:
+            await self._containers.ended(container, found)
+
+    async def _pod(self, sandbox: Sandbox) -> None:
+        node = self._node
+        rebooted = sandbox.boot_id != node.boot_id
+        gone = bool(sandbox.netns) and not await asyncio.to_thread(os.path.exists, sandbox.netns)
+        if sandbox.is_ready and (rebooted or gone):
+            sandbox.status.state = cri.SANDBOX_NOTREADY
+            sandbox.refresh()
+            await node.store.put(sandbox)
+            _log.warning("pod %s is not ready: %s", sandbox.id, _REBOOTED if rebooted else f"{sandbox.netns} is gone")
+        if rebooted and not sandbox.stopped and not is_plain(sandbox):
+            # Namespaces are gone; addresses of networks are files.
+            await node.networks.down(request_of(node, sandbox))
+
+    async def _half_pod(self, sandbox: Sandbox) -> None:
+        """One that was being made, which nobody was told of, or one that was being removed."""
+        for one in self._node.containers_of(sandbox.id):
+            await self._containers.remove(one.id)
+        await self._sandboxes.discard(sandbox)
+
+    async def _orphans(self) -> None:
+        node = self._node
+        known = set(node.all_containers)
+        for name in await asyncio.to_thread(_names, os.path.join(node.directory, "shims")):
+            if name not in known:
+                await _tried(self._orphan(name), name)
+        for name in await asyncio.to_thread(_names, node.runtime):
+            if name not in known:
+                _log.info("removing container %s, which no row knows", name)
+                await _tried(asyncio.to_thread(delete_by_force, node.runtime, name), name)
+        for name in await asyncio.to_thread(_names, os.path.join(node.config["root"], "containers")):
+            if name not in known:
+                await _tried(asyncio.to_thread(remove_tree, node.container_directory(name)), name)
+        for name in await asyncio.to_thread(_names, os.path.join(node.directory, "pods")):
+            if name not in node.sandboxes:
+                await _tried(asyncio.to_thread(files.remove, node.pod_directory(name)), name)
+        await node.roots.reconcile(known)
+        await node.volumes.reconcile()
+
+    async def _orphan(self, name: str) -> None:
+        """A shim that no row knows."""
+        node = self._node
+        directory = node.shim_directory(name)
+        _log.info("ending the shim of %s, which no row knows", name)
+        try:
+            async with asyncio.timeout(float(node.config["limits.recovery"])):
+                shim = await connect(name, directory)
+            await shim.call("Delete", messages.DeleteRequest(), messages.StateResponse, float(node.config["limits.recovery"]))
+            shim.close()
+        except (Error, OSError, TimeoutError):
+            await asyncio.to_thread(delete_by_force, node.runtime, name)
+            await asyncio.to_thread(remove_tree, directory)
+
+
+async def _tried(what: Awaitable[object], subject: str) -> None:
+    try:
+        await what
+    except Exception as err:  # noqa: BLE001  (one that cannot be recovered must not keep the others from it)
+        _log.error("%s: %s", subject, err, exc_info=not hasattr(err, "code"))
+
+
+def _names(directory: str) -> list[str]:
+    try:
+        return [entry.name for entry in os.scandir(directory) if entry.is_dir(follow_symlinks=False)]
+    except FileNotFoundError:
+        return []

@@ -1,0 +1,69 @@
+"""ExecSync: one more program in a container, to its end."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from typing import TYPE_CHECKING
+
+from ocirt.errors import Error
+from ocirt_api.cri import api_pb2 as cri
+from ocirt_api.messages import shim as messages
+from ocirt_cri.errors import DeadlineError
+from ocirt_cri.spec.document import encode
+from ocirt_cri.spec.execprocess import exec_process
+
+if TYPE_CHECKING:
+    from ocirt_cri.containers import Containers
+    from ocirt_cri.node import Node
+
+_MARGIN = 60.0  # seconds beyond the time-out, for a shim to say that it has passed
+
+
+class ExecService:
+    """Awaits the shim, in which the program runs."""
+
+    def __init__(self, node: Node, containers: Containers) -> None:
+        self._node = node
+        self._containers = containers
+
+    async def ExecSync(self, request: cri.ExecSyncRequest) -> cri.ExecSyncResponse:
+        """Its output and exit code. A program that takes too long is gone, with all that it has started, when this fails."""
+        container = self._node.container(request.container_id)
+        if request.timeout < 0:
+            raise Error("invalid", f"{request.timeout} is below 0", subject="timeout", hint="seconds; 0: as long as it takes")
+        process = exec_process(container.process, request.cmd)
+        if not container.is_running:
+            word = cri.ContainerState.Name(container.status.state).removeprefix("CONTAINER_").lower()
+            raise Error("state", f"the container is {word}", subject=container.id, hint="programs are run in a running one")
+        shim = await self._containers.shim(container)
+        asked = messages.ExecRequest(
+            process=encode(process),
+            timeout=request.timeout * 1_000_000_000,
+            output_limit=self._node.config["limits.exec_output"] // 2,
+        )
+        seconds = request.timeout + _MARGIN if request.timeout else None
+        try:
+            # It goes on without the caller: there is no way to take it back, and its time-out ends it.
+            calling = shim.call("Exec", asked, messages.ExecResponse, seconds)
+            found = await self._node.operations.shielded(f"exec in {container.id}", calling)
+        except TimeoutError:
+            raise DeadlineError("the shim does not say how the command ended", subject=container.id) from None
+        if found.timed_out:
+            words = f"command {request.cmd[0]!r} timed out: it ran for {request.timeout} seconds"
+            raise DeadlineError(words, subject=container.id)
+        out, err = found.stdout, found.stderr
+        if found.spilled:
+            out, err = await asyncio.to_thread(_spilled, found.spilled)
+        return cri.ExecSyncResponse(stdout=out, stderr=err, exit_code=found.exit_code)
+
+
+def _spilled(name: str) -> tuple[bytes, bytes]:
+    """Output that did not fit into a message of the shim's: in files, which are removed."""
+    found = []
+    for kind in ("stdout", "stderr"):
+        path = f"{name}.{kind}"
+        with open(path, "rb") as file:
+            found.append(file.read())
+        os.unlink(path)
+    return found[0], found[1]

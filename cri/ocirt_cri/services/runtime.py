@@ -1,0 +1,87 @@
+"""What the daemon is: Version, Status, RuntimeConfig, UpdateRuntimeConfig."""
+
+from __future__ import annotations
+
+import json
+import logging
+from typing import TYPE_CHECKING
+
+import ocirt
+from ocirt_api.cri import api_pb2 as cri
+
+if TYPE_CHECKING:
+    from ocirt_cri.node import Node
+
+_KUBE_VERSION = "0.1.0"  # the only one that a kubelet knows
+_API_VERSION = "v1"
+_NAME = "ocirt"
+_log = logging.getLogger(__name__)
+
+
+class RuntimeService:
+    """Answers at once, also while an earlier daemon's pods are looked for."""
+
+    def __init__(self, node: Node) -> None:
+        self._node = node
+
+    async def Version(self, request: cri.VersionRequest) -> cri.VersionResponse:
+        """All four fields are read by somebody."""
+        del request
+        return cri.VersionResponse(
+            version=_KUBE_VERSION,
+            runtime_name=_NAME,
+            runtime_version=ocirt.__version__,
+            runtime_api_version=_API_VERSION,
+        )
+
+    async def Status(self, request: cri.StatusRequest) -> cri.StatusResponse:
+        """Two conditions, handlers and features; verbose: the configuration, with where its values come from."""
+        node = self._node
+        ready = node.recovered.is_set()
+        network, why = (await node.networks.status()) if ready else (False, "recovering")
+        host = node.host
+        features = cri.RuntimeHandlerFeatures(
+            recursive_read_only_mounts=host.recursive_read_only,
+            user_namespaces=host.user_namespaces and host.idmapped_mounts,
+        )
+        return cri.StatusResponse(
+            status=cri.RuntimeStatus(
+                conditions=[
+                    _condition("RuntimeReady", ready, "Recovering", "looking for the pods of an earlier ocirtd"),
+                    _condition("NetworkReady", network, "NetworkPluginNotReady", why),
+                ]
+            ),
+            runtime_handlers=[cri.RuntimeHandler(name=name, features=features) for name in node.settings.handlers],
+            features=cri.RuntimeFeatures(supplemental_groups_policy=True, mount_options=True),
+            info={"config": self._config()} if request.verbose else {},
+        )
+
+    def _config(self) -> str:
+        """critest reads stateDir."""
+        config = self._node.config
+        return json.dumps(
+            {
+                "stateDir": self._node.directory,
+                "rootDir": config["root"],
+                "file": config.file,
+                "values": {name: list(value) if isinstance(value, tuple) else value for name, value in config.values.items()},
+                "sources": dict(config.sources),
+            }
+        )
+
+    async def RuntimeConfig(self, request: cri.RuntimeConfigRequest) -> cri.RuntimeConfigResponse:
+        """Who makes cgroups: the kubelet does as we do."""
+        del request
+        by_systemd = self._node.config["cgroups.manager"] == "systemd"
+        return cri.RuntimeConfigResponse(
+            linux=cri.LinuxRuntimeConfiguration(cgroup_driver=cri.SYSTEMD if by_systemd else cri.CGROUPFS)
+        )
+
+    async def UpdateRuntimeConfig(self, request: cri.UpdateRuntimeConfigRequest) -> cri.UpdateRuntimeConfigResponse:
+        """The node's range of pod addresses. Networks are configured by files: it is only written down."""
+        _log.info("the node's pods have addresses of %s, says the kubelet", request.runtime_config.network_config.pod_cidr)
+        return cri.UpdateRuntimeConfigResponse()
+
+
+def _condition(name: str, holds: bool, reason: str, message: str) -> cri.RuntimeCondition:
+    return cri.RuntimeCondition(type=name, status=holds, reason="" if holds else reason, message="" if holds else message)

@@ -1,0 +1,158 @@
+"""asyncio's side of a shim: calls by ttrpc, of which many may be under way on one connection."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+from ocirt.errors import Error
+from ocirt_api import status
+from ocirt_api.message import Message
+from ocirt_api.messages import shim as messages
+from ocirt_api.ttrpc import Client, DataReceived
+from ocirt_api.ttrpc.frames import ProtocolError
+from ocirt_api.wire import DecodeError
+
+M = TypeVar("M", bound=Message)
+_SOCKET = "socket"
+
+
+class LostError(Error):
+    """The connection to a shim has ended: the shim is dead, or about to be."""
+
+    def __init__(self, container_id: str) -> None:
+        super().__init__(
+            "unavailable",
+            "the shim does not answer",
+            subject=container_id,
+            hint="it was killed, or the machine is short of memory",
+        )
+
+
+class Shim:
+    """A connection to the shim of one container. Made by `connected` or `connect`."""
+
+    def __init__(self, container_id: str) -> None:
+        self.id = container_id
+        self._client = Client()
+        self._calls: dict[int, asyncio.Future[bytes]] = {}
+        self._transport: asyncio.Transport | None = None
+        self.on_lost: Callable[[], None] | None = None
+
+    @property
+    def is_connected(self) -> bool:
+        """Whether calls can be made."""
+        return self._transport is not None
+
+    async def call(self, method: str, request: Message, answer: type[M], seconds: float | None = None) -> M:
+        """Call a method of our own service. Raises Error: what the shim says; LostError; TimeoutError after so many seconds."""
+        if self._transport is None:
+            raise LostError(self.id)
+        nanoseconds = 0 if seconds is None else int(seconds * 1e9)
+        stream, data = self._client.request(messages.SERVICE, method, request.encode(), timeout=nanoseconds)
+        future: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
+        self._calls[stream] = future
+        self._transport.write(data)
+        try:
+            async with asyncio.timeout(seconds):
+                payload = await future
+        finally:
+            self._calls.pop(stream, None)
+            if future.cancelled():
+                self._client.forget(stream)
+        try:
+            return answer.decode(payload)
+        except DecodeError as err:
+            raise Error("internal", f"the shim's answer to {method} cannot be read", subject=self.id, cause=str(err)) from None
+
+    def close(self) -> None:
+        """End the connection; nobody is told."""
+        self.on_lost = None
+        if self._transport is not None:
+            self._transport.abort()
+            self._transport = None
+
+    # What the transport calls.
+
+    def received(self, data: bytes) -> None:
+        """Bytes have come."""
+        try:
+            events = self._client.receive(data)
+        except ProtocolError:
+            self.lost()
+            return
+        for event in events:
+            future = self._calls.pop(event.stream, None)
+            if future is None or future.done():
+                continue
+            if isinstance(event, DataReceived):
+                future.set_exception(Error("internal", "the shim sent what was not asked for", subject=self.id))
+            elif event.status.code != status.OK:
+                future.set_exception(_error(self.id, event.status))
+            else:
+                future.set_result(event.payload)
+
+    def lost(self) -> None:
+        """The connection has ended."""
+        transport, self._transport = self._transport, None
+        if transport is not None:
+            transport.abort()
+        calls, self._calls = self._calls, {}
+        for future in calls.values():
+            if not future.done():
+                future.set_exception(LostError(self.id))
+        if transport is not None and self.on_lost is not None:
+            self.on_lost()
+
+    def attached(self, transport: asyncio.Transport) -> None:
+        """The transport is there."""
+        self._transport = transport
+
+
+class _Protocol(asyncio.Protocol):
+    __slots__ = ("_shim",)
+
+    def __init__(self, shim: Shim) -> None:
+        self._shim = shim
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)
+        self._shim.attached(transport)
+
+    def data_received(self, data: bytes) -> None:
+        self._shim.received(data)
+
+    def connection_lost(self, _: Exception | None) -> None:
+        self._shim.lost()
+
+
+def _error(container_id: str, said: Any) -> Error:
+    """A shim's status as an error: its text has subject, cause and hint in it already."""
+    for detail in said.details:
+        kind = getattr(messages, "Error", None)
+        if kind is not None and detail.type_url.rpartition("/")[2] == kind.TYPE_URL:
+            found = detail.read(kind)
+            return Error(found.code, found.message, subject=found.subject, cause=found.cause, hint=found.hint)
+    return Error(status.code(said.code), said.message or "the shim gave no reason")
+
+
+async def connected(container_id: str, connection: socket.socket) -> Shim:
+    """A shim at the other end of a stream socket, which is given away."""
+    shim = Shim(container_id)
+    connection.setblocking(False)
+    await asyncio.get_running_loop().create_unix_connection(lambda: _Protocol(shim), sock=connection)
+    return shim
+
+
+async def connect(container_id: str, directory: str) -> Shim:
+    """A shim by its socket in its directory. Raises OSError if nobody listens there."""
+    shim = Shim(container_id)
+    fd = os.open(directory, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)  # the path may be too long for an address
+    try:
+        await asyncio.get_running_loop().create_unix_connection(lambda: _Protocol(shim), f"/proc/self/fd/{fd}/{_SOCKET}")
+    finally:
+        os.close(fd)
+    return shim

@@ -1,0 +1,146 @@
+"""What ocirtd must not forget, in SQLite (WAL, synchronous=FULL): one row for a pod, one for a container.
+
+A row is its own journal: it says `creating` before anything is made, `removing` before anything is taken away, and is gone when
+nothing is left. Writers wait for the disk, but together: what comes while one commit is under way is one transaction after it.
+Reads happen once, at the start; afterwards everything is answered from memory.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sqlite3
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+from ocirt.errors import Error
+from ocirt_api.cri import api_pb2 as cri
+from ocirt_cri.model import Container, Sandbox
+
+VERSION = 1
+_SCHEMA = """
+CREATE TABLE meta (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
+CREATE TABLE pods (id TEXT PRIMARY KEY, phase TEXT NOT NULL, config BLOB NOT NULL, status BLOB NOT NULL, more TEXT NOT NULL)
+    WITHOUT ROWID;
+CREATE TABLE containers (id TEXT PRIMARY KEY, pod TEXT NOT NULL, phase TEXT NOT NULL, config BLOB NOT NULL, status BLOB NOT NULL,
+    more TEXT NOT NULL) WITHOUT ROWID;
+"""
+_PUT_POD = "INSERT OR REPLACE INTO pods VALUES (?, ?, ?, ?, ?)"
+_PUT_CONTAINER = "INSERT OR REPLACE INTO containers VALUES (?, ?, ?, ?, ?, ?)"
+_DELETE = {Sandbox: "DELETE FROM pods WHERE id = ?", Container: "DELETE FROM containers WHERE id = ?"}
+Statement = tuple[str, tuple[Any, ...]]
+
+
+class Store:
+    """The database at a path, which is made if it is missing. Raises Error("corrupt" …), sqlite3.Error."""
+
+    def __init__(self, path: str) -> None:
+        self._thread = ThreadPoolExecutor(1, "store")
+        self._connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+        self._waiting: list[tuple[Statement, asyncio.Future[None]]] = []
+        self._committing: asyncio.Task[None] | None = None
+        try:
+            self._prepare(path)
+        except BaseException:
+            self._connection.close()
+            raise
+
+    def _prepare(self, path: str) -> None:
+        for pragma in ("journal_mode=WAL", "synchronous=FULL", "busy_timeout=5000"):
+            self._connection.execute(f"PRAGMA {pragma}")
+        (version,) = self._connection.execute("PRAGMA user_version").fetchone()
+        if version == 0:
+            self._connection.execute("BEGIN IMMEDIATE")
+            for statement in _SCHEMA.split(";"):
+                self._connection.execute(statement)
+            self._connection.execute(f"PRAGMA user_version = {VERSION}")
+            self._connection.execute("COMMIT")
+        elif version != VERSION:
+            raise Error("unsupported", f"was written by a later ocirtd (version {version})", subject=path, hint="start that one")
+
+    async def close(self) -> None:
+        """Write what waits, and close."""
+        while self._committing is not None:
+            await self._committing
+        self._thread.shutdown()
+        self._connection.close()
+
+    def meta(self, name: str, default: str = "") -> str:
+        """A word that is kept. For the start: it reads the disk."""
+        found = self._connection.execute("SELECT value FROM meta WHERE name = ?", (name,)).fetchone()
+        return str(found[0]) if found else default
+
+    def set_meta(self, name: str, value: str) -> None:
+        """Keep a word. For the start: it waits for the disk."""
+        self._connection.execute("INSERT OR REPLACE INTO meta VALUES (?, ?)", (name, value))
+
+    def sandboxes(self) -> list[Sandbox]:
+        """All pods. For the start."""
+        found = []
+        for identifier, phase, config, status, more in self._connection.execute("SELECT * FROM pods"):
+            messages = cri.PodSandboxConfig.FromString(config), cri.PodSandboxStatus.FromString(status)
+            found.append(Sandbox(identifier, *messages, phase, **json.loads(more)))
+        return found
+
+    def containers(self) -> list[Container]:
+        """All containers. For the start."""
+        found = []
+        for identifier, pod, phase, config, status, more in self._connection.execute("SELECT * FROM containers"):
+            messages = cri.ContainerConfig.FromString(config), cri.ContainerStatus.FromString(status)
+            found.append(Container(identifier, pod, *messages, phase, **json.loads(more)))
+        return found
+
+    async def put(self, *objects: Sandbox | Container) -> None:
+        """Write what these are now; they are on disk when it returns. Raises sqlite3.Error."""
+        await self._write(_row(one) for one in objects)
+
+    async def delete(self, *objects: Sandbox | Container) -> None:
+        """Forget them. Raises sqlite3.Error."""
+        await self._write((_DELETE[type(one)], (one.id,)) for one in objects)
+
+    async def _write(self, statements: Iterable[Statement]) -> None:
+        loop = asyncio.get_running_loop()
+        futures = []
+        for statement in statements:
+            future: asyncio.Future[None] = loop.create_future()
+            self._waiting.append((statement, future))
+            futures.append(future)
+        if self._committing is None:
+            self._committing = loop.create_task(self._commit_all(), name="commits")
+        await asyncio.gather(*futures)
+
+    async def _commit_all(self) -> None:
+        loop = asyncio.get_running_loop()
+        try:
+            while self._waiting:
+                batch, self._waiting = self._waiting, []
+                try:
+                    await loop.run_in_executor(self._thread, self._commit, [statement for statement, _ in batch])
+                except Exception as err:  # noqa: BLE001  (whatever it is, those who wait hear of it)
+                    for _, future in batch:
+                        if not future.done():
+                            future.set_exception(err)
+                else:
+                    for _, future in batch:
+                        if not future.done():
+                            future.set_result(None)
+        finally:
+            self._committing = None
+
+    def _commit(self, statements: list[Statement]) -> None:
+        self._connection.execute("BEGIN IMMEDIATE")
+        try:
+            for text, values in statements:
+                self._connection.execute(text, values)
+            self._connection.execute("COMMIT")
+        except BaseException:
+            self._connection.execute("ROLLBACK")
+            raise
+
+
+def _row(one: Sandbox | Container) -> Statement:
+    config, status = one.config.SerializeToString(), one.status.SerializeToString()
+    if isinstance(one, Sandbox):
+        return _PUT_POD, (one.id, one.phase, config, status, one.more())
+    return _PUT_CONTAINER, (one.id, one.pod_id, one.phase, config, status, one.more())

@@ -1,0 +1,273 @@
+"""The one container of a shim: made, started and deleted by the runtime's library in this process, which is its parent."""
+
+from __future__ import annotations
+
+import posix
+
+from ocirt import jsonlite, state
+from ocirt.cgroups import control, oom
+from ocirt.containers.create import Creation
+from ocirt.containers.delete import delete
+from ocirt.containers.start import start
+from ocirt.errors import Error
+from ocirt.kernel import messages
+from ocirt.plan import Request
+from ocirt_api.messages.shim import CREATED, PAUSED, RUNNING, STOPPED, CreateRequest, StateResponse
+from ocirt_shim import record as notes
+from ocirt_shim import streams
+from ocirt_shim.lines import LIMIT
+from ocirt_shim.log import Log
+from ocirt_shim.streams import Output
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
+
+    from ocirt_shim.loop import Loop
+    from ocirt_shim.worker import Word
+
+    Fail = Callable[[Exception], object]
+    Employ = Callable[[Callable[[], Word], Callable[[Word | Exception], object], list[int]], None]
+
+_SIGKILL = 9
+_OF_PIPES = ("stdout", "stderr")
+
+
+class Container:
+    """A container whose init is this process's child."""
+
+    def __init__(self, loop: Loop, runtime: str, record: notes.Record) -> None:
+        self.id = ""
+        self.init = 0  # 0: there is none yet
+        self.runtime = runtime
+        self.created_at = self.started_at = self.exited_at = 0
+        self.exit_code = 0
+        self.oom_killed = False
+        self.stdin = -1
+        self._loop = loop
+        self._record = record
+        self._log = Log("")
+        self._outputs: list[Output] = []
+        self.cgroup: dict[str, Any] = {"paths": {}}
+        self._own_pids = True  # a pid namespace of its own, which ends with init
+        self.waiters: list[Callable[[], object]] = []
+
+    # -- its life --
+
+    def create(self, request: CreateRequest, employ: Employ, answer: Callable[[int], object], fail: Fail) -> None:
+        """Make it, up to an init that waits for `start`, by a worker; `answer` gets its pid. What fails leaves nothing.
+
+        Raises Error, OSError if it cannot be begun.
+        """
+        if self.id:
+            raise Error("exists", "this shim has a container", subject=self.id)
+        document = jsonlite.loads(request.config, "config.json")
+        terminal = bool((document.get("process") or {}).get("terminal"))
+        self._log = Log(request.log_path, request.log_line_limit or LIMIT)
+        self.id = request.id
+        console = messages.socket_pair() if terminal else (-1, -1)
+        inner = [console[1]] if terminal else self._make_pipes(stdin=request.stdin)
+
+        def work() -> Word:
+            creation = self._creation(request, document, terminal=terminal)
+            run = creation.prepare()
+            if terminal:
+                run.on_console = lambda _, master: messages.send_descriptors(console[1], b"c", master)
+            else:
+                run.stdio = (inner[0], inner[1], inner[2])
+            made = creation.make()
+            return {"pid": made["pid"], "cgroup": made["cgroup"], "own_pids": made["namespaces"].get("pid") == ""}
+
+        def hear(word: Word | Exception) -> None:
+            if terminal:
+                self._take_console(console[0])
+            if isinstance(word, Exception):
+                self._undo()
+                fail(word)
+                return
+            self.init, self.cgroup, self._own_pids = word["pid"], word["cgroup"], word["own_pids"]
+            self.created_at = notes.now()
+            self._record.save(status="created", init=self.init, created_at=self.created_at)
+            answer(self.init)
+
+        try:
+            employ(work, hear, inner)
+        except OSError:
+            self._undo()
+            raise
+
+    def _undo(self) -> None:
+        """There is no container, or half of one whose maker was killed."""
+        container, self.id = self.id, ""
+        self._close_streams()
+        self._log.close()
+        try:
+            delete(self.runtime, container, force=True)
+        except (Error, OSError):
+            pass  # what went wrong before says more; recovery looks again
+
+    def _creation(self, request: CreateRequest, document: dict[str, Any], *, terminal: bool) -> Creation:
+        asked = Request(
+            request.id,
+            request.bundle or state.directory(self.runtime, request.id),
+            "",
+            waits=True,
+            pipes=not terminal,
+            console="attached" if terminal else "",
+            cgroups=request.cgroup_manager or "cgroupfs",
+        )
+        if request.root is not None:
+            from ocirt.plan.overlay import Overlay  # noqa: PLC0415  (preloaded)
+
+            root = request.root
+            asked.overlay = Overlay(
+                root.lowers,
+                root.upper,
+                root.work,
+                volatile=root.volatile,
+                read_only=root.read_only,
+                uids=[_mapping(each) for each in root.uids],
+                gids=[_mapping(each) for each in root.gids],
+            )
+        return Creation(self.runtime, asked, document=document)
+
+    def _make_pipes(self, *, stdin: bool) -> list[int]:
+        if stdin:
+            first, self.stdin = streams.pipe(outward=False)
+        else:
+            first = streams.null()
+        ends = [first]
+        for name in _OF_PIPES:
+            inner, outer = streams.pipe(outward=True)
+            ends.append(inner)
+            self._outputs.append(Output(self._loop, outer, self._sink(name)))
+        return ends
+
+    def _take_console(self, way: int) -> None:
+        """The terminal's master, if the worker has come that far."""
+        posix.set_blocking(way, False)
+        try:
+            _, came = messages.receive_descriptors(way)
+        except OSError:
+            came = ()
+        posix.close(way)
+        self._outputs += [Output(self._loop, master, self._sink("stdout")) for master in came]
+
+    def _sink(self, name: str) -> Callable[[bytes], None]:
+        def take(data: bytes) -> None:
+            if data:
+                self._log.write(name, data)
+            else:
+                self._log.end(name)
+
+        return take
+
+    def start(self) -> None:
+        """Let init go on to its program. Raises Error, and then it has ended."""
+        self._need()
+        start(self.runtime, self.id)
+        self.started_at = notes.now()
+        self._record.save(status="running", started_at=self.started_at)
+
+    def about_to_reap(self) -> None:
+        """Init has ended, and is a zombie yet: its cgroup has not been touched, so the counters tell the truth."""
+        self.oom_killed = oom.kills(self.cgroup) > 0
+
+    def ended(self, status: int) -> None:
+        """Init was reaped, with a status as waitpid(2) gives it."""
+        code = posix.waitstatus_to_exitcode(status)
+        self.oom_killed = self.oom_killed and code == -_SIGKILL
+        self.exit_code = 128 - code if code < 0 else code
+        self.exited_at = notes.now()
+        if not self._own_pids:
+            control.kill(self.cgroup, _SIGKILL)
+        for output in self._outputs:
+            output.drain()
+        self._record.save(status="stopped", exited_at=self.exited_at, exit_code=self.exit_code, oom_killed=self.oom_killed)
+        waiters, self.waiters = self.waiters, []
+        for tell in waiters:
+            tell()
+
+    def delete(self) -> None:
+        """Remove it, whatever it does. Raises Error, OSError for what is left."""
+        if self.init:
+            delete(self.runtime, self.id, force=True)
+        for output in self._outputs:
+            output.drain()
+        self._close_streams()
+        self._log.close()
+
+    def _close_streams(self) -> None:
+        for output in self._outputs:
+            output.close()
+        self._outputs.clear()
+        if self.stdin >= 0:
+            posix.close(self.stdin)
+            self.stdin = -1
+
+    # -- while it is there --
+
+    def state(self) -> StateResponse:
+        """What it is now."""
+        status = 0
+        if self.exited_at:
+            status = STOPPED
+        elif self.init:
+            status = PAUSED if control.frozen(self.cgroup) else RUNNING if self.started_at else CREATED
+        return StateResponse(
+            id=self.id,
+            pid=self.init,
+            status=status,
+            created_at=self.created_at,
+            started_at=self.started_at,
+            exited_at=self.exited_at,
+            exit_code=self.exit_code,
+            oom_killed=self.oom_killed,
+        )
+
+    def kill(self, signal: int, *, everybody: bool) -> None:
+        """Send a signal. Raises Error("state") if init has ended (without `everybody`), Error."""
+        self._need()
+        if everybody or (signal == _SIGKILL and not self._own_pids):
+            control.kill(self.cgroup, signal)
+            return
+        if self.exited_at:
+            raise Error("state", "the container has stopped", subject=self.id)
+        posix.kill(self.init, signal)  # our child, and not reaped: the number is still its own
+        if signal == _SIGKILL and control.frozen(self.cgroup):
+            control.thaw(self.cgroup)  # the v1 freezer holds back even SIGKILL
+
+    def pause(self) -> None:
+        """Freeze it. Raises Error."""
+        self._need()
+        control.freeze(self.cgroup)
+
+    def resume(self) -> None:
+        """Thaw it. Raises Error."""
+        self._need()
+        control.thaw(self.cgroup)
+
+    def update(self, resources: bytes) -> None:
+        """Change limits, given as config.json's `linux.resources`. Raises Error."""
+        from ocirt.containers.update import update  # noqa: PLC0415  (seldom)
+        from ocirt.spec.load import read_resources  # noqa: PLC0415
+
+        self._need()
+        update(self.runtime, self.id, read_resources(resources), {})
+
+    def processes(self) -> list[int]:
+        """The pids of all its processes."""
+        return control.processes(self.cgroup)
+
+    def reopen_log(self) -> None:
+        """Go on in another file of the log's name. Raises OSError."""
+        self._log.reopen()
+
+    def _need(self) -> None:
+        if not self.init:
+            raise Error("state", "this shim has no container yet")
+
+
+def _mapping(given: Any) -> dict[str, int]:
+    return {"containerID": given.container_id, "hostID": given.host_id, "size": given.size}

@@ -1,0 +1,257 @@
+"""One more program in the container, run to its end (`Exec` of our service).
+
+A fork of the shim walks the plan, as that waits for what happens in the container, and ends; the shim, a subreaper, inherits the
+program and reaps it.
+"""
+
+from __future__ import annotations
+
+import posix
+
+from ocirt import jsonlite
+from ocirt.cgroups import control
+from ocirt.containers.execute import Execution, load_running
+from ocirt.errors import Error
+from ocirt.plan import Request
+from ocirt.spec.load import refuse as refuse_findings
+from ocirt.spec.process import check_process
+from ocirt_api.messages.shim import ExecRequest, ExecResponse
+from ocirt_shim import streams
+from ocirt_shim.streams import Input, Output
+from ocirt_shim.worker import Worker
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
+
+    from ocirt_shim.container import Container
+    from ocirt_shim.loop import Loop
+    from ocirt_shim.worker import Word
+
+_LIMIT = 16 << 20
+_INLINE = 1 << 20  # bytes of output that one answer has
+_SIGKILL, _SIGSTOP = 9, 19
+_ROUNDS = 20  # looks for what was forked while it was being stopped
+
+
+class Executions:
+    """All that run now, by the pid of their worker, then of their program."""
+
+    def __init__(self, loop: Loop, container: Container, directory: str) -> None:
+        self._loop = loop
+        self._container = container
+        self._directory = directory
+        self._running: dict[int, Execute] = {}
+        self._unclaimed: dict[int, int] = {}  # what was reaped before its worker's word was read
+        self._workers: dict[int, Worker] = {}
+        self._number = 0
+
+    def begin(self, request: ExecRequest, answer: Callable[[ExecResponse], object], fail: Callable[[Exception], object]) -> None:
+        """Run a program; `answer` or `fail` is called at its end. Raises Error, OSError if it cannot be begun."""
+        process = jsonlite.loads(request.process, "process.json")
+        if not isinstance(process, dict):
+            raise Error("invalid", "an object is expected", subject="process.json")
+        findings: list[Any] = []
+        check_process(process, "", findings)
+        refuse_findings(findings, "process")
+        self._number += 1
+        Execute(self, self._loop, f"{self._directory}/exec-{self._number}", request, answer, fail).fork(process)
+
+    def work(self, process: dict[str, Any], stdio: tuple[int, int, int]) -> Word:
+        """In the fork: the pid of the program, which runs. Raises Error, OSError."""
+        container = self._container
+        record = load_running(container.runtime, container.id)
+        request = Request(
+            container.id,
+            record["bundle"],
+            record["directory"],
+            state_root=container.runtime,
+            pipes=True,
+            keyring=record.get("keyring", True),
+        )
+        execution = Execution(record, process, request, [])
+        execution.run.stdio = stdio
+        return {"pid": execution.make()}
+
+    def employ(self, work: Callable[[], Word], hear: Callable[[Word | Exception], object], kept: list[int]) -> None:
+        """Have a worker do something; see there. Raises OSError."""
+        worker = Worker(self._loop, work, hear, kept)
+        self._workers[worker.pid] = worker
+
+    def started(self, pid: int, execute: Execute) -> None:
+        """Its worker has told the pid of a program."""
+        if pid in self._unclaimed:
+            execute.ended(self._unclaimed.pop(pid))
+        else:
+            self._running[pid] = execute
+
+    def reaped(self, pid: int, status: int) -> None:
+        """Any child but init has ended."""
+        worker = self._workers.pop(pid, None)
+        if worker is not None:
+            worker.ended()  # its last word may lie there yet, and says whose the next to be reaped is
+            if not self._workers:
+                self._unclaimed.clear()
+            return
+        execute = self._running.pop(pid, None)
+        if execute is not None:
+            execute.ended(status)
+        elif self._workers:
+            self._unclaimed[pid] = status  # perhaps the program of a worker that has not been heard
+
+    def family(self, root: int) -> list[int]:
+        """A process and all that it and its children have started, as far as they are in the container's cgroup."""
+        parents = {pid: _parent(pid) for pid in control.processes(self._container.cgroup)}
+        found, grown = {root}, True
+        while grown:
+            more = {pid for pid, parent in parents.items() if parent in found} - found
+            found |= more
+            grown = bool(more)
+        return sorted(found)
+
+
+class Execute:
+    """One program."""
+
+    def __init__(
+        self,
+        executions: Executions,
+        loop: Loop,
+        name: str,
+        request: ExecRequest,
+        answer: Callable[[ExecResponse], object],
+        fail: Callable[[Exception], object],
+    ) -> None:
+        self._all = executions
+        self._loop = loop
+        self._name = name
+        self._request = request
+        self._answer = answer
+        self._fail = fail
+        self._limit = request.output_limit or _LIMIT
+        self._taken: list[list[bytes]] = [[], []]
+        self._sizes = [0, 0]
+        self._truncated = self._timed_out = False
+        self._outputs: list[Output] = []
+        self._input: Input | None = None
+        self._timer: object = None
+        self._pid = 0
+
+    def fork(self, process: dict[str, Any]) -> None:
+        """Start a worker. Raises OSError."""
+        inner: list[int] = []
+        outer: list[int] = []
+        try:
+            given = streams.pipe(outward=False) if self._request.stdin else (streams.null(), -1)
+            for near, far in (given, streams.pipe(outward=True), streams.pipe(outward=True)):
+                inner.append(near)
+                outer.append(far)
+        except OSError:
+            for fd in (*inner, *outer):
+                posix.close(fd)
+            raise
+        stdio = inner[0], inner[1], inner[2]
+        self._outputs = [Output(self._loop, outer[1 + which], self._sink(which)) for which in range(2)]
+        if outer[0] >= 0:
+            self._input = Input(self._loop, outer[0], self._request.stdin)
+        try:
+            self._all.employ(lambda: self._all.work(process, stdio), self._hear, inner)
+        except OSError:
+            self._close()
+            raise
+        if self._request.timeout:
+            self._timer = self._loop.after(self._request.timeout, self._time_out)
+
+    def _sink(self, which: int) -> Callable[[bytes], None]:
+        def take(data: bytes) -> None:
+            room = self._limit - self._sizes[which]
+            if len(data) > room:
+                data, self._truncated = data[:room], True
+            if data:
+                self._taken[which].append(data)
+                self._sizes[which] += len(data)
+
+        return take
+
+    def _hear(self, word: Word | Exception) -> None:
+        """The worker's word: the pid, or what went wrong."""
+        if isinstance(word, Exception):
+            self._close()
+            self._fail(word)
+            return
+        self._pid = word["pid"]
+        self._all.started(self._pid, self)
+
+    def _time_out(self) -> None:
+        """Nothing of it is left when the answer goes out."""
+        self._timed_out = True
+        if not self._pid:
+            self._timer = self._loop.after(1_000_000, self._time_out)  # on its way into the container
+            return
+        stopped: set[int] = set()
+        for _ in range(_ROUNDS):  # stopped first: what is killed leaves its children to others
+            more = set(self._all.family(self._pid)) - stopped
+            if not more:
+                break
+            _signal(more, _SIGSTOP)
+            stopped |= more
+        _signal(stopped, _SIGKILL)
+
+    def ended(self, status: int) -> None:
+        """The program was reaped. Others may hold its streams for longer: they are not waited for."""
+        for output in self._outputs:
+            output.drain()
+        self._close()
+        code = posix.waitstatus_to_exitcode(status)
+        out, err = (b"".join(taken) for taken in self._taken)
+        response = ExecResponse(exit_code=128 - code if code < 0 else code, timed_out=self._timed_out, truncated=self._truncated)
+        if len(out) + len(err) <= _INLINE:
+            response.stdout, response.stderr = out, err
+        else:
+            try:
+                for name, text in (("stdout", out), ("stderr", err)):
+                    _write(f"{self._name}.{name}", text)
+            except OSError as failure:
+                self._fail(failure)
+                return
+            response.spilled = self._name
+        self._answer(response)
+
+    def _close(self) -> None:
+        self._loop.cancel(self._timer)
+        for output in self._outputs:
+            output.close()
+        if self._input is not None:
+            self._input.close()
+
+
+def _parent(pid: int) -> int:
+    try:
+        fd = posix.open(f"/proc/{pid}/stat", posix.O_RDONLY | posix.O_CLOEXEC)
+    except OSError:
+        return 0
+    try:
+        data = posix.read(fd, 1024)
+    except OSError:
+        return 0
+    finally:
+        posix.close(fd)
+    return int(data[data.rfind(b")") + 2 :].split()[1])
+
+
+def _signal(pids: set[int], number: int) -> None:
+    for pid in pids:
+        try:
+            posix.kill(pid, number)
+        except ProcessLookupError:
+            pass
+
+
+def _write(path: str, data: bytes) -> None:
+    fd = posix.open(path, posix.O_WRONLY | posix.O_CREAT | posix.O_EXCL | posix.O_CLOEXEC, 0o600)
+    try:
+        while data:
+            data = data[posix.write(fd, data) :]
+    finally:
+        posix.close(fd)

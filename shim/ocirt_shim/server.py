@@ -1,0 +1,199 @@
+"""The shim's socket: connections that speak ttrpc, and methods that answer at once or later."""
+
+from __future__ import annotations
+
+import _socket
+import posix
+
+from ocirt.errors import Error
+from ocirt_api import status
+from ocirt_api.message import EncodeError
+from ocirt_api.ttrpc import ProtocolError, RequestReceived, Server, TooLargeError
+from ocirt_api.wire import DecodeError
+from ocirt_shim.loop import READ, WRITE, Loop
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
+
+    from ocirt_api.message import Message
+    from ocirt_api.ttrpc.events import Refused
+
+    # what a method gets: its request, and how to answer later. It returns its answer, or None if that comes later.
+    Method = Callable[[Any, "Call"], Message | None]
+
+_CHUNK = 1 << 16
+_BACKLOG = 16
+
+
+class Call:
+    """A call that is to be answered once."""
+
+    __slots__ = ("_connection", "_stream")
+
+    def __init__(self, connection: Connection, stream: int) -> None:
+        self._connection = connection
+        self._stream = stream
+
+    def answer(self, message: Message) -> None:
+        """The answer. One that is too large is a failure."""
+        try:
+            self._connection.respond(self._stream, message.encode())
+        except (TooLargeError, EncodeError) as err:
+            self.fail(Error("internal", str(err)))
+
+    def fail(self, err: Exception) -> None:
+        """A failure, in words."""
+        if isinstance(err, Error):
+            code, text = status.of(err.code), str(err)
+        elif isinstance(err, OSError):
+            from ocirt.cli.log import describe  # noqa: PLC0415  (only for a failure)
+
+            code, text = status.UNKNOWN, describe(err)
+        elif isinstance(err, (DecodeError, ValueError)):
+            code, text = status.INVALID_ARGUMENT, str(err)
+        else:
+            code, text = status.INTERNAL, f"{type(err).__name__}: {err} (this is a bug in ocirt)"
+        self._connection.respond(self._stream, b"", code=code, text=text)
+
+
+class Connection:
+    """One client."""
+
+    def __init__(self, loop: Loop, sock: _socket.socket, methods: dict[tuple[str, str], tuple[type[Message], Method]]) -> None:
+        self._loop = loop
+        self._socket = sock
+        self._methods = methods
+        self._server = Server()
+        self._out = b""
+        self._closed = False
+        sock.setblocking(False)
+        loop.add(sock.fileno(), self._move)
+
+    def _move(self) -> None:
+        self._flush()
+        while not self._closed:
+            try:
+                data = self._socket.recv(_CHUNK)
+            except BlockingIOError:
+                return
+            except OSError:
+                data = b""
+            if not data:
+                self.close()
+                return
+            self.take(data)
+
+    def take(self, data: bytes) -> None:
+        """What the client has sent."""
+        try:
+            events = self._server.receive(data)
+        except ProtocolError:
+            self.close()
+            return
+        for event in events:
+            if isinstance(event, RequestReceived):
+                self._dispatch(event)
+            elif getattr(event, "answer", None):
+                refused: Refused = event  # type: ignore[assignment]
+                self._send(refused.answer)
+
+    def _dispatch(self, event: RequestReceived) -> None:
+        call = Call(self, event.stream)
+        request = event.request
+        found = self._methods.get((request.service, request.method))
+        try:
+            if found is None:
+                raise Error("unsupported", f"no method {request.service}/{request.method}")
+            kind, method = found
+            answer = method(kind.decode(request.payload), call)
+        except Exception as err:  # noqa: BLE001  (whatever it is, the client is told)
+            call.fail(err)
+            return
+        if answer is not None:
+            call.answer(answer)
+
+    def respond(self, stream: int, payload: bytes, *, code: int = status.OK, text: str = "") -> None:
+        """End a call. Nothing if the client is gone. Raises TooLargeError."""
+        if not self._closed:
+            self._send(self._server.respond(stream, payload, code=code, text=text))
+
+    def _send(self, data: bytes) -> None:
+        self._out += data
+        self._flush()
+
+    def _flush(self) -> None:
+        try:
+            while self._out and not self._closed:
+                self._out = self._out[self._socket.send(self._out) :]
+        except BlockingIOError:
+            pass
+        except OSError:
+            self.close()
+            return
+        if not self._closed:
+            self._loop.change(self._socket.fileno(), READ | WRITE if self._out else READ)
+
+    def close(self) -> None:
+        """Be done with it."""
+        if not self._closed:
+            self._closed = True
+            self._loop.remove(self._socket.fileno())
+            self._socket.close()
+
+    def finish(self) -> None:
+        """Send what is left, waiting for it, and close."""
+        if not self._closed:
+            self._socket.setblocking(True)
+            try:
+                self._socket.sendall(self._out)
+            except OSError:
+                pass
+            self.close()
+
+
+class Listener:
+    """The socket at a path; new clients speak to `methods`."""
+
+    def __init__(self, loop: Loop, path: str, methods: dict[tuple[str, str], tuple[type[Message], Method]]) -> None:
+        """Raises OSError."""
+        self._loop = loop
+        self._path = path
+        self._methods = methods
+        self.connections: list[Connection] = []
+        self._socket = _socket.socket(_socket.AF_UNIX, _socket.SOCK_STREAM | _socket.SOCK_CLOEXEC)
+        mask = posix.umask(0o177)
+        try:
+            self._socket.bind(path)
+        finally:
+            posix.umask(mask)
+        self._socket.listen(_BACKLOG)
+        self._socket.setblocking(False)
+        loop.add(self._socket.fileno(), self._accept)
+
+    def _accept(self) -> None:
+        try:
+            fd, _ = self._socket._accept()  # type: ignore[attr-defined]  # (typeshed has it in `socket` alone)
+        except OSError:
+            return  # the client has gone again, or there are too many open files
+        self.adopt(_socket.socket(fileno=fd))
+
+    def adopt(self, sock: _socket.socket) -> Connection:
+        """Serve a connection that came another way."""
+        posix.set_inheritable(sock.fileno(), False)
+        self.connections = [one for one in self.connections if not one._closed]
+        made = Connection(self._loop, sock, self._methods)
+        self.connections.append(made)
+        return made
+
+    def close(self) -> None:
+        """Take no more, and finish what is to be sent."""
+        self._loop.remove(self._socket.fileno())
+        self._socket.close()
+        try:
+            posix.unlink(self._path)
+        except FileNotFoundError:
+            pass
+        for one in self.connections:
+            one.finish()

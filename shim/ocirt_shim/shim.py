@@ -1,0 +1,162 @@
+"""A shim: the parent of one container, from the zygote's fork to the container's removal.
+
+It is found by its directory, in which its socket and its record are. It ends when its container was deleted, or at the end of who
+had it made if there never was a container; nothing else ends it.
+"""
+
+from __future__ import annotations
+
+import _signal  # type: ignore[import-not-found]  # (typeshed has none; `signal` loads enum)
+import _socket
+import posix
+
+import ocirt
+from ocirt.kernel import constants as k
+from ocirt.kernel.ffi import syscall
+from ocirt.kernel.process import prctl
+from ocirt_api.messages import shim as messages
+from ocirt_shim.container import Container
+from ocirt_shim.execs import Executions
+from ocirt_shim.loop import Loop
+from ocirt_shim.record import Record
+from ocirt_shim.server import Listener
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
+
+    from ocirt_api.message import Message
+    from ocirt_shim.server import Call, Method
+
+SOCKET = "socket"
+_PR_SET_NAME = 15
+_SFD_CLOEXEC, _SFD_NONBLOCK = 0o2000000, 0o4000
+_SIGSET_SIZE = 8
+_SIGINFO_SIZE = 128  # struct signalfd_siginfo
+_IGNORED = (_signal.SIGHUP, _signal.SIGINT, _signal.SIGTERM, _signal.SIGPIPE)
+
+
+class Shim:
+    """`asked` is what it was made with: id, state (its directory), runtime (the state root), instance."""
+
+    def __init__(self, asked: dict[str, Any]) -> None:
+        """Raises OSError."""
+        posix.setsid()
+        syscall("prctl", _PR_SET_NAME, b"ocirt-shim")
+        prctl(k.PR_SET_CHILD_SUBREAPER, 1)
+        for number in _IGNORED:
+            _signal.signal(number, _signal.SIG_IGN)
+        _signal.pthread_sigmask(_signal.SIG_BLOCK, {_signal.SIGCHLD})
+        self.directory: str = asked["state"]
+        posix.mkdir(self.directory, 0o700)
+        record = Record(self.directory, {key: asked[key] for key in ("id", "runtime", "instance") if key in asked})
+        record.save(status="empty")
+        self.loop = Loop()
+        self.container = Container(self.loop, asked["runtime"], record)
+        self.executions = Executions(self.loop, self.container, self.directory)
+        self.listener = Listener(self.loop, f"{self.directory}/{SOCKET}", self._methods())
+        mask = (1 << (_signal.SIGCHLD - 1)).to_bytes(_SIGSET_SIZE, "little")
+        self._signals = syscall("signalfd4", -1, mask, _SIGSET_SIZE, _SFD_CLOEXEC | _SFD_NONBLOCK)
+        self.loop.add(self._signals, self._on_child)
+
+    def serve(self, fd: int) -> None:
+        """Serve the connection that it was made by, and all others, to the container's removal."""
+        first = self.listener.adopt(_socket.socket(fileno=fd))
+        close = first.close
+
+        def closed() -> None:
+            close()
+            if not self.container.init:
+                self._end()
+
+        first.close = closed  # type: ignore[method-assign]
+        self.loop.run()
+
+    def _end(self) -> None:
+        """Leave nothing of the shim."""
+        self.listener.close()
+        for name in posix.listdir(self.directory):
+            posix.unlink(f"{self.directory}/{name}")
+        posix.rmdir(self.directory)
+        self.loop.stop()
+
+    def _on_child(self) -> None:
+        try:
+            posix.read(self._signals, _SIGINFO_SIZE)
+        except BlockingIOError:
+            pass
+        while True:
+            try:
+                found = posix.waitid(posix.P_ALL, 0, posix.WEXITED | posix.WNOHANG | posix.WNOWAIT)
+            except ChildProcessError:
+                return
+            if found is None:
+                return
+            pid = found.si_pid
+            if pid == self.container.init:
+                self.container.about_to_reap()
+                self.container.ended(posix.waitpid(pid, 0)[1])
+            else:
+                self.executions.reaped(*posix.waitpid(pid, 0))
+
+    # -- methods --
+
+    def _methods(self) -> dict[tuple[str, str], tuple[type[Message], Method]]:
+        own: dict[str, Method] = {
+            "Version": lambda _, __: messages.VersionResponse(protocol=messages.PROTOCOL, version=ocirt.__version__),
+            "Create": self._create,
+            "Start": self._start,
+            "State": lambda _, __: self.container.state(),
+            "Wait": self._wait,
+            "Pids": lambda _, __: messages.PidsResponse(pids=self.container.processes()),
+            "Kill": _doing(lambda request: self.container.kill(request.signal, everybody=request.all)),
+            "Pause": _doing(lambda _: self.container.pause()),
+            "Resume": _doing(lambda _: self.container.resume()),
+            "Update": _doing(lambda request: self.container.update(request.resources)),
+            "ReopenLog": _doing(lambda _: self.container.reopen_log()),
+            "Exec": self._exec,
+            "Delete": self._delete,
+        }
+        return {(messages.SERVICE, name): (messages.METHODS[name][0], method) for name, method in own.items()}
+
+    def _create(self, request: Any, call: Call) -> None:
+        self.container.create(
+            request, self.executions.employ, lambda pid: call.answer(messages.CreateResponse(pid=pid)), call.fail
+        )
+
+    def _start(self, request: Any, call: Call) -> Message:
+        del request, call
+        try:
+            self.container.start()
+        finally:
+            self._on_child()  # it may have ended at once
+        return self.container.state()
+
+    def _wait(self, request: Any, call: Call) -> Message | None:
+        del request
+        if self.container.exited_at:
+            return self.container.state()
+        self.container.waiters.append(lambda: call.answer(self.container.state()))
+        return None
+
+    def _exec(self, request: Any, call: Call) -> None:
+        self.executions.begin(request, call.answer, call.fail)
+
+    def _delete(self, request: Any, call: Call) -> None:
+        del request
+        self.container.delete()
+        self._on_child()
+        call.answer(self.container.state())
+        self._end()
+
+
+def _doing(what: Callable[[Any], None]) -> Method:
+    """A method whose answer says that it was done."""
+
+    def method(request: Any, call: Call) -> Message:
+        del call
+        what(request)
+        return messages.Nothing()
+
+    return method

@@ -1,0 +1,97 @@
+"""The outer ends of a process's streams."""
+
+from __future__ import annotations
+
+import posix
+from errno import EIO
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from ocirt_shim.loop import Loop
+
+_CHUNK = 1 << 16
+_ROUNDS = 16  # chunks in a row, so that one stream does not keep all others waiting
+
+
+class Output:
+    """What comes out of a pipe or a terminal goes to `take`; b"" once, at its end."""
+
+    __slots__ = ("_loop", "_take", "fd")
+
+    def __init__(self, loop: Loop, fd: int, take: Callable[[bytes], object]) -> None:
+        self._loop = loop
+        self._take = take
+        self.fd = fd
+        posix.set_blocking(fd, False)
+        loop.add(fd, self.move)
+
+    def move(self, rounds: int = _ROUNDS) -> None:
+        """Take what is there. Never waits."""
+        for _ in range(rounds):
+            if self.fd < 0:
+                return
+            try:
+                data = posix.read(self.fd, _CHUNK)
+            except BlockingIOError:
+                return
+            except OSError as err:
+                if err.errno != EIO:  # a terminal whose other side is closed
+                    raise
+                data = b""
+            if not data:
+                self.close()
+            self._take(data)
+
+    def drain(self) -> None:
+        """All that is there now, and no more than a pipe holds many times over: its writer may go on for ever."""
+        self.move(4096)
+
+    def close(self) -> None:
+        """Take no more."""
+        if self.fd >= 0:
+            self._loop.remove(self.fd)
+            posix.close(self.fd)
+            self.fd = -1
+
+
+class Input:
+    """Bytes for a process's standard input, then its end. One that reads nothing is not waited for."""
+
+    __slots__ = ("_data", "_fd", "_loop")
+
+    def __init__(self, loop: Loop, fd: int, data: bytes) -> None:
+        self._loop = loop
+        self._fd = fd
+        self._data = data
+        posix.set_blocking(fd, False)
+        loop.add(fd, self._move, 4)  # POLLOUT
+
+    def _move(self) -> None:
+        try:
+            self._data = self._data[posix.write(self._fd, self._data[:_CHUNK]) :] if self._data else b""
+        except BlockingIOError:
+            return
+        except OSError:
+            self._data = b""  # it reads no more
+        if not self._data:
+            self.close()
+
+    def close(self) -> None:
+        """Let the process see the end."""
+        if self._fd >= 0:
+            self._loop.remove(self._fd)
+            posix.close(self._fd)
+            self._fd = -1
+
+
+def pipe(*, outward: bool) -> tuple[int, int]:
+    """(inner end, outer end) of a pipe, close-on-exec; `outward`: the process writes."""
+    reader, writer = posix.pipe2(posix.O_CLOEXEC)
+    return (writer, reader) if outward else (reader, writer)
+
+
+def null() -> int:
+    """/dev/null for a stream that nobody has."""
+    return posix.open("/dev/null", posix.O_RDWR | posix.O_CLOEXEC)

@@ -1,0 +1,84 @@
+"""A fork of the shim that does what waits or takes memory, says one word, and ends. What it has started is then the shim's child.
+
+So a shim never plans a container itself: every page that this would write to would be its own for as long as it lives.
+"""
+
+from __future__ import annotations
+
+import posix
+
+from ocirt import jsonlite
+from ocirt.errors import Error
+from ocirt.zygote import wire
+from ocirt_shim.streams import Output
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
+
+    from ocirt_shim.loop import Loop
+
+    Word = dict[str, Any]
+
+
+class Worker:
+    """Runs `work` in a fork; what that returns, or raises, goes to `hear` here, as a dict or an exception.
+
+    `kept`: descriptors that are the fork's alone, and closed here, whatever happens. Raises OSError if there can be no fork.
+    """
+
+    __slots__ = ("_hear", "_told", "_word", "pid")
+
+    def __init__(self, loop: Loop, work: Callable[[], Word], hear: Callable[[Word | Exception], object], kept: list[int]) -> None:
+        self._hear = hear
+        self._word = b""
+        try:
+            told, tell = posix.pipe2(posix.O_CLOEXEC)
+            try:
+                self.pid = posix.fork()
+            except OSError:
+                posix.close(told)
+                posix.close(tell)
+                raise
+            if not self.pid:
+                _run(work, tell)
+            posix.close(tell)
+        finally:
+            for fd in kept:
+                posix.close(fd)
+        self._told = Output(loop, told, self._take)
+
+    def ended(self) -> None:
+        """It was reaped: hear its word, if it lies there yet."""
+        self._told.drain()
+
+    def _take(self, data: bytes) -> None:
+        if data:
+            self._word += data
+            return
+        if not self._word:
+            self._hear(Error("kernel", "the process that was to do it was killed", hint="out of memory, or of processes?"))
+            return
+        word: Word = jsonlite.loads(self._word, "the fork's word")
+        self._hear(wire.to_error(word) if "error" in word else word)
+
+
+def _run(work: Callable[[], Word], tell: int) -> None:
+    """Never returns."""
+    try:
+        try:
+            word = work()
+        except Error as err:
+            word = wire.from_error(err)
+        except OSError as err:
+            from ocirt.cli.log import describe  # noqa: PLC0415  (only for a failure)
+
+            word = wire.from_error(Error("kernel", describe(err)))
+        except Exception as err:  # noqa: BLE001  (nobody else would hear of it)
+            word = wire.from_error(Error("internal", f"{type(err).__name__}: {err}", hint="this is a bug in ocirt"))
+        data = jsonlite.dumps(word).encode()
+        while data:
+            data = data[posix.write(tell, data) :]
+    finally:
+        posix._exit(0)

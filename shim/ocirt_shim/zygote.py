@@ -1,0 +1,117 @@
+"""The zygote of a node: an interpreter that has loaded all that a shim needs, and forks one for each container.
+
+It is executed by ocirtd as `command` says, with descriptors 3 (the control socket, SOCK_SEQPACKET, over which connections come)
+and 4 (a pidfd of ocirtd), and a pipe as standard error, which is read only until the zygote says that it is ready. It ends with
+ocirtd; shims do not.
+
+A connection that came begins with a message of `ocirt.zygote.wire`: what the fork is to be (`KINDS`). The fork answers
+{"at": PID} when it is that, and from then on the connection is the fork's own.
+"""
+
+from __future__ import annotations
+
+import posix
+import sys
+
+from ocirt.errors import Error
+from ocirt.kernel import messages
+from ocirt.zygote import main as warm
+from ocirt.zygote import wire
+from ocirt.zygote.work import Talk
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
+
+CONTROL, OWNER, READY = warm.CONTROL, warm.OWNER, warm.READY
+_BOOT = "import sys; sys.path += sys.argv[1].split(':'); from ocirt_shim.zygote import main; main()"
+_FLAGS = ("-I", "-S", "-B", "-X", "utf8", "-c", _BOOT)
+# What the library's zygote does not load. What is missing here is loaded in a shim, which costs memory in each.
+_PRELOADED = (
+    *(
+        "ocirt_shim." + name
+        for name in ("container", "execs", "lines", "log", "loop", "record", "server", "shim", "streams", "worker")
+    ),
+    *("ocirt." + name for name in ("plan.execute", "plan.overlay", "kernel.steps.overlay", "kernel.steps.idmap", "spec.whole")),
+    *("ocirt." + name for name in ("kernel.steps.console", "containers.start", "cli.log")),
+)
+
+
+def command(python: str, homes: list[str]) -> list[str]:
+    """How it is executed: `python` is an interpreter, `homes` the folders with `ocirt`, `ocirt_api`, `ocirt_shim` and others."""
+    return [python, *_FLAGS, ":".join(homes), python, warm.BARE]
+
+
+def main() -> None:
+    """Never returns: the process ends with its owner."""
+    _, homes, python, stage = sys.argv
+    if stage == warm.BARE:
+        warm._leave_the_owner()
+        from ocirt.zygote import protect  # noqa: PLC0415  (gone after the next exec)
+
+        if protect.needed(python):
+            protect.execute(python, [python, *_FLAGS, homes, python, warm.PROTECTED])
+    for fd in (CONTROL, OWNER):
+        posix.set_inheritable(fd, False)
+    _load(homes)
+    from ocirt.zygote import server, work as library  # noqa: I001, PLC0415  (with byte code, which `load` may look for)
+
+    null = posix.open("/dev/null", posix.O_RDWR | posix.O_CLOEXEC)
+    messages.send(CONTROL, READY)
+    posix.dup2(null, 2)
+    posix.close(null)
+    # No rehearsal: the fork in advance becomes a shim, and what it touched would be its own memory for ever.
+    server.serve(CONTROL, OWNER, lambda fd: work(fd, OWNER), library.refuse, lambda: None)
+    posix._exit(0)
+
+
+def _load(homes: str) -> None:
+    import gc  # noqa: PLC0415
+
+    gc.disable()
+    for name in _PRELOADED:
+        try:
+            __import__(name)
+        except ModuleNotFoundError as err:
+            if err.name != name:
+                raise
+    warm.load(homes.split(":", maxsplit=1)[0])
+
+
+def work(fd: int, owner: int) -> None:
+    """Become what is asked for over a connection."""
+    talk = Talk(fd, owner)
+    asked = talk.receive()
+    if asked is None:
+        return
+    try:
+        become = KINDS.get(str(asked.get("do")))
+        if become is None:
+            raise Error("internal", f"no kind of fork: {asked.get('do')}", subject="zygote")
+        become(talk, asked)
+    except Error as err:
+        talk.send(wire.from_error(err))
+    except OSError as err:
+        from ocirt.cli.log import describe  # noqa: PLC0415  (only for a failure)
+
+        talk.send(wire.from_error(Error("kernel", describe(err))))
+
+
+def _shim(talk: Talk, asked: dict[str, Any]) -> None:
+    from ocirt_shim.shim import Shim  # noqa: PLC0415  (preloaded)
+
+    shim = Shim(asked)
+    talk.send({"at": posix.getpid()})
+    posix.close(talk.owner)  # it outlives that
+    shim.serve(posix.dup(talk.fd))
+
+
+def _serve(talk: Talk, asked: dict[str, Any]) -> None:
+    """What the owner has of its own: `serve(connection, owner, asked)` of the module that it names."""
+    module = __import__(asked["module"], None, None, ("serve",))
+    talk.send({"at": posix.getpid()})
+    module.serve(talk.fd, talk.owner, asked)
+
+
+KINDS: dict[str, Callable[[Talk, dict[str, Any]], None]] = {"serve": _serve, "shim": _shim}

@@ -1,0 +1,39 @@
+"""The fixtures of the tests of ocirtd: a daemon with a small image, alone or for all tests of a file."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.support import images
+from tests.support.isolation import Isolation
+from tests.support.ocirtd import Ocirtd, busybox_image
+from tests.support.registry import LocalRegistry
+
+
+@pytest.fixture(scope="session")
+def busybox(tmp_path_factory: pytest.TempPathFactory) -> images.Image:
+    """A small image."""
+    return busybox_image(tmp_path_factory.mktemp("image") / "rootfs")
+
+
+@pytest.fixture
+def node(no_leaks: list[Path], isolation: Isolation, busybox: images.Image) -> Iterator[Ocirtd]:
+    """A daemon of the test's own, which leaves nothing."""
+    place = Path(tempfile.mkdtemp(prefix="o", dir="/tmp"))
+    no_leaks.append(place)
+    made = Ocirtd(place, isolation.slice or isolation.cgroup_parent, "systemd" if isolation.slice else "cgroupfs")
+    made.start()
+    try:
+        with LocalRegistry() as registry:
+            registry.add("busybox", busybox, "1")
+            made.pull(registry, "busybox", "1")
+        yield made
+        made.clear()
+        assert made.left() == []
+    finally:
+        if made.process is not None:
+            made.kill()
