@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from ocirt_cri.spec.usernamespace import IdMap
 
 _CLOSED = ("nosuid", "noexec", "nodev")
+_KERNELS = ("/dev", "/proc", "/sys")
+_FILES = ("/etc/hosts", "/etc/resolv.conf", "/etc/hostname")
 _TTY = 5  # the group of terminals, everywhere
 
 
@@ -70,7 +72,7 @@ def mounts(
     for one in _volumes(container, wanted, lookups, ids, found):
         wanted[one["destination"]] = one
     own_dev = "/dev" in wanted
-    defaults = [*_kernel(pod, container, host, settings, ids), *_shared_memory(pod, settings), *_files(pod, container)]
+    defaults = [*_kernel(pod, container, host, settings, ids), *_shared_memory(pod, settings), *_network_files(pod, container)]
     kept = [
         one for one in defaults if one["destination"] not in wanted and not (own_dev and one["destination"].startswith("/dev/"))
     ]
@@ -118,24 +120,33 @@ def _shared_memory(pod: Pod, settings: Settings) -> list[Json]:
     return [_mount("/dev/shm", "bind", source, "rbind", "rprivate", *_CLOSED)]
 
 
-def _files(pod: Pod, container: Container) -> list[Json]:
+def _network_files(pod: Pod, container: Container) -> list[Json]:
     """What the pod says of its network: writable, as it always was, unless the container's root is read-only."""
     access = ("ro",) if container.config.linux.security_context.readonly_rootfs else ()
-    files = (("/etc/hosts", pod.hosts), ("/etc/resolv.conf", pod.resolv_conf), ("/etc/hostname", pod.hostname_file))
-    return [_mount(place, "bind", source, "rbind", "rprivate", *access) for place, source in files if source]
+    sources = (pod.hosts, pod.resolv_conf, pod.hostname_file)
+    return [
+        _mount(place, "bind", source, "rbind", "rprivate", *access)
+        for place, source in zip(_FILES, sources, strict=True)
+        if source
+    ]
+
+
+def _is_taken(place: str, mounted: Iterable[str]) -> bool:
+    """Whether a path is one of these, or below one."""
+    return any(place == one or place.startswith(one + "/") for one in mounted)
 
 
 def _volumes(container: Container, wanted: dict[str, Json], lookups: Lookups, ids: IdMap | None, found: Mounts) -> list[Json]:
-    """The image's VOLUMEs that the request mounts nothing on.
+    """The image's VOLUMEs, but for those on or below which the request mounts something, or the kernel's file systems are.
 
-    One that the image has stays where it is, in the container's writable layer; with a read-only root it becomes a copy in
-    memory. One that the image has not is an empty directory of the host's.
+    (Images for systemd have one at /sys/fs/cgroup.) One that the image has stays where it is, in the container's writable layer;
+    with a read-only root it becomes a copy in memory. One that the image has not is an empty directory of the host's.
     """
     read_only = container.config.linux.security_context.readonly_rootfs
     entries = []
     for number, path in enumerate(container.image.volumes):
         place = clean(path)
-        if not path.startswith("/") or place == "/" or "\0" in path or place in wanted or place.startswith("/proc/"):
+        if not path.startswith("/") or place == "/" or "\0" in path or _is_taken(place, (*_KERNELS, *_FILES, *wanted)):
             continue
         if lookups.in_image(place):
             if read_only:

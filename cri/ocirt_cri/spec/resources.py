@@ -61,7 +61,7 @@ def check(wanted: LinuxContainerResources, field: str = FIELD) -> None:
         raise invalid(f"{field}.memory_swap_limit_in_bytes", f"{swap} is below the memory limit, which it includes", hint)
     if not -1000 <= wanted.oom_score_adj <= 1000:
         raise invalid(f"{field}.oom_score_adj", f"{wanted.oom_score_adj} is out of range", "-1000 to 1000")
-    for name, value in wanted.unified.items():
+    for name, value in sorted(wanted.unified.items()):
         place = f'{field}.unified["{name[:80]}"]'
         if name in _NOT_LIMITS:
             raise invalid(place, f"{shown(name)} is no limit", "such as memory.high")

@@ -22,7 +22,7 @@ _SWAP = {ord("."): "/", ord("/"): "."}
 def check(given: Mapping[str, str], options: NamespaceOption, field: str) -> dict[str, str]:
     """Path below /proc/sys and value, of parameters as a request has them at `field`. Raises Error."""
     found: dict[str, str] = {}
-    for name, value in given.items():
+    for name, value in sorted(given.items()):  # a map of a message has no order
         place = f'{field}["{name[:80]}"]'
         path = proc_path(name)
         if not path or "\0" in name:

@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 import subprocess
+import sys
 import tempfile
 from collections.abc import Iterator
 from dataclasses import replace
@@ -20,10 +21,12 @@ from ocirt_api.cri import api_pb2 as cri
 from ocirt_cri import machine
 from ocirt_cri.lookups import HostLookups
 from ocirt_cri.spec.build import Built, build
+from ocirt_cri.spec.document import encode
 from ocirt_cri.spec.inputs import CAPABILITIES, Container, Host, ImageVolume, Pod, Settings
 from ocirt_cri.spec.pod import pod_of
 from ocirt_images.config import ImageConfig
 from ocirt_images.platforms import Platform
+from tests.support.build import ROOT
 from tests.support.bundle import make_rootfs
 from tests.support.isolation import MS_PRIVATE, MS_SHARED, Isolation, mount, umount
 from tests.support.runtime import Runtime
@@ -227,6 +230,34 @@ def test_ambient_capabilities(node: Node) -> None:
 @pytest.mark.parametrize("wanted", [False, True])
 def test_no_new_privileges(node: Node, wanted: bool) -> None:
     assert status(node.says("cat /proc/self/status", no_new_privs=wanted))["NoNewPrivs"] == str(int(wanted))
+
+
+# How a shim does it: config.json as bytes, and a container in the process that read it.
+_RUN = """
+import os, sys
+sys.path.insert(0, sys.argv[1])
+from ocirt import jsonlite
+from ocirt.containers.create import Creation
+from ocirt.plan import Request
+
+document = jsonlite.loads(sys.stdin.buffer.read(), any_bytes=True)
+request = Request(sys.argv[2], "/", "", waits=False)
+creation = Creation(sys.argv[3], request, document=document)
+creation.prepare()
+pid = creation.make()["pid"]
+sys.exit(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
+"""
+
+
+@pytest.mark.parametrize("value", [b"caf\xe9", b"\xff\xfe", b"\xed\xa0\x80", b"\xc3\xa9"])
+def test_bytes_that_are_not_text(node: Node, value: bytes) -> None:
+    """A variable comes to the program as the client sent it."""
+    found = node.built('printf %s "$X"', envs=[cri.KeyValue(key="X", value=value)])
+    name = found.document["linux"]["cgroupsPath"].rpartition("/")[2]
+    command = [sys.executable, "-I", "-c", _RUN, str(ROOT), name, str(node.runtime.root)]
+    done = subprocess.run(command, input=encode(found.document), capture_output=True, check=False, timeout=60)
+    assert (done.returncode, done.stdout) == (0, value), done.stderr
+    node.runtime.call("delete", "--force", name).ok()
 
 
 # -- profiles ------------------------------------------------------------------------------------------------------------------
@@ -473,9 +504,9 @@ def test_user_namespace(runtime: Runtime, isolation: Isolation, no_leaks: list[P
         assert (volume / "x").stat().st_uid == 0
         assert (node.rootfs / "tmp/y").stat().st_uid == IDS
         script = "cat /proc/self/status; test -c /dev/kmsg; mount -t tmpfs none /mnt; grep ' /sys ' /proc/self/mounts"
-        said = node.says(script, namespace_options=modes, privileged=True)
-        assert int(status(said)["CapEff"], 16) == mask(node.host.capabilities)
-        assert " rw," in said.splitlines()[-1]
+        all_of_it = node.says(script, namespace_options=modes, privileged=True)
+        assert int(status(all_of_it)["CapEff"], 16) == mask(node.host.capabilities)
+        assert " rw," in all_of_it.splitlines()[-1]
     ocirt.close()
 
 

@@ -254,7 +254,9 @@ def test_terminals_of_a_small_user_namespace() -> None:
 
 def test_volumes_of_the_image() -> None:
     """One that is there stays in the writable layer; one that is not is a directory of the host's; the request's comes first."""
-    of = image(volumes=("/data", "/new", "/taken/", "relative", "/"))
+    of = image(
+        volumes=("/data", "/new", "/taken/", "/taken/below", "relative", "/", "/sys/fs/cgroup", "/proc", "/etc/hosts", "/dev/x")
+    )
     found = made(config(mounts=[mount("/taken")]), image=of)
     entries = mounted(found)
     assert "/data" not in entries
@@ -262,6 +264,7 @@ def test_volumes_of_the_image() -> None:
     assert entries["/new"]["source"] == found.directories[0].path
     assert found.directories[0].path.startswith("/var/lib/ocirt/containers/")
     assert len(found.directories) == 1
+    assert entries["/sys/fs/cgroup"]["type"] == "cgroup"
 
 
 def test_volumes_of_the_image_with_a_read_only_root() -> None:

@@ -16,6 +16,7 @@ from ocirt.spec.load import read_spec
 from ocirt_api.cri import api_pb2 as cri
 from ocirt_cri.spec.document import encode
 from ocirt_cri.spec.inputs import ImageVolume
+from ocirt_cri.spec.pod import pod_of
 from tests.unit.cri.spec.requests import TARGET_ID, Lookups, image, made, pod, pod_config, with_host, with_settings
 
 EXAMPLES = 300 * int(os.environ.get("OCIRT_TEST_FUZZ", "1"))
@@ -358,3 +359,77 @@ def test_what_is_made_is_accepted(
     data = encode(found.document)
     read_spec("/nowhere", document=loads(data, any_bytes=True), warnings=warnings)
     assert warnings == []
+
+
+pods = st.builds(
+    lambda metadata, more, context, linux: cri.PodSandboxConfig(
+        metadata=metadata,
+        linux=cri.LinuxPodSandboxConfig(security_context=cri.LinuxSandboxSecurityContext(**context), **linux),
+        **more,
+    ),
+    st.one_of(
+        *[st.just(cri.PodSandboxMetadata(name="web", uid="u", namespace="default"))] * 6,
+        message(cri.PodSandboxMetadata, name=words, uid=words, namespace=words),
+    ),
+    st.fixed_dictionaries(
+        {},
+        optional={
+            "hostname": st.one_of(st.sampled_from(["", "web", "web-1.example", "x" * 64]), words),
+            "log_directory": st.one_of(st.sampled_from(["", "/var/log/pods/x"]), paths),
+            "dns_config": message(cri.DNSConfig, servers=some(words), searches=some(words), options=some(words)),
+            "port_mappings": some(
+                message(
+                    cri.PortMapping,
+                    protocol=st.integers(0, 2),
+                    container_port=st.sampled_from([0, 80, 70000, -1]),
+                    host_port=st.sampled_from([0, 80, 70000, -1]),
+                    host_ip=st.sampled_from(["", "127.0.0.1", "::1", "x"]),
+                )
+            ),
+            "labels": st.dictionaries(words, words, max_size=2),
+            "annotations": st.dictionaries(words, words, max_size=2),
+        },
+    ),
+    st.fixed_dictionaries({}, optional={"namespace_options": namespace_options, "privileged": st.booleans()}),
+    st.fixed_dictionaries(
+        {},
+        optional={
+            "cgroup_parent": st.one_of(st.sampled_from(["", "/a/b", "a.slice", "/x/../y"]), words),
+            "sysctls": st.dictionaries(
+                st.one_of(st.sampled_from(["net.ipv4.ip_forward", "kernel.shmmax", "vm.swappiness", "net..x"]), words),
+                words,
+                max_size=2,
+            ),
+            "resources": resources,
+            "overhead": resources,
+        },
+    ),
+)
+
+
+@settings(max_examples=EXAMPLES, deadline=None, suppress_health_check=list(HealthCheck))
+@given(pods, st.sampled_from(["", "", "", "ocirt", "x"]), hosts, configurations)
+def test_pods(config: cri.PodSandboxConfig, handler: str, host: dict[str, Any], configuration: dict[str, Any]) -> None:
+    """A pod is refused by the name of a field, or a container of it, that says nothing of its own, is accepted."""
+    try:
+        wants = pod_of(config, handler, with_host(**host), with_settings(**configuration))
+    except Error as err:
+        event("refused: " + err.subject.partition("[")[0])
+        assert err.code in ("invalid", "unsupported")
+        assert err.subject.startswith("config") or err.subject == "runtime_handler", str(err)
+        assert err.message
+        return
+    event("accepted")
+    modes = config.linux.security_context.namespace_options
+    assert wants.network == (modes.network != cri.NODE)
+    assert not any(path.split("/")[0] not in ("net", "kernel", "fs") for path in wants.sysctls)
+    context = cri.LinuxContainerSecurityContext()
+    if modes.HasField("userns_options"):
+        context.namespace_options.userns_options.CopyFrom(modes.userns_options)
+    plain = cri.ContainerConfig(
+        metadata=cri.ContainerMetadata(name="app"),
+        image=cri.ImageSpec(image="busybox"),
+        linux=cri.LinuxContainerConfig(security_context=context),
+    )
+    owner = pod(config, user="/run/pod/user" if wants.ids else "")
+    made(plain, of=owner, host=with_host(**host), settings=with_settings(**configuration))
