@@ -172,9 +172,7 @@ def containerd(machine: Machine) -> Endpoint:
 
 def ocirtd(machine: Machine) -> Endpoint:
     """ocirtd with the image."""
-    node = Node(machine, "n")
-    networks = _networks(node.place / "cni")
-    node.config.write_text(node.config.read_text() + f'cni_conf_dir = "{networks}"\n')
+    node = Node(machine, "n", _networks(machine.path / "n-networks"))
     plain = machine.image.read_bytes()
     node.load({IMAGE: image(Layer(plain, plain, ""), Cmd=["sleep", "2147483647"], Env=["PATH=/bin"])})
     node.start()

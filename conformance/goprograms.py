@@ -98,7 +98,9 @@ def containerd2() -> Path:
 
 
 def kubelet(version: str = "1.34.4") -> Path:
-    """A kubelet. Its repository names its own parts by folders; here they are the modules that were published."""
+    """The machine's kubelet, or one that is built: of modules that were published, where its repository names folders."""
+    if there := program("kubelet"):
+        return Path(there)
     client = program("go")
     if client is None:
         pytest.skip("not installed: go")

@@ -10,9 +10,13 @@ from pathlib import Path
 from typing import Any
 from urllib.request import urlopen
 
+import grpc
+
 from conformance import goprograms
 from conformance.drivers import Machine, call
-from tests.support.isolation import MS_BIND, MS_REC, MS_SHARED, mount, umount
+from ocirt_api.cri import api_pb2 as cri
+from ocirt_api.cri import api_pb2_grpc as services
+from tests.support.isolation import MS_BIND, MS_PRIVATE, MS_REC, MS_SHARED, mount, umount
 from tests.support.runtime import wait_for
 
 _ADDRESS = "10.77.0.1"
@@ -31,6 +35,7 @@ class Kubelet:
         self.pods = self.place / "pods"
         self.pods.mkdir(parents=True)
         self.log = self.place / "log"
+        self.endpoint = endpoint
         self._bound: list[str] = []
         self._made: list[Path] = []
         self.process: subprocess.Popen[bytes] | None = None
@@ -134,16 +139,27 @@ class Kubelet:
         if self.process is not None:
             self.process.terminate()
             self.process.wait(30)
+            remove_pods(self.endpoint)
         for target in reversed(self._bound):
             umount(target)
         for path in self._made:
             path.rmdir()
+        mount("none", "/", "none", MS_REC | MS_PRIVATE)
         call(["ip", "link", "delete", "node0"], env=self.machine.env)
         for hierarchy in Path("/sys/fs/cgroup").iterdir():
             below = hierarchy / self.machine.cgroup_parent[1:]
             for directory, _, _ in os.walk(below, topdown=False):
-                if Path(directory).name.startswith("kubepods") or "pod" in Path(directory).name:
+                if directory != str(below):
                     wait_for(partial(_removed, directory), directory, 5)
+
+
+def remove_pods(endpoint: str) -> None:
+    """Remove all pods at an endpoint."""
+    with grpc.insecure_channel(endpoint, options=[("grpc.default_authority", "localhost")]) as channel:
+        calls = services.RuntimeServiceStub(channel)
+        for pod in calls.ListPodSandbox(cri.ListPodSandboxRequest(), timeout=30).items:
+            calls.StopPodSandbox(cri.StopPodSandboxRequest(pod_sandbox_id=pod.id), timeout=60)
+            calls.RemovePodSandbox(cri.RemovePodSandboxRequest(pod_sandbox_id=pod.id), timeout=60)
 
 
 def _removed(directory: str) -> bool:

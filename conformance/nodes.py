@@ -15,6 +15,7 @@ import pytest
 
 from conformance import goprograms
 from conformance.drivers import Machine, call, ours
+from tests.support.isolation import mount_targets, umount
 from tests.support.layouts import Image, directory, layout
 from tests.support.runtime import Result, wait_for
 
@@ -43,8 +44,7 @@ class Node:
         self.config = self.place / "ocirtd.toml"
         self.place.mkdir()
         lines = [f'image_root = "{self.images}"', f'netns_dir = "{self.place}/netns"']
-        if networks is not None:
-            lines.append(f'cni_conf_dir = "{networks}"')
+        lines += ["[network]", f'config_dir = "{networks or self.place / "net.d"}"']
         self.config.write_text("\n".join(lines) + "\n")
         self.process: subprocess.Popen[bytes] | None = None
 
@@ -74,10 +74,14 @@ class Node:
         self.process.wait()
 
     def stop(self) -> None:
-        """End the daemon as its manager does. What it runs goes on."""
+        """End the daemon as its manager does, and take away what it keeps mounted until the machine restarts."""
         if self.process is not None and self.process.poll() is None:
             self.process.send_signal(signal.SIGTERM)
             self.process.wait(20)
+        for target in reversed(mount_targets()):
+            if target.is_relative_to(self.place):
+                umount(str(target))
+        shutil.rmtree(self.place)
 
     def load(self, images: dict[str, Image]) -> None:
         """Put images into the store, by their names."""

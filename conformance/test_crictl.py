@@ -11,27 +11,31 @@ import pytest
 from conformance.drivers import Machine
 from conformance.nodes import Crictl, Node
 from tests.support.layouts import Layer, image, layer
+from tests.support.networks import new_host
 from tests.support.runtime import wait_for
 
 IMAGE = "localhost/ocirt-test:latest"
 
 
-@pytest.fixture(scope="module")
-def node(machine: Machine) -> Iterator[Node]:
-    """A node whose store has an image of the machine's busybox."""
-    made = Node(machine, "n")
-    plain = machine.image.read_bytes()
-    path = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
-    made.load({IMAGE: image(Layer(plain, plain, ""), layer("hello", "world"), Cmd=["sleep", "2147483647"], Env=[path])})
-    made.start()
-    try:
-        yield made
-    finally:
-        made.stop()
+@pytest.fixture
+def node(machine: Machine, no_leaks: list[Path]) -> Iterator[Node]:
+    """A node with a network of its own, whose store has an image of the machine's busybox."""
+    assert not no_leaks
+    with new_host():
+        made = Node(machine, "n")
+        plain = machine.image.read_bytes()
+        path = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+        made.load({IMAGE: image(Layer(plain, plain, ""), layer("hello", "world"), Cmd=["sleep", "2147483647"], Env=[path])})
+        made.start()
+        try:
+            yield made
+        finally:
+            made.stop()
+            wait_for(lambda: not machine.processes(), "the end of what the node ran", 10)
 
 
 @pytest.fixture
-def crictl(node: Node, no_leaks: list[Path]) -> Iterator[Crictl]:
+def crictl(node: Node) -> Iterator[Crictl]:
     """crictl; the pods of a test are removed after it."""
     made = Crictl(node)
     yield made
@@ -113,10 +117,10 @@ def test_an_image_that_is_not_there(crictl: Crictl) -> None:
 def test_two_containers_share_the_network(crictl: Crictl) -> None:
     """Over the pod's loopback."""
     pod = crictl.pod()
-    crictl.start(pod, IMAGE, "sh", "-c", "mkdir /www; echo here >/www/x; exec httpd -f -p 8080 -h /www")
+    crictl.start(pod, IMAGE, "sh", "-c", "mkdir /www; echo here >/www/x; exec busybox httpd -f -p 8080 -h /www")
     other = crictl.start(pod, IMAGE)
     wait_for(
-        lambda: crictl.call("exec", "--sync", other, "wget", "-qO-", "http://127.0.0.1:8080/x").out.strip() == "here",
+        lambda: crictl.call("exec", "--sync", other, "busybox", "wget", "-qO-", "http://127.0.0.1:8080/x").out.strip() == "here",
         "the server in the other container",
         10,
     )

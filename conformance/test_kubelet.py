@@ -14,6 +14,7 @@ from conformance.kubelets import Kubelet
 from conformance.nodes import Node
 from conformance.test_cri import IMAGE, make_archive
 from tests.support.layouts import Layer, image
+from tests.support.networks import new_host
 from tests.support.runtime import wait_for
 
 pytestmark = pytest.mark.skipif(
@@ -39,10 +40,13 @@ POD = {
                 "name": "httpd",
                 "image": IMAGE,
                 "imagePullPolicy": "Never",
-                "command": ["httpd", "-f", "-p", "8080", "-h", "/site"],
+                "command": ["busybox", "httpd", "-f", "-p", "8080", "-h", "/site"],
                 "ports": [{"containerPort": 8080}],
                 "volumeMounts": [{"name": "site", "mountPath": "/site", "readOnly": True}],
-                "readinessProbe": {"exec": {"command": ["wget", "-qO-", "http://127.0.0.1:8080/"]}, "periodSeconds": 1},
+                "readinessProbe": {
+                    "exec": {"command": ["busybox", "wget", "-qO-", "http://127.0.0.1:8080/"]},
+                    "periodSeconds": 1,
+                },
                 "resources": {"requests": {"cpu": "50m", "memory": "16Mi"}, "limits": {"cpu": "500m", "memory": "64Mi"}},
             },
             {
@@ -57,21 +61,29 @@ POD = {
 }
 
 
-@pytest.fixture(scope="module", params=["containerd", "ocirtd"])
-def endpoint(request: pytest.FixtureRequest, machine: Machine) -> Iterator[str]:
-    """The address of a CRI endpoint with the image."""
-    if request.param == "containerd":
-        need("containerd", "containerd-shim-runc-v2", "ctr", "runc")
-        theirs = Containerd(machine, "kubelet", runtimes={"runc": peer()}, sandbox_image=IMAGE)
-        try:
-            wait_for(theirs.ready, "containerd", 20)
-            _reference_network(Path(theirs.address).with_suffix("") / "cni")
-            archive = make_archive(machine)
-            call([*theirs.argv(), "--namespace", "k8s.io", "images", "import", str(archive)], env=machine.env).ok()
-            yield f"unix://{theirs.address}"
-        finally:
-            theirs.stop()
-        return
+@pytest.fixture(params=["containerd", "ocirtd"])
+def endpoint(request: pytest.FixtureRequest, machine: Machine, no_leaks: list[Path]) -> Iterator[str]:
+    """The address of a CRI endpoint with the image, on a host of its own."""
+    assert not no_leaks
+    with new_host():
+        yield from (_containerd if request.param == "containerd" else _ocirtd)(machine)
+        wait_for(lambda: not machine.processes(), "the end of what the node ran", 20)
+
+
+def _containerd(machine: Machine) -> Iterator[str]:
+    need("containerd", "containerd-shim-runc-v2", "ctr", "runc")
+    theirs = Containerd(machine, "kubelet", runtimes={"runc": peer()}, sandbox_image=IMAGE)
+    try:
+        wait_for(theirs.ready, "containerd", 20)
+        _reference_network(Path(theirs.address).with_suffix("") / "cni")
+        archive = make_archive(machine)
+        call([*theirs.argv(), "--namespace", "k8s.io", "images", "import", str(archive)], env=machine.env).ok()
+        yield f"unix://{theirs.address}"
+    finally:
+        theirs.stop()
+
+
+def _ocirtd(machine: Machine) -> Iterator[str]:
     node = Node(machine, "k")
     plain = machine.image.read_bytes()
     path = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
@@ -97,7 +109,7 @@ def _reference_network(place: Path) -> None:
     )
 
 
-def test_a_static_pod(machine: Machine, endpoint: str, no_leaks: list[Path]) -> None:
+def test_a_static_pod(machine: Machine, endpoint: str) -> None:
     """An init container, a volume, an exec probe and a restart; then the pod goes."""
     kubelet = Kubelet(machine, Path(endpoint).parent.name, endpoint)
     try:

@@ -199,7 +199,9 @@ def _in_fork(work: object, what: str) -> None:
                 work()  # type: ignore[operator]
                 os.write(tell, b"0")
             except OSError as err:
-                os.write(tell, f"{err}".encode()[:1000])
+                from ocirt.cli.log import describe  # noqa: PLC0415  (only for a failure)
+
+                os.write(tell, describe(err).encode()[:1000])
         finally:
             os._exit(0)
     os.close(tell)
