@@ -25,27 +25,14 @@ if TYPE_CHECKING:
     from typing import Any
 
 CONTROL, OWNER, READY = warm.CONTROL, warm.OWNER, warm.READY
-_BOOT = "import sys; sys.path += sys.argv[1].split(':'); from ocirt_shim.zygote import main; main()"
+_BOOT = "import sys; sys.path += sys.argv[1].split(':'); import ocirt_shim.hot; from ocirt_shim.zygote import main; main()"
 _FLAGS = ("-I", "-S", "-B", "-X", "utf8", "-c", _BOOT)
 # What the library's zygote does not load. What is missing here is loaded in a shim, which costs memory in each.
 _PRELOADED = (
-    *(
-        "ocirt_shim." + name
-        for name in ("container", "execs", "lines", "log", "loop", "record", "server", "shim", "streams", "worker")
-    ),
-    *(
-        "ocirt." + name
-        for name in (
-            "containers.create",
-            "containers.execute",
-            "plan.execute",
-            "plan.overlay",
-            "kernel.steps.overlay",
-            "kernel.steps.idmap",
-            "spec.whole",
-        )
-    ),
-    *("ocirt." + name for name in ("kernel.steps.console", "containers.start", "cli.log")),
+    *("ocirt.containers." + name for name in ("create", "execute", "start")),
+    *("ocirt.plan." + name for name in ("execute", "overlay")),
+    *("ocirt.kernel.steps." + name for name in ("console", "idmap", "overlay")),
+    *("ocirt." + name for name in ("cli.log", "spec.whole")),
 )
 
 

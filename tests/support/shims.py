@@ -98,7 +98,11 @@ class Shim:
         """One more connection, by the shim's socket."""
         sock = socket.socket(socket.AF_UNIX)
         sock.settimeout(PATIENCE)
-        sock.connect(str(self.directory / "socket"))
+        try:
+            sock.connect(str(self.directory / "socket"))
+        except OSError:
+            sock.close()
+            raise
         return Shim(sock, self.directory, self.pid)
 
     def send(self, method: str, request: Message | None = None) -> int:

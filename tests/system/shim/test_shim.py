@@ -158,7 +158,8 @@ def test_the_zygote_is_killed(boxes: Boxes) -> None:
 
 def test_what_it_loads() -> None:
     """Neither grpc nor asyncio nor protobuf, nor what the runtime does without: memory of every pod."""
-    code = "import sys; sys.path += sys.argv[1:]; from ocirt_shim import zygote; zygote._load(sys.argv[1]); print(*sys.modules)"
+    code = "import sys; sys.path += sys.argv[1:]; import ocirt_shim.hot; from ocirt_shim import zygote; "
+    code += "zygote._load(sys.argv[1]); print(*sys.modules)"
 
     homes = [str(ROOT), str(ROOT / "api"), str(ROOT / "shim")]
     done = subprocess.run([sys.executable, "-I", "-S", "-c", code, *homes], capture_output=True, text=True, check=True)
