@@ -49,7 +49,7 @@ class Executions:
 
     def begin(self, request: ExecRequest, answer: Callable[[ExecResponse], object], fail: Callable[[Exception], object]) -> None:
         """Run a program; `answer` or `fail` is called at its end. Raises Error, OSError if it cannot be begun."""
-        process = jsonlite.loads(request.process, "process.json")
+        process = jsonlite.loads(request.process, "process.json", any_bytes=True)
         if not isinstance(process, dict):
             raise Error("invalid", "an object is expected", subject="process.json")
         findings: list[Any] = []
