@@ -16,7 +16,7 @@ all: build
 build: build/ocirt build/bytecode
 
 # Without a compiler this is a shell script (launcher/launcher.sh).
-build/ocirt: launcher/launcher.c launcher/waiter.c launcher/call.h launcher/launcher.sh launcher/boot.py launcher/build.py
+build/ocirt: launcher/launcher.c launcher/waiter.c launcher/podinit.c launcher/call.h launcher/launcher.sh launcher/boot.py launcher/build.py
 	@test -n "$(PYTHON)" || { echo "ocirt needs Python 3.11 or later" >&2; exit 1; }
 	$(PYTHON) launcher/build.py build
 

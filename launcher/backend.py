@@ -75,7 +75,8 @@ def build_editable(wheel_directory: str, config_settings: Settings = None, metad
     for package in launcher.PACKAGES:
         launcher.write_archive(package)
     try:
-        launcher.compile_program("waiter", HERE.parent / launcher.WAITER)
+        for program, place in launcher.IN_PACKAGE.items():
+            launcher.compile_program(program, HERE.parent / place)
     except RuntimeError as error:
         sys.stderr.write(f"{error}: created containers will wait in Python\n")
     name = _fresh(build_meta.build_editable)(wheel_directory, config_settings, metadata_directory)
@@ -97,14 +98,14 @@ def _complete(wheel: Path, *, pure: bool, home: str) -> str:
     distribution, version, *_ = wheel.name.split("-")
     scripts = f"{distribution}-{version}.data/scripts"
     info = f"{distribution}-{version}.dist-info"
-    made, waiter, tags = _programs(wheel.parent, pure=pure)
+    made, inside, tags = _programs(wheel.parent, pure=pure)
     added = {f"{scripts}/{name}": made for name in ("ocirt", *launcher.OTHER_NAMES)}
     added |= {f"{scripts}/ocirt-python": launcher.companion(home=home).encode()}
     plain = {}
     if not home:
         plain = {launcher.archive_name(one.name): launcher.archive(one, checked=False) for one in launcher.PACKAGES}
-    if waiter and not home:
-        plain[launcher.WAITER] = waiter
+    if not home:
+        plain |= inside
     plain |= {f"{distribution}-{version}.data/data/share/{place}": text.encode() for place, text in _shared().items()}
     tag = "py3-none-" + ".".join(tags)
     target = wheel.with_name(f"{distribution}-{version}-{tag}.whl")
@@ -173,20 +174,21 @@ def _byte_code(source: bytes, name: str) -> bytes:
         return made.read_bytes()
 
 
-def _programs(scratch: Path, *, pure: bool) -> tuple[bytes, bytes, list[str]]:
-    """The command, the waiter (none without a compiler), and the platforms that they run on."""
+def _programs(scratch: Path, *, pure: bool) -> tuple[bytes, dict[str, bytes], list[str]]:
+    """The command, what lies in the package by its place (nothing without a compiler), and the platforms that they run on."""
     machine = os.uname().machine
     if not pure:
-        made = []
+        made = {}
         try:
-            for name in ("launcher", "waiter"):
+            for name in ("launcher", *launcher.IN_PACKAGE):
                 target = scratch / name
                 launcher.compile_program(name, target)
-                made.append(target.read_bytes())
+                made[name] = target.read_bytes()
                 target.unlink()
         except RuntimeError as error:
             sys.stderr.write(f"{error}: the command `ocirt` will be a shell script\n")
         else:
             # They need no library, so they run beside any C library.
-            return made[0], made[1], [f"{libc}_{machine}" for libc in ("manylinux_2_17", "musllinux_1_1")]
-    return launcher.shell_launcher().encode(), b"", ["any"]
+            inside = {place: made[name] for name, place in launcher.IN_PACKAGE.items()}
+            return made["launcher"], inside, [f"{libc}_{machine}" for libc in ("manylinux_2_17", "musllinux_1_1")]
+    return launcher.shell_launcher().encode(), {}, ["any"]

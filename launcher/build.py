@@ -36,8 +36,8 @@ print(sys.executable)
 
 # What else the launcher is called; boot.py asks for the name.
 OTHER_NAMES = ("ocirt-cni", "ocirtd")
-# The waiter lies in the package, so that it is found with it (ocirt/containers/host.py).
-WAITER = "ocirt/kernel/waiter"
+# These lie in the package, so that they are found with it (ocirt/containers/host.py, podinit.py).
+IN_PACKAGE = {"waiter": "ocirt/kernel/waiter", "podinit": "ocirt/kernel/podinit"}
 
 
 def boot_text() -> str:
@@ -184,7 +184,8 @@ def main(directory: Path) -> None:
     command = directory / "ocirt"
     try:
         compile_program("launcher", command)
-        compile_program("waiter", HERE.parent / WAITER)
+        for name, place in IN_PACKAGE.items():
+            compile_program(name, HERE.parent / place)
     except RuntimeError as error:
         sys.stderr.write(f"{error}: {command} will be a shell script, slower and without protection of the interpreter's file\n")
         command.write_text(shell_launcher())

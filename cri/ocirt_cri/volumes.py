@@ -36,6 +36,7 @@ class Volumes:
         """empty: a directory with nothing in it."""
         self._roots = roots
         self._directory = directory
+        self._empty = empty
         self._backend = Overlay(empty)
         self._lock = threading.Lock()
         self._users: dict[str, set[str]] = {}
@@ -54,6 +55,9 @@ class Volumes:
             raise Error("kernel", f"{FAILED}: {err}") from None
 
     def _mount(self, container_id: str, view: View, sub_path: str) -> str:
+        if view.layer is None:
+            # Nothing to mount, and a bind of a directory on the same file system would not be seen to be one.
+            return _resolved(self._empty, sub_path)
         name = volume(view.layer)
         place = self._directory / name
         with self._lock:

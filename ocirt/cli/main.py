@@ -24,6 +24,8 @@ def main(name: str, args: list[str]) -> NoReturn:
     gc.disable()  # nothing lives long here, and a walk through all objects copies every page of a child
     if _signal.getsignal(_signal.SIGINT) is _signal.default_int_handler:
         _signal.signal(_signal.SIGINT, _signal.SIG_DFL)  # no KeyboardInterrupt, here or in a child
+    if _signal.getsignal(_signal.SIGCHLD) == _signal.SIG_IGN:
+        _signal.signal(_signal.SIGCHLD, _signal.SIG_DFL)  # a child's end could not be waited for (wait(2), "NOTES")
     posix._exit(command(flags.Options(name), args))
 
 

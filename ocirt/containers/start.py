@@ -19,8 +19,7 @@ def start(root: str, container_id: str) -> None:
 
     Raises Error("not-found"), Error("state"), and what init says of a startContainer hook or of execve(2).
     """
-    record = state.load(root, container_id)
-    lock = state.lock(record["directory"])
+    lock = state.lock(state.directory(root, container_id))
     try:
         record = state.load(root, container_id)
         now = state.status(record)

@@ -143,13 +143,18 @@ def syscall(
 raw_syscall = _syscall
 
 
+_arrays: dict[int, Any] = {}  # types by length: to make one takes longer than most system calls
+
+
 class Buffer:
     """Memory that the kernel may write to: `address` to pass, `bytes()` to read, `write` to fill."""
 
     __slots__ = ("_array", "address", "size")
 
     def __init__(self, size: int) -> None:
-        array_type = type("Array", (_ctypes.Array,), {"_type_": Byte, "_length_": size})
+        array_type = _arrays.get(size)
+        if array_type is None:
+            array_type = _arrays[size] = type("Array", (_ctypes.Array,), {"_type_": Byte, "_length_": size})
         self._array = array_type()
         self.address: int = _ctypes.addressof(self._array)
         self.size = size

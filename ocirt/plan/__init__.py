@@ -77,11 +77,13 @@ class Request:
     pipes: whether init's streams are pipes of the parent's instead of the caller's own
     keyring: whether init gets a session keyring of its own; pivot: pivot_root(2), not MS_MOVE and chroot(2)
     notify: whether init gets a socket for sd_notify(3), from the directory `notify` below the container's
+    baseline: whether limits and the like that config.json leaves open come from ocirt.plan.baseline, not from the caller
     overlay: what the root is made of (ocirt.plan.overlay.Overlay), or None for the directory that /root/path names
     cgroups: "cgroupfs", "systemd" or "disabled"; lenient_cgroups: go on without those that may not be made
     """
 
     __slots__ = (
+        "baseline",
         "bundle",
         "cgroups",
         "console",
@@ -116,6 +118,7 @@ class Request:
         cgroups: str = "cgroupfs",
         lenient_cgroups: bool = False,
         notify: bool = False,
+        baseline: bool = False,
         overlay: Overlay | None = None,
     ) -> None:
         self.container_id = container_id
@@ -132,6 +135,7 @@ class Request:
         self.cgroups = cgroups
         self.lenient_cgroups = lenient_cgroups
         self.notify = notify
+        self.baseline = baseline
         self.overlay = overlay
 
 

@@ -92,10 +92,13 @@ def plan_create(spec: dict[str, Any], host: Host, request: Request, paths: dict[
     plan += namespaces.maps(spaces, linux, host)
     plan += namespaces.meanwhile(spaces, by_init=by_init)
     plan += process.limits(run)
+    reset, own = process.baseline(run, request)
+    plan += reset
     plan.append(step(PARENT, "state.prepare"))
     plan += [step(INIT, "process.protect"), step(INIT, "process.die_with_parent")]
     plan += namespaces.enter(spaces, by_init=by_init)
     plan.append(step(INIT, "process.new_session"))
+    plan += own
     plan += process.keyring(run, request)
     if id_maps := rootfs.id_maps(tree, spaces):
         plan += id_maps
@@ -131,6 +134,8 @@ def plan_create(spec: dict[str, Any], host: Host, request: Request, paths: dict[
     plan += [step(INIT, "process.outlive_parent"), step(INIT, "sync.tell", "ready"), step(PARENT, "sync.expect", "ready")]
     plan += groups.after(spec, paths, entries, host, request)
     plan += outside
+    if spaces.has_user and host.root and not request.console:
+        plan.append(step(PARENT, "stdio.give", run.uid, at=run.pointer + "/user"))
     plan += [step(PARENT, "state.commit"), step(PARENT, "sync.tell", "committed"), step(INIT, "sync.leave_parent", "committed")]
     if request.waits and not waiter:
         plan.append(step(START, "barrier.wait"))

@@ -86,6 +86,8 @@ def plan_exec(spec: dict[str, Any], record: dict[str, Any], paths: dict[str, str
     plan.append(step(INIT, "process.protect"))
     plan.append(step(INIT, "process.die_with_parent"))
     plan.append(step(INIT, "process.new_session"))
+    reset, own = process.baseline(run, request, (record.get("process") or {}).get("oomScoreAdj", 0))
+    plan += own
     if request.keyring:
         plan.append(step(INIT, "process.join_keyring", "_ses." + request.container_id, errors={ENOSYS: None}))
     if "mount" not in kinds:
@@ -101,8 +103,11 @@ def plan_exec(spec: dict[str, Any], record: dict[str, Any], paths: dict[str, str
     plan += process.identity(run, inside, user_namespace=bool(user) or host.user_namespace, seccomp=bool(seccomp))
     # In this order: told that init is ready, the parent may end before init's next instruction.
     plan += process.limits(run)
+    plan += reset
     plan += [step(INIT, "process.outlive_parent"), step(INIT, "sync.tell", "ready"), step(PARENT, "sync.expect", "ready")]
     plan += outside
+    if user and host.root and not request.console:
+        plan.append(step(PARENT, "stdio.give", run.uid, at=run.pointer + "/user"))
     plan += [step(PARENT, "state.commit"), step(PARENT, "sync.tell", "committed"), step(INIT, "sync.leave_parent", "committed")]
     plan += process.tail(run, fds=request.fds, listen_fds=request.listen_fds, filtered=bool(seccomp), listener=bool(agent))
     return plan

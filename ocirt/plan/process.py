@@ -118,6 +118,15 @@ def limits(run: Process) -> Plan:
     return [step(PARENT, "process.raise_limit", number, name, hard, at=pointer) for number, name, _, hard, pointer in run.rlimits]
 
 
+def baseline(run: Process, request: Request, score: int = 0) -> tuple[Plan, Plan]:
+    """The parent's steps and init's that take from the process what it has from the caller."""
+    if not request.baseline:
+        return [], []
+    from ocirt.plan import baseline  # noqa: PLC0415  (only then)
+
+    return baseline.of_process(run, score)
+
+
 def scheduled(run: Process, linux: dict[str, Any], host: Host) -> tuple[Plan, Plan]:
     """How the kernel is to treat the process: what init does about it while it is root, what the parent once init is ready.
 

@@ -6,12 +6,10 @@ import posix
 
 from ocirt import jsonlite, state
 from ocirt.cgroups import control, oom
-from ocirt.containers.create import Creation
 from ocirt.containers.delete import delete
 from ocirt.containers.start import start
 from ocirt.errors import Error
 from ocirt.kernel import messages
-from ocirt.plan import Request
 from ocirt_api.messages.shim import CREATED, PAUSED, RUNNING, STOPPED, CreateRequest, StateResponse
 from ocirt_shim import record as notes
 from ocirt_shim import streams
@@ -24,6 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
 
+    from ocirt.containers.create import Creation
     from ocirt_shim.loop import Loop
     from ocirt_shim.worker import Word
 
@@ -108,6 +107,10 @@ class Container:
             pass  # what went wrong before says more; recovery looks again
 
     def _creation(self, request: CreateRequest, document: dict[str, Any], *, terminal: bool) -> Creation:
+        """In the worker: what the zygote has loaded, and this process never looks at."""
+        from ocirt.containers.create import Creation  # noqa: PLC0415
+        from ocirt.plan import Request  # noqa: PLC0415
+
         asked = Request(
             request.id,
             request.bundle or state.directory(self.runtime, request.id),

@@ -10,11 +10,7 @@ import posix
 
 from ocirt import jsonlite
 from ocirt.cgroups import control
-from ocirt.containers.execute import Execution, load_running
 from ocirt.errors import Error
-from ocirt.plan import Request
-from ocirt.spec.load import refuse as refuse_findings
-from ocirt.spec.process import check_process
 from ocirt_api.messages.shim import ExecRequest, ExecResponse
 from ocirt_shim import streams
 from ocirt_shim.streams import Input, Output
@@ -52,14 +48,19 @@ class Executions:
         process = jsonlite.loads(request.process, "process.json", any_bytes=True)
         if not isinstance(process, dict):
             raise Error("invalid", "an object is expected", subject="process.json")
-        findings: list[Any] = []
-        check_process(process, "", findings)
-        refuse_findings(findings, "process")
         self._number += 1
         Execute(self, self._loop, f"{self._directory}/exec-{self._number}", request, answer, fail).fork(process)
 
     def work(self, process: dict[str, Any], stdio: tuple[int, int, int]) -> Word:
         """In the fork: the pid of the program, which runs. Raises Error, OSError."""
+        from ocirt.containers.execute import Execution, load_running  # noqa: PLC0415
+        from ocirt.plan import Request  # noqa: PLC0415
+        from ocirt.spec.load import refuse  # noqa: PLC0415
+        from ocirt.spec.process import check_process  # noqa: PLC0415
+
+        findings: list[Any] = []
+        check_process(process, "", findings)
+        refuse(findings, "process")
         container = self._container
         record = load_running(container.runtime, container.id)
         request = Request(

@@ -33,7 +33,18 @@ _PRELOADED = (
         "ocirt_shim." + name
         for name in ("container", "execs", "lines", "log", "loop", "record", "server", "shim", "streams", "worker")
     ),
-    *("ocirt." + name for name in ("plan.execute", "plan.overlay", "kernel.steps.overlay", "kernel.steps.idmap", "spec.whole")),
+    *(
+        "ocirt." + name
+        for name in (
+            "containers.create",
+            "containers.execute",
+            "plan.execute",
+            "plan.overlay",
+            "kernel.steps.overlay",
+            "kernel.steps.idmap",
+            "spec.whole",
+        )
+    ),
     *("ocirt." + name for name in ("kernel.steps.console", "containers.start", "cli.log")),
 )
 

@@ -26,7 +26,7 @@ from tests.system.test_namespaces import MAPPING
 
 pytestmark = pytest.mark.ocirt_only("the library's own")
 
-DRIVER = ROOT / "tests" / "support" / "overlay_command.py"
+DRIVER = ROOT / "tests" / "support" / "library_command.py"
 
 
 class Layers:
@@ -34,6 +34,7 @@ class Layers:
 
     def __init__(self, place: Path, rootfs: Path) -> None:
         self.place = place
+        self.apart = False
         self.top, self.upper, self.work = (place / name for name in ("top", "writable/upper", "writable/work"))
         for directory in (self.top, self.upper, self.work):
             directory.mkdir(parents=True)
@@ -46,8 +47,9 @@ class Layers:
 
     def write(self, **changes: Any) -> Layers:
         """Write the file with these changes."""
+        self.apart = changes.pop("apart", self.apart)
         self.given |= changes
-        (self.place / "overlay.json").write_text(json.dumps(self.given))
+        (self.place / "overlay.json").write_text(json.dumps({"overlay": self.given, "apart": self.apart}))
         return self
 
     def whiteout(self, path: str) -> None:

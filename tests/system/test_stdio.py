@@ -10,9 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.runtime import Runtime, wait_for
+from tests.support.runtime import TIMEOUT, Runtime, wait_for
 from tests.support.terminal import ConsoleSocket, Reader, Terminal, get_size, set_size
 from tests.system.conftest import MakeBundle
+from tests.system.test_namespaces import with_user_namespace
 
 
 def test_stdin_comes_through(runtime: Runtime, bundle: MakeBundle) -> None:
@@ -239,3 +240,42 @@ def test_console_socket_has_to_fit(runtime: Runtime, bundle: MakeBundle, tmp_pat
         message = "cannot use console socket if .* will not detach or allocate tty"
         with ConsoleSocket(tmp_path / "console") as console:
             runtime.try_create(made, "--console-socket", console.path).failed(message, rc=1)
+
+
+@pytest.mark.parametrize("way", ["run", "detached", "exec"])
+@pytest.mark.parametrize("uid", [0, 1000])
+def test_pipes_belong_to_the_user_of_a_user_namespace(runtime: Runtime, bundle: MakeBundle, way: str, uid: int) -> None:
+    """To whose root they do not belong: the runtime gives them."""
+    if not runtime.is_ocirt:
+        pytest.skip("runc leaves them to who made them")
+    script = "echo again > /dev/stdout; echo error > /dev/stderr"
+    made = with_user_namespace(bundle(args=["/bin/sh", "-c", script], user={"uid": uid, "gid": uid}))
+    if way == "run":
+        result = runtime.run(made).ok()
+        assert (result.out, result.err) == ("again\n", "error\n")
+        return
+    container = runtime.new_id()
+    runtime.prepare(made if way == "detached" else made.edit(args=["sleep", "1000"]), container)
+    if way == "exec":
+        runtime.detached("run", "--detach", "--bundle", made.path, container, out=runtime.output_of(container)).ok()
+        argv = runtime.argv("exec", container, "/bin/sh", "-c", script)
+    else:
+        argv = runtime.argv("run", "--detach", "--bundle", made.path, container)
+    done = subprocess.run(argv, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=TIMEOUT, check=False)
+    assert (done.stdout, done.stderr) == ("again\n", "error\n")
+    runtime.delete(container, "--force").ok()
+
+
+@pytest.mark.parametrize("user_namespace", [False, True])
+def test_a_terminal_belongs_to_the_user(runtime: Runtime, bundle: MakeBundle, tmp_path: Path, user_namespace: bool) -> None:
+    """It can be opened as /dev/tty, /dev/stdout and by its name."""
+    script = 'for each in /dev/tty /dev/stdout "$(tty)"; do echo "to $each" > "$each" || echo cannot; done; echo done'
+    made = bundle(terminal=True, args=["/bin/sh", "-c", script], user={"uid": 1000, "gid": 1000})
+    if user_namespace:
+        with_user_namespace(made)
+    with ConsoleSocket(tmp_path / "console") as console:
+        container = runtime.create(made, "--console-socket", console.path)
+        _, fds = console.receive()
+        runtime.start(container).ok()
+        said = Reader(fds[0]).expect("done")
+    assert "cannot" not in str(said)

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
 DAY = 86400.0
 _HOUR = 3600.0
+_AT_ONCE = 16  # pulls: each has threads for its layers and its connections
 _CONFIGS = 32  # configurations that are kept in memory, of some KB each
 _log = logging.getLogger(__name__)
 
@@ -66,6 +67,7 @@ class Images:
         self.catalog = Catalog(store, pinned)
         self.pulls: list[Progress] = []
         self._worker = Worker(settings, idle=idle)
+        self._turns = asyncio.Semaphore(_AT_ONCE)
         self._joined: Joined[tuple[str, Credential | None], str] = Joined()
         self._unpacking: Joined[str, str] = Joined()
         self._configs: dict[str, ImageConfig] = {}
@@ -107,13 +109,14 @@ class Images:
 
     async def _pull(self, name: str, who: Credential | None) -> str:
         progress = Progress(name, time.monotonic())
-        self.pulls.append(progress)
+        self.pulls.append(progress)  # also while it waits for its turn
 
         def on_progress(moved: int, size: int) -> None:
             progress.moved, progress.size = moved, size
 
         try:
-            found = await self._worker.call("pull", on_progress, name=name, credential=None if who is None else asdict(who))
+            async with self._turns:
+                found = await self._worker.call("pull", on_progress, name=name, credential=None if who is None else asdict(who))
         finally:
             self.pulls.remove(progress)
         _log.info("pulled %s: %s", name, found["id"])

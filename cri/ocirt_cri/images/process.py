@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 UNREACHABLE = "RegistryUnavailable"  # how the kubelet has such errors begin
 UNTRUSTED = "SignatureValidationFailed"
+_MEANT = {"invalid": "kernel", "usage": "kernel", "unsupported": "not-found"}
 _log = logging.getLogger(__name__)
 
 
@@ -153,7 +154,10 @@ def _error(code: str, message: str, subject: str, cause: str, hint: str) -> Erro
     """What the process says went wrong, as the kubelet wants to hear it.
 
     It takes the text's first word for a reason only where the status is UNKNOWN ("kernel"), which it leaves out of the text.
+    The request has been read by then: what is invalid is what a registry sent, or a file of this machine. An image that this
+    machine cannot use is one that is not there; nobody is to think that the daemon knows no pulls.
     """
+    code = _MEANT.get(code, code)
     found = Error(code if code in CODES else "unavailable", message, subject=subject, cause=cause, hint=hint)
     if code == "unreachable":
         return Error("kernel", f"{UNREACHABLE}: {found}")

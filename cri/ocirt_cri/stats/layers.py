@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from ocirt_images.snapshots import Upper
 
-_PERIOD = 2.0  # seconds between two looks at which containers there are
+_PERIOD = 5.0  # seconds between two looks at which containers there are
 _log = logging.getLogger(__name__)
 
 

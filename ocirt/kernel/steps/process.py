@@ -112,7 +112,7 @@ def close_descriptors(run: Run, fds: int) -> None:
     ends = [run.sync, run.root_fd, run.start_fd, run.phase_fd, run.fds.get("barrier/started", -1)]
     if run.trace is not None:
         ends.append(run.trace.fd)
-    ends += [run.fds[slot] for slot in ("waiter", "listener") if slot in run.fds]
+    ends += [run.fds[slot] for slot in ("waiter", "listener", "program") if slot in run.fds]
     kept = sorted(fd for fd in ends if fd > 2 + fds)
     first = 3 + fds
     for fd in kept:

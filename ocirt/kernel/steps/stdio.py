@@ -8,6 +8,9 @@ from errno import EINVAL, EPERM, EROFS
 from ocirt.kernel import constants as k
 from ocirt.kernel import mount, resolve
 from ocirt.kernel.run import Run
+from ocirt.paths import read_bytes
+
+_S_IFIFO = 0o010000
 
 
 def take(run: Run) -> None:
@@ -57,6 +60,21 @@ def _own_null() -> int:
         return -1
     finally:
         posix.close(fd)
+
+
+def give(run: Run, uid: int) -> None:
+    """Give pipes to the program's user, who has the number `uid` in its user namespace: to its root they do not belong."""
+    outside = -1
+    for line in read_bytes(f"/proc/{run.pid}/uid_map").split(b"\n"):
+        if line:
+            first, mapped, size = map(int, line.split())
+            if first <= uid < first + size:
+                outside = mapped + uid - first
+    for fd, end in enumerate(run.stdio or (-1, -1, -1)):
+        stream = end if end >= 0 else fd
+        status = posix.fstat(stream)
+        if outside >= 0 and status.st_mode & resolve.S_IFMT == _S_IFIFO and status.st_uid != outside:
+            posix.fchown(stream, outside, -1)
 
 
 def own(run: Run, uid: int) -> None:

@@ -32,17 +32,27 @@ _EINVAL = 22
 
 
 def load(run: Run, path: str) -> None:
-    """Have the program in a sealed file that no container can write to."""
+    """Have the program in a sealed file that no container can write to, where one may be executed."""
+    try:
+        run.fds["waiter"] = sealed(path, "ocirt-init")
+    except PermissionError:
+        pass
+
+
+def sealed(path: str, name: str, mode: int = 0) -> int:
+    """A copy of a program in memory that can be executed and not be changed; with `mode`, if any. Raises OSError."""
     flags = _MFD_CLOEXEC | _MFD_ALLOW_SEALING
     try:
-        fd = posix.memfd_create("ocirt-init", flags | _MFD_EXEC)
+        fd = posix.memfd_create(name, flags | _MFD_EXEC)
     except OSError as err:
-        if err.errno != _EINVAL:  # before Linux 6.3
-            return
-        fd = posix.memfd_create("ocirt-init", flags)
+        if err.errno != _EINVAL:
+            raise
+        fd = posix.memfd_create(name, flags)  # before Linux 6.3
     posix.write(fd, read_bytes(path))
+    if mode:
+        posix.fchmod(fd, mode)
     syscall("fcntl", fd, _F_ADD_SEALS, _ALL_SEALS)
-    run.fds["waiter"] = fd
+    return fd
 
 
 def hand_over(run: Run, fds: int, capabilities: tuple[int, int, int]) -> None:

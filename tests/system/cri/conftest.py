@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+import subprocess
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,17 +22,35 @@ def busybox(tmp_path_factory: pytest.TempPathFactory) -> images.Image:
     return busybox_image(tmp_path_factory.mktemp("image") / "rootfs")
 
 
-@pytest.fixture
-def node(no_leaks: list[Path], isolation: Isolation, busybox: images.Image) -> Iterator[Ocirtd]:
-    """A daemon of the test's own, which leaves nothing."""
+@pytest.fixture(scope="session")
+def pulled(isolation: Isolation, busybox: images.Image) -> Iterator[tuple[Path, str]]:
+    """A store of images with a small one in it, which a daemon has pulled; and the image's id."""
     place = Path(tempfile.mkdtemp(prefix="o", dir="/tmp"))
-    no_leaks.append(place)
-    made = Ocirtd(place, isolation.slice or isolation.cgroup_parent, "systemd" if isolation.slice else "cgroupfs")
+    made = Ocirtd(place, isolation.cgroup_parent)
     made.start()
     try:
         with LocalRegistry() as registry:
             registry.add("busybox", busybox, "1")
             made.pull(registry, "busybox", "1")
+        made.stop()
+        yield place / "r/images", made.image
+    finally:
+        if made.process is not None:
+            made.kill()
+        shutil.rmtree(place)
+
+
+@pytest.fixture
+def node(pulled: tuple[Path, str], no_leaks: list[Path], isolation: Isolation) -> Iterator[Ocirtd]:
+    """A daemon of the test's own, which leaves nothing."""
+    place = Path(tempfile.mkdtemp(prefix="o", dir="/tmp"))
+    no_leaks.append(place)
+    made = Ocirtd(place, isolation.slice or isolation.cgroup_parent, "systemd" if isolation.slice else "cgroupfs")
+    (place / "r").mkdir()
+    subprocess.run(["cp", "-a", pulled[0], place / "r/images"], check=True)
+    made.image = pulled[1]
+    made.start()
+    try:
         yield made
         made.clear()
         assert made.left() == []

@@ -13,7 +13,7 @@ import grpc
 import pytest
 
 from ocirt_api.cri import api_pb2 as cri
-from ocirt_images import platforms
+from ocirt_images import mediatypes, platforms
 from ocirt_images.digest import Digest
 from ocirt_images.store import Store
 from tests.support import images, registry_faults
@@ -342,6 +342,9 @@ def test_a_file_of_credentials(registry: LocalRegistry, tmp_path: Path) -> None:
 def test_words_for_the_kubelet(registry: LocalRegistry, tmp_path: Path) -> None:
     """The first word of an UNKNOWN is a reason that the kubelet shows; other errors have a code that says it."""
     registry.add("app", made(1), "1")
+    other = {"os": "linux", "architecture": "s390x"}
+    registry.add("foreign", images.image([images.random_layer(1)], platform=other), "1")
+    registry.put_manifest("broken", b'{"schemaVersion": 2}', mediatypes.MANIFEST, "1")
     policy = tmp_path / "policy.json"
     policy.write_text('{"default": [{"type": "reject"}]}')
 
@@ -362,6 +365,12 @@ def test_words_for_the_kubelet(registry: LocalRegistry, tmp_path: Path) -> None:
             with refused(grpc.StatusCode.DATA_LOSS):
                 await node.pull(f"{registry.address}/app:1")
             registry.heal()
+            with refused(grpc.StatusCode.NOT_FOUND) as foreign:
+                await node.pull(f"{registry.address}/foreign:1")
+            assert "linux/s390x" in foreign.text
+            with refused(grpc.StatusCode.UNKNOWN) as broken:
+                await node.pull(f"{registry.address}/broken:1")
+            assert f"{registry.address}/broken" in broken.text or "sha256:" in broken.text
         async with serving(tmp_path / "b", policy=str(policy)) as node:
             with refused(grpc.StatusCode.UNKNOWN) as untrusted:
                 await node.pull(f"{registry.address}/app:1")
@@ -490,3 +499,27 @@ def test_the_end_during_a_pull(registry: LocalRegistry, tmp_path: Path) -> None:
     pid = asyncio.run(run())
     go.set()
     assert not Path(f"/proc/{pid}").exists()
+
+
+def test_pulls_take_turns(registry: LocalRegistry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """So many at once; who waits can give up."""
+    monkeypatch.setattr("ocirt_cri.images.images._AT_ONCE", 2)
+    go = threading.Event()
+    for number in range(5):
+        registry.add(f"app{number}", made(number), "1")
+    registry.plant(registry_faults.held(go), path="/manifests/", times=None)
+
+    async def run() -> None:
+        async with serving(tmp_path) as node:
+            pulls = [asyncio.create_task(node.pull(f"{registry.address}/app{number}:1")) for number in range(5)]
+            await eventually(lambda: registry.asked("GET", "/manifests/") == 2, "two are asked for")
+            await asyncio.sleep(0.3)
+            assert registry.asked("GET", "/manifests/") == 2
+            assert len(node.images.pulls) == 5
+            pulls[4].cancel()
+            await eventually(lambda: len(node.images.pulls) == 4, "one gave up")
+            go.set()
+            assert len(set(await asyncio.gather(*pulls[:4]))) == 4
+            assert not registry.asked("GET", "/app4/")
+
+    asyncio.run(run())

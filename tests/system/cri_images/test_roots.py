@@ -276,6 +276,25 @@ def test_an_image_as_a_volume(registry: LocalRegistry, tmp_path: Path) -> None:
     asyncio.run(run())
 
 
+def test_an_empty_image_as_a_volume(registry: LocalRegistry, tmp_path: Path) -> None:
+    """It has no layers, so there is nothing to mount."""
+
+    async def run() -> None:
+        async with serving(tmp_path) as node:
+            await node.pull(f"{registry.address}/none:1")
+            image = await node.images.catalog.get(f"{registry.address}/none:1")
+            volumes = Volumes(node.roots, tmp_path / "volumes", node.store.layout.empty)
+            for number in range(2):
+                assert os.listdir(await volumes.mount("c1", number, image)) == []
+            with pytest.raises(Error, match="ImageVolumeMountFailed"):
+                await volumes.mount("c1", 2, image, "x")
+            assert await Volumes(node.roots, tmp_path / "volumes", node.store.layout.empty).reconcile() == []
+            await volumes.release("c1")
+            await node.roots.remove("c1")
+
+    asyncio.run(run())
+
+
 def test_mounts_of_volumes_that_a_dead_daemon_left(registry: LocalRegistry, tmp_path: Path) -> None:
     async def run() -> None:
         async with serving(tmp_path) as node:

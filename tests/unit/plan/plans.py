@@ -296,6 +296,7 @@ def cases() -> dict[str, Case]:
             request(),
         ),
         "notify": (base, host(), request(notify=True)),
+        "baseline": (base, host(), request(baseline=True)),
         "overlay": (base, host(), request(overlay=Overlay(["/l/2", "/l/1"], "/c/upper", "/c/work", volatile=True))),
         "notify, user": (user, host(), request(notify=True, waits=False)),
         "agent": (with_edits(seccomp=NOTIFYING), host(waiter=WAITER), request()),

@@ -16,6 +16,7 @@ import ocirt.kernel.steps
 from ocirt.errors import Error
 from ocirt.kernel.run import function
 from ocirt.plan import Host, Request
+from ocirt.plan.podinit import plan_podinit
 from ocirt.plan.restore import plan_restore
 from ocirt.plan.rootfs import MOUNTED
 from ocirt.spec.check import check
@@ -89,6 +90,7 @@ def test_no_operation_is_unused() -> None:
     used |= {each[1] for each in made(remount)}
     used |= {each[1] for each in made(default_config() | {"annotations": {MOUNTED: "1"}})}
     used |= {each[1] for each in plan_restore(default_config(), host(), request(), {})}
+    used |= {each[1] for each in plan_podinit({}, {}, "/podinit", 0, host())}
     there = set()
     for module in pkgutil.iter_modules(ocirt.kernel.steps.__path__):
         found = __import__(f"ocirt.kernel.steps.{module.name}", fromlist=["x"])

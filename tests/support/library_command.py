@@ -1,7 +1,7 @@
-"""The command `ocirt` for containers whose root is an overlay: `python overlay_command.py FILE ARGUMENTS`.
+"""The command `ocirt` with what only the library can ask for: `python library_command.py FILE ARGUMENTS`.
 
-The file holds the arguments of `ocirt.plan.overlay.Overlay` as JSON; with "apart" in it, what older kernels need is done at once.
-For tests alone: the command itself has no flag for it.
+The file is JSON: "overlay" with the arguments of `ocirt.plan.overlay.Overlay`, and "apart", with which that is made as older
+kernels need it; anything else goes to every `ocirt.plan.Request`. For tests alone: the command itself has no flags for it.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from ocirt.cli import create, main, plan
+from ocirt.cli import exec as verb_exec
 from ocirt.plan import Request
 from ocirt.plan import overlay as planned
 
@@ -31,15 +32,16 @@ def _apart(*args: Any) -> Any:
 
 
 def begin() -> None:
-    """Give every request of the command line an overlay."""
-    given = json.loads(Path(sys.argv[1]).read_text())
+    """Give every request of the command line what the file says."""
+    given: dict[str, Any] = json.loads(Path(sys.argv[1]).read_text())
+    overlay = given.pop("overlay", None)
     if given.pop("apart", False):
         vars(planned)["make"] = _apart
 
     def request(*args: Any, **words: Any) -> Request:
-        return Request(*args, **words, overlay=planned.Overlay(**given))
+        return Request(*args, **{**words, **given}, overlay=planned.Overlay(**overlay) if overlay else None)
 
-    for verb in (create, plan):
+    for verb in (create, verb_exec, plan):
         vars(verb)["Request"] = request
 
 

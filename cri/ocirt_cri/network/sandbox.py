@@ -1,0 +1,277 @@
+"""A pod's namespaces, /dev/shm and network: made at once, and taken back from the pod's ID alone, however much there is.
+
+Each function runs in a fork of the helper. A request has: pod (the ID), directory (the pod's, in ocirtd's state), netns (where
+its network namespace is bound, "" for the node's), cni (see `ocirt_cri.network.cni`); `up` further: ipc, uts, pid, hostname,
+shm_size, sysctls, uid_mappings, gid_mappings.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import signal
+import socket
+import struct
+from collections.abc import Callable
+from typing import Any
+
+from ocirt import state
+from ocirt.errors import Error
+from ocirt.kernel import constants as k
+from ocirt.kernel.ffi import syscall
+from ocirt_cri.network import cni
+from ocirt_cri.network.keeper import Keeper, mount
+
+_MS_NOSUID, _MS_NODEV, _MS_NOEXEC, _MS_BIND = 2, 4, 8, 0x1000
+_SHM = 64 << 20
+_KINDS = {"network": (k.CLONE_NEWNET, "net"), "ipc": (k.CLONE_NEWIPC, "ipc"), "uts": (k.CLONE_NEWUTS, "uts")}
+_SIOCGIFFLAGS, _SIOCSIFFLAGS, _IFF_UP = 0x8913, 0x8914, 1
+_INIT = "init.json"
+
+
+def up(request: dict[str, Any], keeper: Keeper) -> dict[str, Any]:
+    """Make what a pod wants: {"ips", "interface", "result", "namespaces", "shm"}. What fails is taken back. Raises Error."""
+    try:
+        return _make(request, keeper)
+    except BaseException:
+        try:
+            down(request, keeper)
+        except Exception:  # noqa: BLE001  (the first failure says more; who asked takes back what is left)
+            pass
+        raise
+
+
+def _make(request: dict[str, Any], keeper: Keeper) -> dict[str, Any]:
+    pod, directory, netns = request["pod"], request["directory"], request["netns"]
+    wanted = {"network": bool(netns), "ipc": bool(request.get("ipc")), "uts": bool(request.get("uts"))}
+    maps = request.get("uid_mappings") or [], request.get("gid_mappings") or []
+    found: dict[str, Any] = {"namespaces": {}, "ips": []}
+    os.makedirs(directory, 0o700, exist_ok=True)
+    made = _namespaces([kind for kind, is_wanted in wanted.items() if is_wanted], maps)
+    try:
+        _prepare(made, request)
+        if netns:
+            _bind_network(made["network"], netns)
+            found["namespaces"]["network"] = netns
+        if kept := {kind: fd for kind, fd in made.items() if kind != "network"}:
+            keeper.keep(pod, kept)
+        if wanted["ipc"]:
+            found["shm"] = _shm(f"{directory}/shm", request.get("shm_size") or _SHM, maps)
+        if netns:
+            found |= cni.add(request)
+    finally:
+        for fd in made.values():
+            os.close(fd)
+    found["namespaces"] |= paths(request, keeper)["namespaces"]
+    if request.get("pid"):
+        found["namespaces"]["pid"] = _init(directory, found["namespaces"])
+    return found
+
+
+def down(request: dict[str, Any], keeper: Keeper) -> dict[str, Any]:
+    """Take it back. Everything is tried. Raises the first Error or OSError."""
+    pod, directory, netns = request["pod"], request["directory"], request["netns"]
+    failures: list[Exception] = []
+    steps: tuple[Callable[[], None], ...] = (
+        lambda: _end_init(directory),
+        lambda: cni.delete(request),  # it looks for what was attached; the namespace goes last
+        lambda: _unbind(netns),
+        lambda: keeper.drop(pod),
+        lambda: _unmount(f"{directory}/shm"),
+    )
+    for step in steps:
+        try:
+            step()
+        except Exception as err:  # noqa: BLE001  (told after the rest)
+            failures.append(err)
+    if failures:
+        raise failures[0]
+    return {}
+
+
+def paths(request: dict[str, Any], keeper: Keeper) -> dict[str, Any]:
+    """Where namespaces and /dev/shm are found now: those that are kept, through the helper, which may be another than before."""
+    pod, directory, netns = request["pod"], request["directory"], request["netns"]
+    found = {kind: path for kind in ("ipc", "uts", "user") if (path := keeper.path(pod, kind))}
+    if netns:
+        found["network"] = netns
+    if init := _find_init(directory):
+        found["pid"] = f"/proc/{init}/ns/pid"
+    shm = f"{directory}/shm"
+    return {"namespaces": found, "shm": shm if os.path.ismount(shm) else ""}
+
+
+def status(request: dict[str, Any]) -> dict[str, Any]:
+    """Whether pods can have networks: {"ready", "message"}."""
+    return cni.status(request)
+
+
+# -- namespaces --
+
+
+def _namespaces(kinds: list[str], maps: tuple[list[dict[str, int]], list[dict[str, int]]]) -> dict[str, int]:
+    """New ones as descriptors, by kind; with mappings in a user namespace of their own, which is there too."""
+    flags = sum(_KINDS[kind][0] for kind in kinds)
+    if maps[0]:
+        flags |= k.CLONE_NEWUSER
+    if not flags:
+        return {}
+    ready, go = os.pipe2(os.O_CLOEXEC)
+    done, tell = os.pipe2(os.O_CLOEXEC)
+    pid = os.fork()
+    if not pid:
+        try:
+            os.close(go)
+            syscall("unshare", flags)
+            os.write(tell, b"t")
+            os.read(ready, 1)
+        except OSError as err:
+            os.write(tell, str(err.errno).encode())
+        finally:
+            os._exit(0)
+    os.close(ready)
+    os.close(tell)
+    found: dict[str, int] = {}
+    try:
+        word = os.read(done, 16)
+        if word != b"t":
+            cause = os.strerror(int(word or 0)) if word else "killed"
+            raise Error("kernel", "the namespaces of a pod cannot be made", cause=cause)
+        names = {kind: _KINDS[kind][1] for kind in kinds} | ({"user": "user"} if maps[0] else {})
+        for name, lines in zip(("uid_map", "gid_map"), maps, strict=True):
+            if lines:
+                text = "".join(f"{one['containerID']} {one['hostID']} {one['size']}\n" for one in lines)
+                _write(f"/proc/{pid}/{name}", text)
+        for kind, name in names.items():
+            found[kind] = os.open(f"/proc/{pid}/ns/{name}", os.O_RDONLY | os.O_CLOEXEC)
+    except BaseException:
+        for fd in found.values():
+            os.close(fd)
+        raise
+    finally:
+        os.close(go)
+        os.close(done)
+        os.waitpid(pid, 0)
+    return found
+
+
+def _prepare(made: dict[str, int], request: dict[str, Any]) -> None:
+    """In the namespaces: the loopback up, the host name, sysctls. By a fork, as there is no way back from a user namespace's."""
+    pid = os.fork()
+    if pid:
+        if os.waitpid(pid, 0)[1]:
+            raise Error("kernel", "the namespaces of a pod cannot be set up", cause=_said(request["directory"]))
+        return
+    status = 1
+    try:
+        for kind, fd in made.items():
+            if kind in _KINDS:
+                syscall("setns", fd, _KINDS[kind][0])
+        if "network" in made:
+            _loopback_up()
+        if "uts" in made and request.get("hostname"):
+            name = request["hostname"].encode()
+            syscall("sethostname", name, len(name))
+        for name, value in (request.get("sysctls") or {}).items():
+            at = "network" if name.startswith("net.") else "ipc"
+            if at in made:
+                _write(f"/proc/sys/{name.replace('.', '/')}", str(value))
+        status = 0
+    except (OSError, ValueError) as err:
+        _write(f"{request['directory']}/failure", str(err), flags=os.O_CREAT | os.O_TRUNC)
+    finally:
+        os._exit(status)
+
+
+def _said(directory: str) -> str:
+    try:
+        with open(f"{directory}/failure", encoding="utf-8") as file:
+            return file.read()
+    except OSError:
+        return ""
+
+
+def _loopback_up() -> None:
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as control:
+        name = struct.pack("16sH22x", b"lo", 0)
+        flags = struct.unpack_from("H", fcntl.ioctl(control, _SIOCGIFFLAGS, name), 16)[0]
+        fcntl.ioctl(control, _SIOCSIFFLAGS, struct.pack("16sH22x", b"lo", flags | _IFF_UP))
+
+
+def _bind_network(fd: int, target: str) -> None:
+    os.makedirs(os.path.dirname(target), 0o755, exist_ok=True)
+    os.close(os.open(target, os.O_RDONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o444))
+    mount(f"/proc/self/fd/{fd}", target, "", _MS_BIND)
+
+
+def _unbind(target: str) -> None:
+    if target:
+        _unmount(target)
+        try:
+            os.unlink(target)
+        except FileNotFoundError:
+            pass
+
+
+def _unmount(target: str) -> None:
+    try:
+        syscall("umount2", target.encode(), k.MNT_DETACH)
+    except OSError as err:
+        if err.errno not in (2, 22):  # ENOENT, EINVAL: nothing is there, or nothing is mounted there
+            raise
+
+
+def _shm(target: str, size: int, maps: tuple[list[dict[str, int]], list[dict[str, int]]]) -> str:
+    os.makedirs(target, 0o700, exist_ok=True)
+    owner = ",".join(
+        f"{word}={next((one['hostID'] for one in lines if one['containerID'] == 0), 0)}"
+        for word, lines in zip(("uid", "gid"), maps, strict=True)
+    )
+    mount("shm", target, "tmpfs", _MS_NOSUID | _MS_NODEV | _MS_NOEXEC, f"size={size},mode=1777,{owner}")
+    return target
+
+
+def _write(path: str, text: str, flags: int = 0) -> None:
+    fd = os.open(path, os.O_WRONLY | os.O_CLOEXEC | flags, 0o600)
+    try:
+        os.write(fd, text.encode())
+    finally:
+        os.close(fd)
+
+
+# -- the init of a shared PID namespace --
+
+
+def _init(directory: str, namespaces: dict[str, str]) -> str:
+    from ocirt.containers import podinit  # noqa: PLC0415  (few pods share it)
+
+    pid, fd = podinit.start({kind: path for kind, path in namespaces.items() if kind != "pid"}, {})
+    os.close(fd)
+    text = json.dumps({"pid": pid, "start_time": state.process_start_time(pid), "boot_id": state.boot_id()})
+    _write(f"{directory}/{_INIT}", text, flags=os.O_CREAT | os.O_TRUNC)
+    return f"/proc/{pid}/ns/pid"
+
+
+def _find_init(directory: str) -> int:
+    """The pid of a pod's init, 0 if it has none, or not any more."""
+    try:
+        with open(f"{directory}/{_INIT}", encoding="utf-8") as file:
+            found = json.load(file)
+    except (OSError, ValueError):
+        return 0
+    if found["boot_id"] != state.boot_id() or state.process_start_time(found["pid"]) != found["start_time"]:
+        return 0
+    return int(found["pid"])
+
+
+def _end_init(directory: str) -> None:
+    if pid := _find_init(directory):
+        fd = os.pidfd_open(pid)
+        try:
+            if _find_init(directory) == pid:
+                signal.pidfd_send_signal(fd, signal.SIGKILL)
+        except ProcessLookupError:
+            pass
+        finally:
+            os.close(fd)

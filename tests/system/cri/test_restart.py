@@ -1,0 +1,165 @@
+"""ocirtd dies, and another takes its place: what ran goes on, what was half done is undone."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import grpc
+import pytest
+
+from ocirt_api.cri import api_pb2 as cri
+from tests.support.ocirtd import Ocirtd, refused
+
+pytestmark = pytest.mark.ocirt_only("the daemon is ocirt's own")
+
+
+def shim_of(node: Ocirtd, identifier: str) -> int:
+    """The pid of a container's shim: the one process whose socket is in its directory."""
+    import json  # noqa: PLC0415
+
+    return int(json.loads((node.place / "v/shims" / identifier / "state.json").read_text())["pid"])
+
+
+@pytest.mark.parametrize("how", ["kill", "stop"])
+def test_containers_go_on(node: Ocirtd, how: str) -> None:
+    """Running, created and ended ones are found again, and no line of a log is missing."""
+    pod = node.run_pod()
+    counter = node.run(pod, "sh", "-c", "i=0; while :; do i=$((i+1)); echo $i; sleep 0.02; done")
+    waiting = node.create(pod, node.container_config("sleep", "1000"))
+    ended = node.run(pod, "sh", "-c", "exit 4")
+    node.wait(ended)
+    brief = node.run(pod, "sh", "-c", "sleep 0.7; exit 9")
+    getattr(node, how)()
+    time.sleep(1.2)  # meanwhile one of them ends
+    node.start()
+    assert node.pod_status(pod).state == cri.SANDBOX_READY
+    assert node.status(counter).state == cri.CONTAINER_RUNNING
+    assert node.status(waiting).state == cri.CONTAINER_CREATED
+    assert (node.status(ended).exit_code, node.status(ended).state) == (4, cri.CONTAINER_EXITED)
+    assert (node.wait(brief).exit_code, node.status(brief).reason) == (9, "Error")
+    assert node.exec(counter, "echo", "here").stdout == b"here\n"
+    node.start_container(waiting)
+    assert node.status(waiting).state == cri.CONTAINER_RUNNING
+    node.stop_container(counter)
+    numbers = [int(text) for _, _, text in node.logged(counter)]
+    assert numbers == list(range(1, len(numbers) + 1))
+    assert len(numbers) > 40
+    node.remove_pod(pod)
+    assert node.left() == []
+
+
+def test_a_lost_shim_is_told(node: Ocirtd) -> None:
+    """Whether it dies while ocirtd runs, or while it does not: the container is gone, with reason Unknown and 255."""
+    pod = node.run_pod()
+    first, second = (node.run(pod, "sleep", "1000") for _ in range(2))
+    pids = [node.runtime.ContainerStatus(cri.ContainerStatusRequest(container_id=one, verbose=True)) for one in (first, second)]
+    assert all(pids)
+    os.kill(shim_of(node, first), signal.SIGKILL)
+    status = node.wait(first)
+    assert (status.exit_code, status.reason) == (255, "Unknown")
+    shim = shim_of(node, second)
+    node.kill()
+    os.kill(shim, signal.SIGKILL)
+    node.start()
+    status = node.status(second)
+    assert (status.state, status.exit_code, status.reason) == (cri.CONTAINER_EXITED, 255, "Unknown")
+    node.remove_pod(pod)
+    assert node.left() == []
+
+
+def test_the_zygote_may_die(node: Ocirtd) -> None:
+    """What runs goes on; the next container has a new one."""
+    pod = node.run_pod()
+    box = node.run(pod, "sleep", "1000")
+    assert node.process is not None
+    children = Path(f"/proc/{node.process.pid}/task/{node.process.pid}/children").read_text().split()
+    zygotes = [int(pid) for pid in children if b"ocirt_shim.zygote" in Path(f"/proc/{pid}/cmdline").read_bytes()]
+    assert len(zygotes) == 1
+    os.kill(zygotes[0], signal.SIGKILL)
+    other = node.run(pod, "sleep", "1000")
+    assert node.exec(box, "true").exit_code == node.exec(other, "true").exit_code == 0
+
+
+@pytest.mark.parametrize("milliseconds", [0, 5, 10, 15, 20, 30, 40, 60])
+def test_a_kill_while_a_container_is_made_leaves_nothing(node: Ocirtd, milliseconds: int) -> None:
+    """And the retry succeeds."""
+    pod = node.run_pod()
+    wanted = node.container_config("sleep", "1000")
+    call = node.runtime.CreateContainer.future(cri.CreateContainerRequest(pod_sandbox_id=pod, config=wanted))
+    time.sleep(milliseconds / 1000)
+    node.kill()
+    call.cancel()
+    node.start()
+    assert len(node.containers()) <= 1
+    made = node.create(pod, wanted)
+    node.start_container(made)
+    assert [one.id for one in node.containers()] == [made]
+    node.remove_pod(pod)
+    assert node.left() == []
+
+
+def test_after_a_reboot(node: Ocirtd) -> None:
+    """The state directory is empty, and the boot another: pods are not ready, containers have ended."""
+    pod = node.run_pod()
+    box = node.run(pod, "sleep", "1000")
+    node.stop_container(box)
+    other = node.create(pod, node.container_config("sleep", "1000"))
+    shim = shim_of(node, other)
+    node.kill()
+    with subprocess.Popen([sys.executable, "-c", _FORGET, str(node.place / "r/node.db")]) as forget:
+        assert forget.wait() == 0
+    os.kill(shim, signal.SIGKILL)
+    node.start()
+    assert node.pod_status(pod).state == cri.SANDBOX_NOTREADY
+    status = node.status(other)
+    assert (status.state, status.exit_code, status.reason) == (cri.CONTAINER_EXITED, 255, "Unknown")
+    assert "anew" in status.message
+    assert node.status(box).exit_code == 137
+    with refused(grpc.StatusCode.FAILED_PRECONDITION):
+        node.create(pod, node.container_config("true"))
+    node.remove_pod(pod)
+    assert node.left() == []
+
+
+_FORGET = """
+import sqlite3, sys
+with sqlite3.connect(sys.argv[1]) as db:
+    for table in ("pods", "containers"):
+        db.execute(f"UPDATE {table} SET more = json_set(more, '$.boot_id', 'another')")
+db.close()
+"""
+
+
+def test_only_one_for_its_directories(node: Ocirtd) -> None:
+    """A second names the first's pid, and takes nothing from it."""
+    assert node.process is not None
+    done = subprocess.run(node.command, capture_output=True, text=True, check=False, timeout=60)
+    assert done.returncode == 1
+    assert f"process {node.process.pid}" in done.stderr
+    assert node.pods() == []
+
+
+def test_the_configuration_is_read_again(node: Ocirtd) -> None:
+    assert node.process is not None
+    node.config.write_text(node.config.read_text() + "[containers]\npids_limit = 77\n")
+    node.process.send_signal(signal.SIGHUP)
+    node.until(lambda: "containers.pids_limit: 77, was 0" in node.log.read_text(), "the change in the log")
+    node.config.write_text("nonsense = 1\n")
+    node.process.send_signal(signal.SIGHUP)
+    node.until(lambda: "the configuration stays as it is" in node.log.read_text(), "the refusal in the log")
+    pod = node.run_pod()
+    box = node.run(pod, "sleep", "1000")
+    assert node.exec(box, "true").exit_code == 0
+
+
+def test_the_socket_is_for_root_alone(node: Ocirtd) -> None:
+    status = node.socket.stat()
+    assert status.st_mode & 0o777 == 0o660
+    assert (status.st_uid, status.st_gid) == (0, 0)
+    node.clear()
+    assert not node.socket.exists()
