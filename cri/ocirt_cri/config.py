@@ -45,6 +45,10 @@ class Config:
         """The store of images."""
         return str(self.values["image_root"]) or os.path.join(self.values["root"], "images")
 
+    def cni(self) -> dict[str, Any]:
+        """Where the networks of pods are configured, and their plugins."""
+        return {"config_dir": self.values["network.config_dir"], "bin_dirs": list(self.values["network.bin_dirs"])}
+
     def settings(self) -> Settings:
         """What containers get, as `spec` reads it."""
         of = self.values

@@ -119,6 +119,7 @@ class Containers:
         try:
             shim = await self.shim(container)
             await shim.call("Delete", messages.DeleteRequest(), messages.StateResponse, _KILL_PATIENCE)
+            await shim.end(_CALL_PATIENCE)
         except (Error, OSError, TimeoutError) as err:
             # It has no container yet, and ends with the connection; or it is lost.
             _log.debug("container %s: %s", container.id, err)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from ocirt.errors import Error
 from ocirt_api.messages import shim as messages
 from ocirt_cri.lookups import HostLookups
+from ocirt_cri.sandboxes import is_plain, request_of
 from ocirt_cri.shims import Shim, connected
 from ocirt_cri.spec import build, imagevolumes, inputs
 from ocirt_cri.spec.document import encode
@@ -133,7 +134,11 @@ class Creation:
 
     async def _paths(self) -> dict[str, Any]:
         """Where the pod's namespaces and its /dev/shm are."""
-        sandbox = self._sandbox
+        node, sandbox = self._node, self._sandbox
+        if not is_plain(sandbox) and (not sandbox.reached or sandbox.reached != node.networks.generation):
+            found = await node.networks.paths(request_of(node, sandbox))
+            sandbox.reached = node.networks.generation
+            sandbox.namespaces = {kind: str(path) for kind, path in found["namespaces"].items()}
         return {"namespaces": sandbox.namespaces, "shm": sandbox.files.get("shm", "")}
 
     async def _volumes(self) -> dict[int, inputs.ImageVolume]:

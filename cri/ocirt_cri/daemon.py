@@ -131,10 +131,8 @@ class Daemon:
                 "state": config["state"],
                 "root": config["root"],
                 "instance": instance,
-                "netns_dir": config["netns_dir"],
-                "config_dir": config["network.config_dir"],
-                "bin_dirs": list(config["network.bin_dirs"]),
             },
+            self._config.cni,
         )
         stack.push_async_callback(networks.close)
         return Node(

@@ -49,4 +49,5 @@ def set_up(level: str, form: str) -> None:
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(level.upper())
-    logging.getLogger("asyncio").setLevel(logging.WARNING)
+    for name in ("asyncio", "cygrpc", "grpc"):
+        logging.getLogger(name).setLevel(logging.WARNING)

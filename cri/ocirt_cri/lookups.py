@@ -114,7 +114,7 @@ class HostLookups:
     def has_apparmor_profile(self, name: str) -> bool:
         """Whether the kernel has a profile. Raises OSError."""
         with open(PROFILES, "rb") as file:
-            return any(line.rpartition(b" (")[0] == os.fsencode(name) for line in file.read().split(b"\n"))
+            return bool(name) and any(line.rpartition(b" (")[0] == os.fsencode(name) for line in file.read().split(b"\n"))
 
     def cdi(self) -> list[CdiDocument]:
         """The specifications of the host; the document of one that cannot be read is None."""

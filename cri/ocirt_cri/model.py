@@ -30,6 +30,7 @@ class Sandbox:
     namespaces: paths by kind (network, ipc, uts, user), of those that are its own; files: paths by what they are (hosts, …)
     interface: the one that has its addresses; hostname: its name; cgroup: controller to directory, empty where it has none alone
     boot_id: of the boot in which it was ready; stopped: whether all that it had was given back
+    reached: the generation of the network helper through which the paths lead
     """
 
     id: str
@@ -43,6 +44,7 @@ class Sandbox:
     boot_id: str = ""
     stopped: bool = False
     cgroup: Mapping[str, str] = field(default_factory=dict)
+    reached: int = 0
     item: cri.PodSandbox = field(default_factory=cri.PodSandbox)
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)
 

@@ -10,7 +10,7 @@ import asyncio
 import itertools
 import logging
 import socket
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Protocol
 
 from ocirt.errors import Error
@@ -45,13 +45,19 @@ class Networks(Protocol):
     async def close(self) -> None:
         """End it; what it has made stays."""
 
+    @property
+    def generation(self) -> int:
+        """Which helper it is: paths of namespaces are found through it, and those of an earlier one lead nowhere."""
+
 
 class Helper:
     """The helper by way of the zygote. settings: what it is told once, of the daemon's configuration."""
 
-    def __init__(self, zygote: Zygote, settings: Mapping[str, Any]) -> None:
+    def __init__(self, zygote: Zygote, settings: Mapping[str, Any], cni: Callable[[], Mapping[str, Any]] = dict) -> None:
+        """cni: where networks are configured now."""
         self._zygote = zygote
         self._settings = settings
+        self._cni = cni
         self._numbers = itertools.count(1)
         self._lock = asyncio.Lock()
         self._calls: dict[int, asyncio.Future[dict[str, Any]]] = {}
@@ -74,7 +80,7 @@ class Helper:
     async def status(self) -> tuple[bool, str]:
         """See `Networks`."""
         try:
-            said = await self._ask("status", {})
+            said = await self._ask("status", {"cni": dict(self._cni())})
         except Error as err:
             return False, str(err)
         return bool(said.get("ready")), str(said.get("message", ""))
@@ -83,6 +89,11 @@ class Helper:
         """See `Networks`."""
         if self._connection is not None:
             await self._ask("reload", {})
+
+    @property
+    def generation(self) -> int:
+        """See `Networks`."""
+        return self.pid if self._connection is not None else 0
 
     async def close(self) -> None:
         """See `Networks`."""

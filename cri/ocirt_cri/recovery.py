@@ -134,9 +134,16 @@ class Recovery:
                 await _tried(asyncio.to_thread(remove_tree, node.container_directory(name)), name)
         for name in await asyncio.to_thread(_names, os.path.join(node.directory, "pods")):
             if name not in node.sandboxes:
-                await _tried(asyncio.to_thread(files.remove, node.pod_directory(name)), name)
+                await _tried(self._nobodys_pod(name), name)
         await node.roots.reconcile(known)
         await node.volumes.reconcile()
+
+    async def _nobodys_pod(self, name: str) -> None:
+        """The directory of a pod that no row knows, and what its id leads to."""
+        node = self._node
+        asked = {"pod": name, "directory": node.pod_directory(name), "netns": node.netns(name), "cni": node.config.cni()}
+        await node.networks.down(asked)
+        await asyncio.to_thread(files.remove, node.pod_directory(name))
 
     async def _orphan(self, name: str) -> None:
         """A shim that no row knows."""
@@ -147,7 +154,7 @@ class Recovery:
             async with asyncio.timeout(float(node.config["limits.recovery"])):
                 shim = await connect(name, directory)
             await shim.call("Delete", messages.DeleteRequest(), messages.StateResponse, float(node.config["limits.recovery"]))
-            shim.close()
+            await shim.end(float(node.config["limits.recovery"]))
         except (Error, OSError, TimeoutError):
             await asyncio.to_thread(delete_by_force, node.runtime, name)
             await asyncio.to_thread(remove_tree, directory)

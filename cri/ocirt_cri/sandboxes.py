@@ -102,6 +102,7 @@ class Sandboxes:
         if not (wanted.network or wanted.ipc or wanted.uts or wanted.pid or wanted.ids):
             return
         made = await self._node.networks.up(request_of(self._node, sandbox, wanted))
+        sandbox.reached = self._node.networks.generation
         sandbox.namespaces = {kind: str(path) for kind, path in made.get("namespaces", {}).items()}
         if made.get("shm"):
             sandbox.files["shm"] = str(made["shm"])
@@ -189,8 +190,7 @@ def request_of(node: Node, sandbox: Sandbox, wanted: PodWants | None = None) -> 
         "directory": node.pod_directory(sandbox.id),
         "netns": node.netns(sandbox.id) if network else "",
         "cni": {
-            "config_dir": config["network.config_dir"],
-            "bin_dirs": list(config["network.bin_dirs"]),
+            **config.cni(),
             "args": {
                 "IgnoreUnknown": "1",
                 "K8S_POD_NAMESPACE": metadata.namespace,

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import os
 import socket
-from collections.abc import Callable
 from typing import Any, TypeVar
 
 from ocirt.errors import Error
@@ -40,7 +39,7 @@ class Shim:
         self._client = Client()
         self._calls: dict[int, asyncio.Future[bytes]] = {}
         self._transport: asyncio.Transport | None = None
-        self.on_lost: Callable[[], None] | None = None
+        self._ended = asyncio.Event()
 
     @property
     def is_connected(self) -> bool:
@@ -68,9 +67,13 @@ class Shim:
         except DecodeError as err:
             raise Error("internal", f"the shim's answer to {method} cannot be read", subject=self.id, cause=str(err)) from None
 
+    async def end(self, seconds: float) -> None:
+        """Wait until it has ended the connection, as it does last of all. Raises TimeoutError."""
+        async with asyncio.timeout(seconds):
+            await self._ended.wait()
+
     def close(self) -> None:
         """End the connection; nobody is told."""
-        self.on_lost = None
         if self._transport is not None:
             self._transport.abort()
             self._transport = None
@@ -104,8 +107,7 @@ class Shim:
         for future in calls.values():
             if not future.done():
                 future.set_exception(LostError(self.id))
-        if transport is not None and self.on_lost is not None:
-            self.on_lost()
+        self._ended.set()
 
     def attached(self, transport: asyncio.Transport) -> None:
         """The transport is there."""

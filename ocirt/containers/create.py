@@ -241,9 +241,19 @@ class Creation:
         """Take back what was made: init, cgroups, the directory. Errors of the undoing must not hide what went wrong."""
         run = self.run
         assert run is not None
+        overlay = self.request.overlay
+        marked = overlay is not None and overlay.volatile and "root" in run.fds
         if not run.end_children():
             self.record["hooks"] = {}  # there was no container yet, so none ends
         if "unit" in self.record["cgroup"] and not run.has_unit:
             # None was made, or there was one: what is there under its name is not ours.
             self.record["cgroup"] |= {"unit": "", "paths": {}}
         destroy(self.record, self.request.directory, quiet=True)
+        if marked and overlay is not None:
+            try:
+                # Nothing ran on it: let it be mounted again, for the next attempt.
+                mark = overlay.work + "/work/incompat/volatile"
+                posix.unlink(mark + "/dirty")
+                posix.rmdir(mark)
+            except OSError:
+                pass

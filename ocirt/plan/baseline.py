@@ -39,19 +39,20 @@ LIMITS: dict[str, tuple[int, int]] = {
 }
 
 
-def of_process(run: Process, score: int) -> tuple[Plan, Plan]:
-    """The parent's steps, once there is an init, and init's own. What config.json sets is left to the steps for that.
+def of_process(run: Process, score: int, *, user_namespace: bool) -> tuple[Plan, Plan, Plan]:
+    """Init's steps; the parent's once there is an init; the parent's once init is ready.
 
-    score: that of the OOM killer for a process that says nothing of it.
+    What config.json sets is left to the steps for that. score: that of the OOM killer for a process that says nothing of it.
+    user_namespace: the process is in one of its own, and may not raise a limit even if the parent may.
     """
     given = {name for _, name, _, _, _ in run.rlimits}
     limits = tuple((NUMBERS[name], *values) for name, values in LIMITS.items() if name not in given)
     refused: Errors = {EPERM: None, EACCES: None}  # a caller that is not root cannot raise what it has
     outside = [
-        step(PARENT, "baseline.limit", limits),
         # Init may have done what config.json says before the parent comes to it.
         step(PARENT, "baseline.schedule", "scheduler" not in run.process, "ioPriority" not in run.process, errors=refused),
     ]
     if "oomScoreAdj" not in run.process:
         outside.append(step(PARENT, "process.set_oom_score", score, errors=refused))
-    return outside, [step(INIT, "baseline.reset", errors={EPERM: None})]
+    inside = [step(INIT, "baseline.limit", limits), step(INIT, "baseline.reset", errors={EPERM: None})]
+    return inside, outside, [step(PARENT, "baseline.raise_limits", limits)] if user_namespace else []

@@ -92,8 +92,8 @@ def plan_create(spec: dict[str, Any], host: Host, request: Request, paths: dict[
     plan += namespaces.maps(spaces, linux, host)
     plan += namespaces.meanwhile(spaces, by_init=by_init)
     plan += process.limits(run)
-    reset, own = process.baseline(run, request)
-    plan += reset
+    own, meanwhile, at_last = process.baseline(run, request, user_namespace=spaces.has_user)
+    plan += meanwhile
     plan.append(step(PARENT, "state.prepare"))
     plan += [step(INIT, "process.protect"), step(INIT, "process.die_with_parent")]
     plan += namespaces.enter(spaces, by_init=by_init)
@@ -133,7 +133,7 @@ def plan_create(spec: dict[str, Any], host: Host, request: Request, paths: dict[
     # In this order: told that init is ready, the parent may end before init's next instruction.
     plan += [step(INIT, "process.outlive_parent"), step(INIT, "sync.tell", "ready"), step(PARENT, "sync.expect", "ready")]
     plan += groups.after(spec, paths, entries, host, request)
-    plan += outside
+    plan += outside + at_last
     if spaces.has_user and host.root and not request.console:
         plan.append(step(PARENT, "stdio.give", run.uid, at=run.pointer + "/user"))
     plan += [step(PARENT, "state.commit"), step(PARENT, "sync.tell", "committed"), step(INIT, "sync.leave_parent", "committed")]

@@ -86,7 +86,8 @@ def plan_exec(spec: dict[str, Any], record: dict[str, Any], paths: dict[str, str
     plan.append(step(INIT, "process.protect"))
     plan.append(step(INIT, "process.die_with_parent"))
     plan.append(step(INIT, "process.new_session"))
-    reset, own = process.baseline(run, request, (record.get("process") or {}).get("oomScoreAdj", 0))
+    score = (record.get("process") or {}).get("oomScoreAdj", 0)
+    own, meanwhile, at_last = process.baseline(run, request, score, user_namespace=bool(user))
     plan += own
     if request.keyring:
         plan.append(step(INIT, "process.join_keyring", "_ses." + request.container_id, errors={ENOSYS: None}))
@@ -103,9 +104,9 @@ def plan_exec(spec: dict[str, Any], record: dict[str, Any], paths: dict[str, str
     plan += process.identity(run, inside, user_namespace=bool(user) or host.user_namespace, seccomp=bool(seccomp))
     # In this order: told that init is ready, the parent may end before init's next instruction.
     plan += process.limits(run)
-    plan += reset
+    plan += meanwhile
     plan += [step(INIT, "process.outlive_parent"), step(INIT, "sync.tell", "ready"), step(PARENT, "sync.expect", "ready")]
-    plan += outside
+    plan += outside + at_last
     if user and host.root and not request.console:
         plan.append(step(PARENT, "stdio.give", run.uid, at=run.pointer + "/user"))
     plan += [step(PARENT, "state.commit"), step(PARENT, "sync.tell", "committed"), step(INIT, "sync.leave_parent", "committed")]

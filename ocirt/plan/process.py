@@ -118,13 +118,13 @@ def limits(run: Process) -> Plan:
     return [step(PARENT, "process.raise_limit", number, name, hard, at=pointer) for number, name, _, hard, pointer in run.rlimits]
 
 
-def baseline(run: Process, request: Request, score: int = 0) -> tuple[Plan, Plan]:
-    """The parent's steps and init's that take from the process what it has from the caller."""
+def baseline(run: Process, request: Request, score: int = 0, *, user_namespace: bool) -> tuple[Plan, Plan, Plan]:
+    """Steps that take from the process what it has from the caller: init's, the parent's meanwhile, and once init is ready."""
     if not request.baseline:
-        return [], []
+        return [], [], []
     from ocirt.plan import baseline  # noqa: PLC0415  (only then)
 
-    return baseline.of_process(run, score)
+    return baseline.of_process(run, score, user_namespace=user_namespace)
 
 
 def scheduled(run: Process, linux: dict[str, Any], host: Host) -> tuple[Plan, Plan]:

@@ -61,7 +61,7 @@ class Container:
         """
         if self.id:
             raise Error("exists", "this shim has a container", subject=self.id)
-        document = jsonlite.loads(request.config, "config.json")
+        document = jsonlite.loads(request.config, "config.json", any_bytes=True)
         terminal = bool((document.get("process") or {}).get("terminal"))
         self._log = Log(request.log_path, request.log_line_limit or LIMIT)
         self.id = request.id

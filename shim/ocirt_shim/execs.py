@@ -45,7 +45,7 @@ class Executions:
 
     def begin(self, request: ExecRequest, answer: Callable[[ExecResponse], object], fail: Callable[[Exception], object]) -> None:
         """Run a program; `answer` or `fail` is called at its end. Raises Error, OSError if it cannot be begun."""
-        process = jsonlite.loads(request.process, "process.json")
+        process = jsonlite.loads(request.process, "process.json", any_bytes=True)
         if not isinstance(process, dict):
             raise Error("invalid", "an object is expected", subject="process.json")
         self._number += 1

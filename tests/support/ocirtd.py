@@ -20,6 +20,7 @@ from ocirt_images import platforms
 from tests.support import images
 from tests.support.build import ROOT
 from tests.support.bundle import make_rootfs
+from tests.support.isolation import umount
 from tests.support.registry import LocalRegistry
 
 PATIENCE = 30.0
@@ -41,7 +42,7 @@ class Ocirtd:
         self.place = place
         self.cgroup_parent = cgroup_parent
         self.config = place / "ocirtd.toml"
-        self.config.write_text(f'[cgroups]\nmanager = "{manager}"\n[images]\nsync = false\n')
+        self.config.write_text(f'[cgroups]\nmanager = "{manager}"\n[images]\nsync = false\n[network]\nconfig_dir = "{place}/net.d"\n')
         self.log = place / "log"
         self.socket = place / "s"
         self.process: subprocess.Popen[bytes] | None = None
@@ -220,6 +221,12 @@ class Ocirtd:
             for pod in self.pods():
                 self.remove_pod(pod.id)
             self.stop()
+
+    def forget(self) -> None:
+        """Unmount what stays when a daemon ends: the mount namespace that keeps those of pods."""
+        for place in ("v/keeper/mnt", "v/keeper"):
+            with contextlib.suppress(OSError):
+                umount(str(self.place / place))
 
     def left(self) -> list[str]:
         """What is in its directories that a daemon without pods should not have."""

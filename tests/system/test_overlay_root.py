@@ -179,6 +179,15 @@ def test_volatile(runtime: Runtime, made: Bundle, layers: Layers, way: str) -> N
     runtime.run(made).failed("work/incompat/volatile", rc=1)
 
 
+def test_volatile_after_a_failure(runtime: Runtime, made: Bundle, layers: Layers) -> None:
+    """A container that was not made leaves nothing, so another attempt may have its directories; one that ran keeps them."""
+    layers.write(volatile=True)
+    runtime.run(made.edit(args=["/nope"])).failed("nope")
+    runtime.run(made.edit(args=["/bin/true"])).ok()
+    runtime.run(made).failed("work/incompat/volatile")
+    runtime.run(made).failed("work/incompat/volatile")
+
+
 def test_nothing_is_in_the_host_s_tree(runtime: Runtime, made: Bundle, layers: Layers, way: str) -> None:
     """While it runs neither, and what the container mounts stays there; `delete` leaves nothing but what was written."""
     del way

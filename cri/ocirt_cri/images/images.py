@@ -77,6 +77,7 @@ class Images:
 
     async def __aenter__(self) -> Images:
         self._keep(asyncio.create_task(self._sweep(), name="sweep of the images' store"))
+        self._keep(asyncio.create_task(self._look(), name="first look at the images"))
         return self
 
     async def __aexit__(self, *_: object) -> None:
@@ -181,6 +182,13 @@ class Images:
                 "SELECT coalesce(sum(inodes), 0), coalesce(sum(size), 0) FROM layers"
             ).fetchone()
         return Taken(bytes_of_blobs + bytes_of_layers, blobs + inodes)
+
+    async def _look(self) -> None:
+        """So that the first who asks need not wait until all of them are read."""
+        try:
+            await self.catalog.every()
+        except (Error, OSError) as err:
+            _log.warning("the images cannot be read: %s", err)
 
     async def _sweep(self) -> None:
         """What pulls that never ended have left goes after a day; until then the next attempt finds it."""

@@ -6,7 +6,7 @@ import posixpath
 from typing import TYPE_CHECKING
 
 from ocirt_cri.spec.document import text
-from ocirt_cri.spec.refuse import invalid, shown
+from ocirt_cri.spec.refuse import invalid
 
 if TYPE_CHECKING:
     from ocirt_api.cri.api_pb2 import ContainerConfig
@@ -56,14 +56,9 @@ def environment(config: ContainerConfig, image: ImageConfig, hostname: str) -> l
 
 
 def directory(config: ContainerConfig, image: ImageConfig) -> str:
-    """The working directory; the runtime makes it where it is missing. Raises Error."""
-    if config.working_dir:
-        if not config.working_dir.startswith("/"):
-            hint = f'seen from the container: "/{config.working_dir}"'
-            raise invalid("config.working_dir", f"{shown(config.working_dir)} is not an absolute path", hint)
-        return clean(config.working_dir)
+    """The working directory of a request that was checked; the runtime makes it where it is missing."""
     # Some builders write `app` for what is /app to docker.
-    return clean("/" + image.working_dir.replace("\0", ""))
+    return clean(config.working_dir or "/" + image.working_dir.replace("\0", ""))
 
 
 def clean(path: str) -> str:

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import time
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -18,10 +19,11 @@ if TYPE_CHECKING:
 _NO_LIMIT = 1 << 62  # version 1 writes the largest number of pages there is
 _GONE = (errno.ENOENT, errno.ENODEV, errno.ENOTDIR)
 _SILENT = (*_GONE, errno.EOPNOTSUPP)  # pressure that is switched off
+# Most of the lines that are read are these, so they are read in one go.
+_PRESSURE = re.compile(rb"^(some|full) avg10=(\d+\.\d+) avg60=(\d+\.\d+) avg300=(\d+\.\d+) total=(\d+)$", re.MULTILINE)
 
 
-@dataclass(frozen=True, slots=True)
-class Pressure:
+class Pressure(NamedTuple):
     """One line of a pressure file. total: time; others: percent."""
 
     avg10: float
@@ -130,17 +132,10 @@ def _version_1(paths: Mapping[str, str], usage: Usage) -> bool:
 
 def pressure(text: bytes | None) -> dict[str, Pressure]:
     """A pressure file."""
-    found = {}
-    for line in (text or b"").split(b"\n"):
-        kind, *words = line.split() or [b""]
-        if kind in (b"some", b"full"):
-            values = dict(word.split(b"=", 1) for word in words if b"=" in word)
-            try:
-                ten, sixty, more = (float(values.get(name, b"0")) for name in (b"avg10", b"avg60", b"avg300"))
-                found[kind.decode()] = Pressure(ten, sixty, more, int(values.get(b"total", b"0")) * 1000)
-            except ValueError:
-                continue
-    return found
+    return {
+        kind.decode(): Pressure(float(ten), float(sixty), float(more), int(total) * 1000)
+        for kind, ten, sixty, more, total in _PRESSURE.findall(text or b"")
+    }
 
 
 def _below(limit: int | None) -> int | None:

@@ -10,6 +10,10 @@ from ocirt.kernel.ffi import CallError, syscall
 from ocirt.kernel.run import Run
 from ocirt.paths import write_text
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    Limits = tuple[tuple[int, int, int], ...]
+
 _IOPRIO_WHO_PROCESS = 1
 _SLACK = 50_000  # nanoseconds: that of the first process (init/init_task.c)
 _DUMPED = "0x33"  # of memory mappings: core(5)
@@ -19,16 +23,16 @@ _PR_SET_TIMERSLACK = 29
 _PR_SET_THP_DISABLE = 41
 
 
-def limit(run: Run, limits: tuple[tuple[int, int, int], ...]) -> None:
-    """Give the child these limits (number, soft, hard), or what comes nearest to them without CAP_SYS_RESOURCE."""
+def raise_limits(run: Run, limits: Limits) -> None:
+    """Give the child those of the limits that are above what it has from us, as far as this takes no right that we lack."""
     for number, soft, hard in limits:
-        try:
-            process.set_rlimit(run.pid, number, soft, hard)
-        except CallError as err:
-            if err.errno != EPERM:
-                raise
-            most = process.get_rlimit(run.pid, number)[1]
-            process.set_rlimit(run.pid, number, min(soft, most), min(hard, most))
+        # Ours are looked at: see process.raise_limit.
+        if hard > process.get_rlimit(0, number)[1]:
+            try:
+                process.set_rlimit(run.pid, number, soft, hard)
+            except CallError as err:
+                if err.errno != EPERM:
+                    raise
 
 
 def schedule(run: Run, policy: bool, io: bool) -> None:  # noqa: FBT001
@@ -43,6 +47,22 @@ def schedule(run: Run, policy: bool, io: bool) -> None:  # noqa: FBT001
         write_text(f"/proc/{pid}/coredump_filter", _DUMPED)
     except FileNotFoundError:
         pass  # a kernel without core files
+
+
+def limit(run: Run, limits: Limits) -> None:
+    """Take these limits (number, soft, hard) ourselves, or what comes nearest to them without CAP_SYS_RESOURCE.
+
+    In a user namespace the parent raises what is left.
+    """
+    del run
+    for number, soft, hard in limits:
+        try:
+            process.set_rlimit(0, number, soft, hard)
+        except CallError as err:
+            if err.errno != EPERM:
+                raise
+            most = process.get_rlimit(0, number)[1]
+            process.set_rlimit(0, number, min(soft, most), min(hard, most))
 
 
 def reset(run: Run) -> None:

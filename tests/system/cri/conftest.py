@@ -12,6 +12,7 @@ import pytest
 
 from tests.support import images
 from tests.support.isolation import Isolation
+from tests.support.networks import new_host
 from tests.support.ocirtd import Ocirtd, busybox_image
 from tests.support.registry import LocalRegistry
 
@@ -37,12 +38,31 @@ def pulled(isolation: Isolation, busybox: images.Image) -> Iterator[tuple[Path, 
     finally:
         if made.process is not None:
             made.kill()
+        made.forget()
         shutil.rmtree(place)
 
 
 @pytest.fixture
 def node(pulled: tuple[Path, str], no_leaks: list[Path], isolation: Isolation) -> Iterator[Ocirtd]:
     """A daemon of the test's own, which leaves nothing."""
+    yield from _node(pulled, no_leaks, isolation)
+
+
+@pytest.fixture
+def networked(pulled: tuple[Path, str], no_leaks: list[Path], isolation: Isolation) -> Iterator[Ocirtd]:
+    """The same on a host of its own: its pods may have networks."""
+    with new_host() as host:
+        before = host.traces()
+        yield from _node(pulled, no_leaks, isolation)
+        left = {name for name in set(host.traces()) - set(before) if not name.startswith(_STAYS)}
+        assert left == set()
+
+
+# The bridge and its rules stay, as with the reference; and what networks remember on disk.
+_STAYS = ("link ocirt0", "address 10.85.", "address fe80", "route ", "rule ", "file ")
+
+
+def _node(pulled: tuple[Path, str], no_leaks: list[Path], isolation: Isolation) -> Iterator[Ocirtd]:
     place = Path(tempfile.mkdtemp(prefix="o", dir="/tmp"))
     no_leaks.append(place)
     made = Ocirtd(place, isolation.slice or isolation.cgroup_parent, "systemd" if isolation.slice else "cgroupfs")
@@ -57,3 +77,4 @@ def node(pulled: tuple[Path, str], no_leaks: list[Path], isolation: Isolation) -
     finally:
         if made.process is not None:
             made.kill()
+        made.forget()

@@ -12,6 +12,7 @@ from ocirt.cgroups.layout import Layout
 from ocirt.spec.capabilities import NAMES
 from ocirt_cri import machine
 from ocirt_cri.lookups import HostLookups, propagation_of
+from ocirt_cri.spec.seccomp import LIMIT as PROFILE_LIMIT
 from ocirt_images.bundle.users import LIMIT
 from ocirt_images.errors import Error
 
@@ -128,6 +129,30 @@ def test_paths(tmp_path: Path) -> None:
         lookups.resolve(str(tmp_path / "dangling"))
     assert lookups.propagation(str(tmp_path)) in ("shared", "slave", "private")
     assert lookups.pid_namespace("7") == "/proc/7/ns/pid"
+
+
+def test_profiles(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    lookups = HostLookups([])
+    place = tmp_path / "profile.json"
+    place.write_bytes(b"{}")
+    assert lookups.read(str(place)) == b"{}"
+    os.truncate(place, PROFILE_LIMIT + 100)
+    assert len(lookups.read(str(place))) == PROFILE_LIMIT + 1
+    with pytest.raises(FileNotFoundError):
+        lookups.read(str(tmp_path / "gone"))
+    loaded = tmp_path / "profiles"
+    loaded.write_text("k8s-strict (enforce)\nocirt-default (complain)\n/usr/bin/man (enforce)\n")
+    monkeypatch.setattr("ocirt_cri.lookups.PROFILES", str(loaded))
+    assert lookups.has_apparmor_profile("ocirt-default")
+    assert lookups.has_apparmor_profile("/usr/bin/man")
+    assert not lookups.has_apparmor_profile("k8s")
+    assert not lookups.has_apparmor_profile("")
+
+
+def test_a_profile_that_is_a_pipe(tmp_path: Path) -> None:
+    """It is not waited for."""
+    os.mkfifo(tmp_path / "pipe")
+    assert HostLookups([]).read(str(tmp_path / "pipe")) == b""
 
 
 def test_specifications(tmp_path: Path) -> None:

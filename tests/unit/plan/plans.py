@@ -297,6 +297,7 @@ def cases() -> dict[str, Case]:
         ),
         "notify": (base, host(), request(notify=True)),
         "baseline": (base, host(), request(baseline=True)),
+        "baseline, user": (user, host(), request(baseline=True)),
         "overlay": (base, host(), request(overlay=Overlay(["/l/2", "/l/1"], "/c/upper", "/c/work", volatile=True))),
         "notify, user": (user, host(), request(notify=True, waits=False)),
         "agent": (with_edits(seccomp=NOTIFYING), host(waiter=WAITER), request()),

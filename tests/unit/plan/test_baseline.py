@@ -31,9 +31,27 @@ def test_who_does_what(build: Any) -> None:
     """The parent may raise limits, which init may not; all of it before init says that it is ready."""
     plan = build(None, ASKED)
     ready = at(plan, "sync.expect", "ready")
-    for operation, side in (("baseline.limit", PARENT), ("baseline.schedule", PARENT), ("baseline.reset", INIT)):
+    for operation, side in (
+        ("baseline.schedule", PARENT),
+        ("baseline.limit", INIT),
+        ("baseline.reset", INIT),
+    ):
         assert the(plan, operation)[0] == side
         assert at(plan, "process.clone") < at(plan, operation) < ready
+    # Then the parent may not look at init any more, without a right of its own.
+    assert at(plan, "baseline.limit") < at(plan, "user.become")
+
+
+@pytest.mark.parametrize("build", [create, execution])
+def test_limits_of_a_user_namespace(build: Any) -> None:
+    """Init may not raise them; the parent does, once init has done what it can."""
+    if build is create:
+        plan = create(None, ASKED, namespaces=spaces("mount", "pid", "user", "uts"), linux=USER)
+    else:
+        plan = execution(None, ASKED, kinds=("mount", "user"))
+    assert at(plan, "sync.expect", "ready") < at(plan, "baseline.raise_limits") < at(plan, "state.commit")
+    assert the(plan, "baseline.raise_limits")[2] == the(plan, "baseline.limit")[2]
+    assert "baseline.raise_limits" not in operations(build(None, ASKED))
 
 
 @pytest.mark.parametrize("build", [create, execution])

@@ -29,10 +29,15 @@ DISK = DeviceNode(path="/dev/sda", kind="b", major=8, minor=0, mode=0o660, gid=6
 
 @dataclass
 class Lookups:
-    """Answers from tables. links: by path; missing: paths that are not there; trees: devices by path, for directories too."""
+    """Answers from tables.
+
+    links: by path; missing: paths that are not there; broken: those that give EIO, with a `!` not before they are resolved
+    trees: devices by path, for directories too
+    """
 
     links: dict[str, str] = field(default_factory=dict)
     missing: tuple[str, ...] = ()
+    broken: tuple[str, ...] = ()
     kinds: dict[str, str] = field(default_factory=dict)
     trees: dict[str, list[DeviceNode]] = field(
         default_factory=lambda: {"/dev/fuse": [FUSE], "/dev/sda": [DISK], "/dev": [FUSE, DISK]}
@@ -47,14 +52,20 @@ class Lookups:
     def resolve(self, path: str) -> str:
         if path in self.missing:
             raise FileNotFoundError(2, "No such file or directory", path)
+        if path in self.broken:
+            raise OSError(5, "Input/output error", path)
         return self.links.get(path, path)
 
     def propagation(self, path: str) -> str:
+        if path + "!" in self.broken:
+            raise OSError(5, "Input/output error", path)
         return self.kinds.get(path, "private")
 
     def devices(self, path: str) -> Sequence[DeviceNode]:
         if path in self.missing:
             raise FileNotFoundError(2, "No such file or directory", path)
+        if path + "!" in self.broken:
+            raise OSError(5, "Input/output error", path)
         if path not in self.trees:
             raise ValueError(path)
         return self.trees[path]

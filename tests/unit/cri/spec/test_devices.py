@@ -106,6 +106,13 @@ def test_bad_devices(given: cri.Device, field: str, word: str) -> None:
     refused(lambda: made(config(devices=[given]), lookups=lookups), f"config.devices[0].{field}", word)
 
 
+def test_devices_that_cannot_be_looked_at() -> None:
+    lookups = Lookups(broken=("/dev/fuse!", "/dev!"))
+    refused(lambda: made(config(devices=[device()]), lookups=lookups), "config.devices[0].host_path", "Input/output")
+    privileged = "config.linux.security_context.privileged"
+    refused(lambda: made(secure(privileged=True), of=secure_pod(privileged=True), lookups=lookups), privileged, "Input/output")
+
+
 def test_a_device_twice() -> None:
     given = config(devices=[device(), device("/dev/sda", "/dev/fuse/")])
     refused(lambda: made(given), "config.devices[1].container_path", "config.devices[0]")

@@ -205,6 +205,13 @@ def test_links_and_what_is_missing() -> None:
     refused(lambda: entry(mount(host="/not/there/"), lookups=lookups, settings=strict), "config.mounts[0].host_path", "not there")
 
 
+def test_paths_that_cannot_be_looked_at() -> None:
+    broken = Lookups(broken=("/srv/data",))
+    refused(lambda: entry(mount(), lookups=broken), "config.mounts[0].host_path", "Input/output error")
+    later = Lookups(broken=("/srv/data!",))
+    refused(lambda: entry(mount(propagation=SLAVE), lookups=later), "config.mounts[0].host_path", "Input/output error")
+
+
 def test_ids_of_a_mount() -> None:
     lines = [cri.IDMapping(host_id=100000, container_id=0, length=65536)]
     found = entry(mount(uidMappings=lines, gidMappings=lines))

@@ -120,6 +120,7 @@ BAD = [
     ({"unified": {"cgroup.freeze": "1"}}, 'unified["cgroup.freeze"]', "no limit"),
     ({"unified": {"../memory.max": "1"}}, 'unified["../memory.max"]', "slashes"),
     ({"unified": {"memory": "1"}}, 'unified["memory"]', "not a file"),
+    ({"unified": {".a.b": "1"}}, 'unified[".a.b"]', "CONTROLLER.PARAMETER"),
     ({"unified": {"memory.max": "1\0"}}, 'unified["memory.max"]', "no value"),
 ]
 

@@ -1,0 +1,101 @@
+"""Pods with namespaces and a network of their own."""
+
+from __future__ import annotations
+
+import os
+import signal
+from pathlib import Path
+
+import pytest
+
+from ocirt_api.cri import api_pb2 as cri
+from tests.support.ocirtd import Ocirtd
+
+pytestmark = pytest.mark.ocirt_only("the daemon is ocirt's own")
+
+OWN = cri.NamespaceOption(network=cri.POD, ipc=cri.POD, pid=cri.CONTAINER)
+
+
+def test_a_pod_with_everything_of_its_own(networked: Ocirtd) -> None:
+    """Its containers share the network, the host's name and /dev/shm, and nobody else does."""
+    node = networked
+    pod = node.run_pod(
+        node.pod_config(options=OWN, hostname="web", dns_config=cri.DNSConfig(servers=["10.9.8.7"], searches=["x.y"]))
+    )
+    status = node.pod_status(pod)
+    assert status.network.ip.startswith("10.85.")
+    one, two = (node.run(pod, "sleep", "1000") for _ in range(2))
+    addresses = [node.exec(box, "busybox", "ip", "-4", "addr", "show", "eth0").stdout.decode() for box in (one, two)]
+    assert all(status.network.ip in text for text in addresses)
+    assert node.exec(one, "busybox", "hostname").stdout == b"web\n"
+    assert node.exec(one, "cat", "/etc/hostname").stdout == b"web\n"
+    assert node.exec(two, "cat", "/etc/resolv.conf").stdout == b"search x.y\nnameserver 10.9.8.7\n"
+    node.exec(one, "sh", "-c", "echo shared > /dev/shm/file")
+    assert node.exec(two, "cat", "/dev/shm/file").stdout == b"shared\n"
+    other = node.run_pod(node.pod_config(options=OWN))
+    third = node.run(other, "sleep", "1000")
+    assert node.exec(third, "ls", "/dev/shm").stdout == b""
+    assert node.pod_status(other).network.ip != status.network.ip
+    ping = node.exec(third, "busybox", "ping", "-c", "1", "-W", "5", status.network.ip)
+    assert ping.exit_code == 0, ping
+    node.stop_pod(pod)
+    assert node.pod_status(pod).state == cri.SANDBOX_NOTREADY
+    node.remove_pod(pod)
+    node.remove_pod(other)
+    assert node.left() == []
+    assert list(Path("/run/netns").iterdir()) == []
+
+
+def test_a_pod_outlives_daemon_zygote_and_helper(networked: Ocirtd) -> None:
+    """Namespaces are nobody's: a fresh daemon makes containers in them."""
+    node = networked
+    pod = node.run_pod(node.pod_config(options=OWN, hostname="web"))
+    one = node.run(pod, "sleep", "1000")
+    node.exec(one, "sh", "-c", "echo kept > /dev/shm/file")
+    ip = node.pod_status(pod).network.ip
+    node.stop_container(one)
+    node.kill()
+    node.start()
+    assert node.pod_status(pod).state == cri.SANDBOX_READY
+    two = node.run(pod, "sleep", "1000")
+    assert node.exec(two, "cat", "/dev/shm/file").stdout == b"kept\n"
+    assert node.exec(two, "busybox", "hostname").stdout == b"web\n"
+    assert ip in node.exec(two, "busybox", "ip", "addr").stdout.decode()
+    assert node.process is not None
+    for name in os.listdir("/proc"):
+        if name.isdecimal() and b"ocirt_shim.zygote" in _command(name) and not _is_shim(name):
+            os.kill(int(name), signal.SIGKILL)
+    three = node.run(pod, "sleep", "1000")
+    assert node.exec(three, "busybox", "hostname").stdout == b"web\n"
+    node.remove_pod(pod)
+    assert node.left() == []
+
+
+def _command(pid: str) -> bytes:
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes()
+    except OSError:
+        return b""
+
+
+def _is_shim(pid: str) -> bool:
+    return Path(f"/proc/{pid}/comm").read_text().strip() == "ocirt-shim"
+
+
+def test_containers_share_pids_where_the_pod_does(networked: Ocirtd) -> None:
+    """The default of the CRI: one PID namespace, whose init is nobody's program."""
+    node = networked
+    pod = node.run_pod(node.pod_config(options=cri.NamespaceOption()))
+    wanted = [node.container_config("sleep", f"100{number}") for number in range(2)]
+    for one in wanted:
+        one.linux.security_context.namespace_options.pid = cri.POD
+    first, second = (node.create(pod, one) for one in wanted)
+    node.start_container(first)
+    node.start_container(second)
+    seen = node.exec(first, "ps", "-o", "pid,args").stdout.decode()
+    assert "sleep 1000" in seen
+    assert "sleep 1001" in seen
+    node.stop_container(first)
+    assert node.status(second).state == cri.CONTAINER_RUNNING
+    node.remove_pod(pod)
+    assert node.left() == []

@@ -1,0 +1,129 @@
+"""ocirtd's configuration: what a file may say, what is wrong with one that is refused, and where each value comes from."""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from pathlib import Path
+
+import pytest
+
+from ocirt.errors import Error
+from ocirt_cri import config, main
+from ocirt_cri.keys import BY_NAME, KEYS
+
+ROOT = Path(__file__).resolve().parents[4]
+EVERYTHING = """
+root = "/srv/r"
+cgroups.manager = "systemd"
+
+[containers]
+pids_limit = 99
+capabilities = ["CAP_CHOWN"]
+rlimits = { NOFILE = [1024, 4096] }
+
+[pods.sysctls]
+"net.core.somaxconn" = "1024"
+"""
+
+
+def parse(text: str, **flags: str) -> config.Config:
+    return config.parse(text.encode(), "f.toml", flags)
+
+
+def test_a_file_is_read() -> None:
+    found = parse(EVERYTHING, root="/other")
+    assert found["root"] == "/other"
+    assert found.sources["root"] == "--root"
+    assert found.sources["containers.pids_limit"] == "f.toml"
+    assert found.sources["state"] == "default"
+    assert found.image_root == "/other/images"
+    settings = found.settings()
+    assert settings.cgroup_manager == "systemd"
+    assert settings.pids_limit == 99
+    assert settings.capabilities == ("CAP_CHOWN",)
+    assert settings.rlimits == {"NOFILE": (1024, 4096)}
+    assert settings.sysctls == {"net.core.somaxconn": "1024"}
+    assert found.socket == "/run/ocirt/ocirt.sock"
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("rot = '/x'", "there is no key 'rot' (did you mean 'root'?)"),
+        ("[container]\npids_limit = 1", "there is no key 'container' (did you mean 'containers'?)"),
+        ("[containers]\npid_limit = 1", "did you mean 'containers.pids_limit'?"),
+        ("pids_limit = 1", "did you mean 'containers.pids_limit'?"),
+        ("root = 1", "f.toml: root: 1 is not a text"),
+        ("[containers]\npids_limit = '1'", "is not a number"),
+        ("[containers]\npids_limit = true", "is not a number"),
+        ("[containers]\npids_limit = -1", "-1 is too small (0 or more)"),
+        ("[containers]\nhost_devices = 1", "is not a true or false"),
+        ("[containers]\ncapabilities = 'CAP_CHOWN'", "is not a list of texts"),
+        ("[containers]\nrlimits = { NOFILE = 3 }", "is not a table of limits"),
+        ("[cgroups]\nmanager = 'systmd'", "did you mean 'systemd'?"),
+        ("root = 'relative'", "not an absolute path"),
+        ("listen = 'tcp://1.2.3.4:5'", "is no address"),
+        ("listen = 'unix://" + "/x" * 60 + "'", "more than 90 bytes"),
+        ("root = ", "is not TOML"),
+    ],
+)
+def test_what_is_wrong_is_named(text: str, words: str) -> None:
+    with pytest.raises(Error) as caught:
+        parse(text)
+    assert words in str(caught.value)
+    assert caught.value.code == "usage"
+
+
+def test_a_file_that_is_named_has_to_be_there(tmp_path: Path) -> None:
+    with pytest.raises(Error, match="there is no such file"):
+        config.load(str(tmp_path / "none"))
+    (tmp_path / "bad").write_bytes(b"\xff")
+    with pytest.raises(Error, match="is not UTF-8"):
+        config.load(str(tmp_path / "bad"))
+
+
+def test_what_is_printed_says_the_same() -> None:
+    found = parse(EVERYTHING)
+    again = parse(config.text(found))
+    assert dict(again.values) == dict(found.values)
+    assert "# f.toml" in config.text(found)
+
+
+def test_a_reload_changes_what_may_change() -> None:
+    old, new = parse("root = '/a'"), parse("root = '/b'\n[containers]\npids_limit = 5")
+    assert {key.name for key, _, _ in config.differences(old, new)} == {"root", "containers.pids_limit"}
+    now = config.reloaded(old, new)
+    assert (now["root"], now["containers.pids_limit"]) == ("/a", 5)
+    assert now.sources["containers.pids_limit"] == "f.toml"
+
+
+def test_the_command_line(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    file = tmp_path / "f.toml"
+    file.write_text("log_level = 'debug'\n")
+    assert main.main(["--config", str(file), "--root=/x", "config"]) == 0
+    printed = capsys.readouterr().out
+    assert tomllib.loads(printed)["root"] == "/x"
+    assert re.search(rf'log_level = "debug" +# {file}', printed)
+    for args, words in (
+        (["--stat", "x"], "did you mean --state?"),
+        (["confg"], "did you mean 'config'?"),
+        (["--root"], "--root: needs a value"),
+        (["--config", "/nowhere"], "/nowhere: there is no such file"),
+    ):
+        assert main.main(args) == 2
+        assert words in capsys.readouterr().err
+    assert main.main(["--version"]) == 0
+    assert capsys.readouterr().out.startswith("ocirtd ")
+    assert main.main(["--help"]) == 0
+    assert all(f"--{name.replace('_', '-')}" in main.usage() for name in config.FLAGS)
+
+
+def test_every_key_is_documented() -> None:
+    document = (ROOT / "docs" / "ocirtd.md").read_text()
+    for key in KEYS:
+        assert f"| `{key.name}` |" in document
+        row = next(line for line in document.splitlines() if line.startswith(f"| `{key.name}` |"))
+        assert key.text in row, key.name
+    names = re.findall(r"^\| `([a-z_.]+)` \|", document.partition("## Configuration")[2].partition("\n## ")[0], re.MULTILINE)
+    assert set(names) == set(BY_NAME)
