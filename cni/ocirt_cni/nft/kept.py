@@ -7,7 +7,7 @@ threads.
 
 from __future__ import annotations
 
-import os
+import posix
 from errno import EPERM
 
 from ocirt_cni.errors import UNSUPPORTED, Error
@@ -42,6 +42,18 @@ def library() -> Nft:
     return _libraries[place]
 
 
+def run(commands: str) -> None:
+    """Run commands in the language of nft(8), as one transaction. Raises Error, of which KernelError is one."""
+    from ocirt_cni.nft.compiler import NotUnderstoodError, compiled  # noqa: PLC0415  (most calls find all tables and chains)
+
+    try:
+        requests = compiled(commands)
+    except NotUnderstoodError:
+        library().run(commands)
+    else:
+        tables().transact(requests)
+
+
 def _opened() -> Tables:
     from ocirt_cni.nft.wire import Tables  # noqa: PLC0415
 
@@ -65,7 +77,7 @@ def release() -> None:
 
 def _place() -> tuple[int, int]:
     """This process, which may be a child of the one that opened them, and its network namespace."""
-    return os.getpid(), os.stat("/proc/thread-self/ns/net").st_ino
+    return posix.getpid(), posix.stat("/proc/thread-self/ns/net").st_ino
 
 
 def _close(kept: dict[tuple[int, int], Tables] | dict[tuple[int, int], Nft]) -> None:
