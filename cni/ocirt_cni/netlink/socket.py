@@ -5,7 +5,7 @@ from __future__ import annotations
 from _socket import AF_NETLINK, SOCK_CLOEXEC, SOCK_RAW, socket
 from _struct import unpack_from
 from errno import EINTR, ENOBUFS, errorcode
-from os import strerror
+from posix import strerror
 
 from ocirt_cni.errors import KERNEL, Error
 from ocirt_cni.netlink import codec

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import os
+import posix
 from errno import EEXIST, EOPNOTSUPP
 
 from ocirt_cni import sysctl
@@ -61,7 +61,7 @@ def _make(host: Netlink, settings: Settings) -> Link:
 
 def random_mac() -> bytes:
     """A hardware address for one link, administered locally (IEEE 802)."""
-    first, *rest = os.urandom(6)
+    first, *rest = posix.urandom(6)
     return bytes([first & 0xFC | 0x02, *rest])
 
 

@@ -6,7 +6,7 @@ knows whose it is.
 
 from __future__ import annotations
 
-import os
+import posix
 from _thread import allocate_lock, start_new_thread
 from errno import ENODEV
 from time import monotonic
@@ -257,7 +257,7 @@ def delete_all(netlink: Netlink, stale: list[Link]) -> None:
         for one in stale:
             _delete(netlink, one)
         return
-    group = int.from_bytes(os.urandom(4), "little") >> 1 | 1  # nobody else's
+    group = int.from_bytes(posix.urandom(4), "little") >> 1 | 1  # nobody else's
     netlink.attempt(*(links.change(one.index, {links.IFLA_GROUP: group}, what=one.name) for one in stale))
     (error,) = netlink.attempt(links.delete_group(group))
     if error is not None and error.errno != ENODEV:

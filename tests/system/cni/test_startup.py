@@ -20,10 +20,24 @@ CONF: dict[str, dict[str, Any]] = {
     "ptp": {"ipMasq": True, "ipam": IPAM},
     "host-local": {"ipam": IPAM},
     "loopback": {},
+    "portmap": {"runtimeConfig": {"portMappings": [{"hostPort": 8080, "containerPort": 80}]}},
 }
+RESULT = {"interfaces": [{"name": "eth0", "sandbox": "/n"}], "ips": [{"address": "10.1.0.2/24", "interface": 0}]}
 # Each takes milliseconds, of which a whole ADD has some twenty.
 HEAVY = {
-    *("argparse", "collections", "contextlib", "dataclasses", "enum", "functools", "inspect", "ipaddress", "json", "logging"),
+    *(
+        "argparse",
+        "collections",
+        "contextlib",
+        "ctypes",
+        "dataclasses",
+        "enum",
+        "functools",
+        "inspect",
+        "ipaddress",
+        "json",
+        "logging",
+    ),
     *("pathlib", "re", "selectors", "signal", "socket", "subprocess", "tempfile", "threading", "typing", "uuid"),
 }
 
@@ -41,9 +55,11 @@ def test_an_executable_loads_little(plugin_path: Path, netns: MakeNetns, tmp_pat
         "CNI_PATH": str(plugin_path),
     }
     conf = {"cniVersion": "1.1.0", "name": "net", "type": name, **CONF[name]}
+    if name == "portmap":
+        conf["prevResult"] = {"cniVersion": "1.1.0", **RESULT}
     trace = tmp_path / "trace"
     done = subprocess.run(
-        [strace, "-f", "-qq", "-e", "trace=open,openat", "-o", trace, plugin_path / name],
+        [strace, "-f", "-qq", "-e", "trace=open,openat,pread64", "-o", trace, plugin_path / name],
         input=json.dumps(conf),
         capture_output=True,
         text=True,
@@ -58,3 +74,6 @@ def test_an_executable_loads_little(plugin_path: Path, netns: MakeNetns, tmp_pat
     loaded = {one.removesuffix("/__init__") for one in names}
     assert "encodings" in loaded
     assert loaded & HEAVY == set()
+    # `main` and its package, then all that the call is known to need at once; and perhaps what makes tables and chains.
+    fd, rest = re.split(r'/ocirt_cni\.[^"]*\.archive", [^=]*= (\d+)', trace.read_text())[1:]
+    assert rest.count(f"pread64({fd},") in (3, 4)
