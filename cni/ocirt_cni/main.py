@@ -30,7 +30,10 @@ def main(name: str, args: list[str]) -> None:
         try:
             skeleton.main(name)
         except SystemExit as end:
-            # Nothing is open or buffered, and to take the interpreter apart takes 2 ms.
+            kept = sys.modules.get("ocirt_cni.nft.kept")
+            if kept is not None:
+                kept.abandon()
+            # Nothing else is open, nor buffered, and to take the interpreter apart takes 2 ms.
             posix._exit(end.code if isinstance(end.code, int) else 0)
     else:
         from ocirt_cni.cli import main as cli

@@ -1,6 +1,6 @@
 """The connections to nftables that this process keeps open: the socket, and libnftables' context.
 
-Closing a socket to nf_tables waits until the kernel has freed what was deleted last, some 10 ms: so they stay open.
+Closing a socket to nf_tables waits until the kernel has freed what was deleted last, 10 to 30 ms: so they stay open.
 They belong to the network namespace that the thread was in when they were made, and are made anew in another one. Not for several
 threads.
 """
@@ -8,6 +8,8 @@ threads.
 from __future__ import annotations
 
 import posix
+from _socket import AF_UNIX, SCM_RIGHTS, SOCK_STREAM, SOL_SOCKET, socketpair
+from _struct import pack
 from errno import EPERM
 
 from ocirt_cni.errors import UNSUPPORTED, Error
@@ -73,6 +75,24 @@ def release() -> None:
     """Close both: they hold their network namespace."""
     _close(_tables)
     _close(_libraries)
+
+
+def abandon() -> None:
+    """Let go of the socket without the wait for its end: for an executable, which has nothing else to do.
+
+    It goes into a message that waits in a socket, which is itself in that message: so the kernel ends both when it collects what
+    nobody can reach (unix(7), SCM_RIGHTS). A recent kernel does that aside, an older one when this process ends, as without.
+    """
+    while _tables:
+        one = _tables.popitem()[1]
+        mine, its = socketpair(AF_UNIX, SOCK_STREAM)
+        try:
+            mine.sendmsg([b"\0"], [(SOL_SOCKET, SCM_RIGHTS, pack("ii", one.fileno(), its.fileno()))])
+        except OSError:
+            return  # it ends with the process
+        # In this order: with the last one the kernel looks for what cannot be reached.
+        for each in (one, its, mine):
+            each.close()
 
 
 def _place() -> tuple[int, int]:

@@ -7,12 +7,13 @@ import os
 import re
 import shutil
 import subprocess
+import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.system.cni.conftest import MakeNetns
+from tests.system.cni.conftest import MakeNetns, Plugin
 
 IPAM = {"type": "host-local", "ranges": [[{"subnet": "10.1.0.0/24"}], [{"subnet": "fd00:1::/64"}]]}
 CONF: dict[str, dict[str, Any]] = {
@@ -77,3 +78,20 @@ def test_an_executable_loads_little(plugin_path: Path, netns: MakeNetns, tmp_pat
     # `main` and its package, then all that the call is known to need at once; and perhaps what makes tables and chains.
     fd, rest = re.split(r'/ocirt_cni\.[^"]*\.archive", [^=]*= (\d+)', trace.read_text())[1:]
     assert rest.count(f"pread64({fd},") in (3, 4)
+
+
+def test_no_socket_outlives_an_executable(plugin: Plugin, netns: MakeNetns) -> None:
+    """DEL leaves its socket to nf_tables for the kernel to collect, as to close it would take as long as all the rest."""
+
+    def open_sockets() -> list[str]:
+        rows = [line.split() for line in Path("/proc/net/netlink").read_text().splitlines()[1:]]
+        return [row[0] for row in rows if row[1] == "12" and row[2] != "0"]  # NETLINK_NETFILTER, but for the kernel's own
+
+    before = open_sockets()
+    for number in range(10):
+        plugin("ptp", CONF["ptp"], netns=netns(), container=f"c{number}").ok()
+        plugin("ptp", CONF["ptp"], "DEL", container=f"c{number}").ok()
+    deadline = time.monotonic() + 10
+    while open_sockets() != before:
+        assert time.monotonic() < deadline, open_sockets()
+        time.sleep(0.01)
