@@ -120,9 +120,7 @@ def ensure_addresses(host: Netlink, link: Link, gateways: list[Prefix], *, force
     requests += [addrs.add(link.index, one, link.name) for one in missing]
     # A bridge that somebody made without a hardware address keeps what it has now.
     requests.append(links.change(link.index, {links.IFLA_ADDRESS: link.attributes[links.IFLA_ADDRESS]}, what=link.name))
-    for error in host.attempt(*requests):
-        if error is not None and error.errno != EEXIST:  # another ADD was faster
-            raise error
+    host.execute(*requests, but=(EEXIST,))  # another ADD was faster
 
 
 def _conflict(one: Prefix, other: Prefix) -> bool:

@@ -30,9 +30,7 @@ def assign(host: Netlink, settings: Settings, bridge: Link, port: Link, vlans: d
     requests = [bridges.add_vlans(port.index, vlans.items(), port.name)]
     if default and default not in vlans and not settings.keep_default_vlan:
         requests.append(bridges.delete_vlans(port.index, [default], port.name))
-    for error in host.attempt(*requests):
-        if error is not None and error.errno != ENOENT:  # it is not in the default one
-            raise error
+    host.execute(*requests, but=(ENOENT,))  # it is not in the default one
 
 
 def ensure_gateway(host: Netlink, settings: Settings, bridge: Link) -> Link:

@@ -238,9 +238,7 @@ def _remove_inner(call: Call) -> None:
 
 
 def _delete(netlink: Netlink, link: Link) -> None:
-    (error,) = netlink.attempt(links.delete(link.index, link.name))
-    if error is not None and error.errno != ENODEV:
-        raise error
+    netlink.execute(links.delete(link.index, link.name), but=(ENODEV,))
 
 
 def collect(call: Call) -> None:
@@ -259,6 +257,4 @@ def delete_all(netlink: Netlink, stale: list[Link]) -> None:
         return
     group = int.from_bytes(posix.urandom(4), "little") >> 1 | 1  # nobody else's
     netlink.attempt(*(links.change(one.index, {links.IFLA_GROUP: group}, what=one.name) for one in stale))
-    (error,) = netlink.attempt(links.delete_group(group))
-    if error is not None and error.errno != ENODEV:
-        raise error
+    netlink.execute(links.delete_group(group), but=(ENODEV,))
