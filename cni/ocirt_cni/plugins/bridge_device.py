@@ -31,13 +31,21 @@ def ensure(host: Netlink, settings: Settings, link: Link | None) -> Link:
         raise Error(TAKEN, f"{settings.bridge} exists and is not a bridge", subject="/bridge", cause=cause)
     if settings.has_vlans:
         _require_vlans(link)
-    if not link.is_up:
-        # Nobody has used it yet. Router advertisements of containers must not configure the host.
-        sysctl.write(f"net/ipv6/conf/{settings.bridge}/accept_ra", "0", optional=True)
+    if not link.is_up:  # nobody has used it yet
+        prepare(settings, link.name)
     request = _change(settings, link)
     if request is not None:
         host.execute(request)
     return link
+
+
+def prepare(settings: Settings, name: str) -> None:
+    """Set what IPv6 does on a link that leads to containers, before it is up. Raises Error."""
+    # Router advertisements of containers must not configure the host.
+    sysctl.write(f"net/ipv6/conf/{name}/accept_ra", "0", optional=True)
+    if settings.is_gateway and not settings.detect_duplicates:
+        # The host asks for neighbours from the link's own address, so what it forwards would wait until that is sure.
+        sysctl.write(f"net/ipv6/conf/{name}/accept_dad", "0", optional=True)
 
 
 def _make(host: Netlink, settings: Settings) -> Link:
