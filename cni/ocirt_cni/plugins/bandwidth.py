@@ -55,6 +55,12 @@ def add(call: Call) -> Result:
     return previous
 
 
+def configure(call: Call) -> None:
+    """Read the configuration, for `check-config`. Raises Error."""
+    fields.refuse_unknown(call, *_FIELDS)
+    _Wanted(call)
+
+
 def delete(call: Call) -> None:
     """Remove both limits. Raises Error."""
     with Netlink() as netlink:

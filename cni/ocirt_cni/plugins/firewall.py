@@ -33,6 +33,11 @@ def add(call: Call) -> Result:
     return result
 
 
+def configure(call: Call) -> None:
+    """Read the configuration, for `check-config`. Raises Error."""
+    _settings(call)
+
+
 def delete(call: Call) -> None:
     """Remove all of the attachment's rules."""
     from ocirt_cni.nft.changes import remove  # noqa: PLC0415

@@ -58,6 +58,13 @@ def add(call: Call) -> Result:
     return result
 
 
+def configure(call: Call) -> None:
+    """Read the configuration, for `check-config`. Raises Error."""
+    mappings(call)
+    _source(call)
+    _conditions(call)
+
+
 def delete(call: Call) -> None:
     """Close all ports of the attachment."""
     from ocirt_cni.nft.changes import remove  # noqa: PLC0415  (many containers have no ports)
