@@ -177,7 +177,7 @@ def _prepare(tables: Tables, state: State, rules: Rules) -> None:
         if base.is_own(name) or not tables.has_chain(sets.INET, name):
             commands.append(rules.commands(name))
     if commands:
-        kept.run("".join(commands))
+        kept.run(commands)
 
 
 def _replace(tables: Tables, state: State, family: int) -> None:
@@ -214,7 +214,7 @@ def _rebuild(tables: Tables, state: State) -> None:
     commands += chains.values()
     commands += [base.element(one) for one in elements.values()]
     if commands:
-        kept.run("".join(commands))
+        kept.run(commands)
     if any(one.admitted for one in rules):
         forward.admit(tables, _asked(state))
     state.generation = tables.generation()

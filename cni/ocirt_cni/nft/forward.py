@@ -69,7 +69,7 @@ def admit(tables: Tables, asked: Sequence[str] = ()) -> None:
     if not commands:
         return
     try:
-        kept.run("".join(commands))
+        kept.run(commands)
     except Error:
         for one in commands:
             _try(one)
@@ -77,7 +77,7 @@ def admit(tables: Tables, asked: Sequence[str] = ()) -> None:
 
 def _try(commands: str) -> None:
     try:
-        kept.run(commands)
+        kept.run([commands])
     except Error as err:
         if not any(text in err.cause for text in _REFUSALS):
             raise

@@ -17,9 +17,14 @@ from ocirt_cni.netlink.socket import KernelError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from ocirt_cni.netlink.socket import Request
     from ocirt_cni.nft.library import Nft
     from ocirt_cni.nft.wire import Tables
 
+_MOST_COMPILED = 100  # texts, which are mostly those of the tables and of networks' chains
+_compiled: dict[str, list[Request]] = {}
 _tables: dict[tuple[int, int], Tables] = {}
 _libraries: dict[tuple[int, int], Nft] = {}
 
@@ -44,14 +49,23 @@ def library() -> Nft:
     return _libraries[place]
 
 
-def run(commands: str) -> None:
+def run(texts: Iterable[str]) -> None:
     """Run commands in the language of nft(8), as one transaction. Raises Error, of which KernelError is one."""
     from ocirt_cni.nft.compiler import NotUnderstoodError, compiled  # noqa: PLC0415  (most calls find all tables and chains)
 
+    wanted = list(texts)
+    requests: list[Request] = []
     try:
-        requests = compiled(commands)
+        for one in wanted:
+            found = _compiled.get(one)
+            if found is None:
+                found = compiled(one)
+                if len(_compiled) >= _MOST_COMPILED:
+                    _compiled.clear()
+                _compiled[one] = found
+            requests += found
     except NotUnderstoodError:
-        library().run(commands)
+        library().run("".join(wanted))
     else:
         tables().transact(requests)
 
