@@ -55,8 +55,9 @@ def check(call: Call) -> None:
 def gc(call: Call) -> None:
     """Remove the rules of attachments that are gone."""
     from ocirt_cni.nft.changes import collect  # noqa: PLC0415
+    from ocirt_cni.plugins import pairs  # noqa: PLC0415
 
-    collect(call.network, _NAME, call.valid)
+    collect(call.network, _NAME, call.valid, is_there=pairs.is_there)
 
 
 def status(call: Call) -> None:

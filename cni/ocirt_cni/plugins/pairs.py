@@ -23,6 +23,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from ocirt_cni.call import Attachment
     from ocirt_cni.netlink.codec import Value
     from ocirt_cni.netns import Namespace
     from ocirt_cni.plugins.steps import Step
@@ -140,6 +141,12 @@ def _settled(netlink: Netlink, name: str, open_netlink: Callable[[], Netlink]) -
                 return link
             if not events.wait(deadline - monotonic()):
                 raise Error(KERNEL, "the link has no carrier", subject=name, cause=f"its operational state is {link.operstate}")
+
+
+def is_there(attachment: Attachment, folder: str) -> bool:
+    """Whether the host has the end of an attachment's pair; `folder` as with `owners.owner_of`. Raises KernelError."""
+    with Netlink() as host:
+        return links.find(host, name_of(owners.owner_of(attachment, folder))) is not None
 
 
 def existing(netlink: Netlink, name: str) -> Link:

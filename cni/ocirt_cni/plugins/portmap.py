@@ -86,8 +86,9 @@ def check(call: Call) -> None:
 def gc(call: Call) -> None:
     """Close the ports of attachments that are gone."""
     from ocirt_cni.nft.changes import collect  # noqa: PLC0415
+    from ocirt_cni.plugins import pairs  # noqa: PLC0415
 
-    collect(call.network, _NAME, call.valid)
+    collect(call.network, _NAME, call.valid, is_there=pairs.is_there)
 
 
 def mappings(call: Call) -> list[Mapping]:
