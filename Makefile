@@ -89,6 +89,8 @@ needs-test: needs
 		program procps ps; \
 		program iproute2 ip; \
 		program nftables nft; \
+		program iptables iptables; \
+		need containernetworking-plugins "$$(ls /usr/lib/cni/host-local 2>/dev/null)"; \
 		program util-linux setpriv; \
 		program docker-registry docker-registry; \
 		program dnsmasq-base dnsmasq; \
@@ -103,7 +105,7 @@ needs-vm: needs-test
 needs-conformance: needs-test
 	$(call install, program podman podman; program conmon conmon; program catatonit catatonit; program runc runc; \
 		program buildah buildah; program skopeo skopeo; program umoci umoci; program containerd containerd; \
-		program docker.io dockerd; program golang-go go; program iptables iptables;)
+		program docker.io dockerd; program golang-go go;)
 
 run: needs
 	@$(MAKE) -s build

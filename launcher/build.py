@@ -67,7 +67,7 @@ def companion(python: str = "python", home: str = "") -> str:
 
 # The packages that the launcher hands over to, each in the folder of a clone that holds it.
 PACKAGES = (HERE.parent / "ocirt", HERE.parent / "cni" / "ocirt_cni")
-# What a verb of `ocirt` loads in functions, in the usual case: (module to begin with, modules beside what that imports).
+# What a verb of `ocirt` loads in functions, in the usual case: modules beside `cli.VERB` and what that imports.
 _STEPS = ("cgroup", "device", "mount", "namespace", "process", "program", "state", "stdio", "sync", "tree", "user")
 _CREATE = ("spec.check", "spec.mounts", "spec.rlimits", "cgroups.control", *("kernel.steps." + name for name in _STEPS))
 _GROUPS: dict[str, tuple[str, ...]] = {
@@ -81,6 +81,29 @@ _GROUPS: dict[str, tuple[str, ...]] = {
     "run": (*_CREATE, "containers.attach"),
     "start": (),
     "state": (),
+}
+# The same for a plugin of networks and a command of CNI.
+_PLUGIN = ("skeleton", "plugins")
+_RULES = ("nft.changes",)
+_LEASES = ("ipam.delegate", "ipam.host_local")
+_LINK = ("netns", "plugins.interfaces")
+_PLUGIN_GROUPS: dict[str, tuple[str, ...]] = {
+    "bandwidth ADD": ("plugins.bandwidth",),
+    "bandwidth DEL": ("plugins.bandwidth",),
+    "bridge ADD": ("plugins.bridge", "plugins.bridge_attach", *_LEASES, *_LINK, *_RULES),
+    "bridge DEL": ("plugins.bridge", *_LEASES, *_RULES),
+    "firewall ADD": ("plugins.firewall", "netlink.links", *_RULES),
+    "firewall DEL": ("plugins.firewall", *_RULES),
+    "host-local ADD": ("ipam.host_local",),
+    "host-local DEL": ("ipam.host_local",),
+    "loopback ADD": ("plugins.loopback",),
+    "loopback DEL": ("plugins.loopback",),
+    "portmap ADD": ("plugins.portmap", "plugins.conditions", "plugins.host_ports", "netlink.links", "netlink.routes", *_RULES),
+    "portmap DEL": ("plugins.portmap", *_RULES),
+    "ptp ADD": ("plugins.ptp", "plugins.ptp_attach", *_LEASES, *_LINK, *_RULES),
+    "ptp DEL": ("plugins.ptp", *_LEASES, *_RULES),
+    "tuning ADD": ("plugins.tuning",),
+    "tuning DEL": ("plugins.tuning",),
 }
 
 
@@ -104,9 +127,12 @@ def archive(package: Path, *, checked: bool) -> bytes:
         index[name] = (len(blob), len(code), is_package, path.stat().st_mtime_ns)
         blob += code
     groups = {}
-    for verb, more in _GROUPS.items() if package.name == "ocirt" else ():
+    wanted = {verb: ("cli.main", "cli." + verb, *more) for verb, more in _GROUPS.items()}
+    if package.name == "ocirt_cni":
+        wanted = {call: (*_PLUGIN, *more) for call, more in _PLUGIN_GROUPS.items()}
+    for verb, firsts in wanted.items():
         names: list[str] = []
-        for first in ("cli.main", "cli." + verb, *more):
+        for first in firsts:
             _add(f"{package.name}.{first}", imports, names)
         code = marshal.dumps([codes[name] for name in names])
         groups[verb] = (len(blob), len(code), names)

@@ -12,7 +12,8 @@ from posix import pread, stat
 class Finder:
     """A finder and loader of the import system. It uses nothing that the bare interpreter has not loaded.
 
-    index: module to (offset, size, whether it is a package, time of its source in ns). groups: verb to (offset, size, modules).
+    index: module to (offset, size, whether it is a package, time of its source in ns). groups: name to (offset, size, modules);
+    the name is that of a verb, or of a plugin and its command.
     """
 
     def __init__(self, fd, home, start, index, groups, checked):
@@ -23,11 +24,11 @@ class Finder:
         self.groups = groups
         self.checked = checked
 
-    def preload(self, verb):
-        """Make all modules that a verb is known to need, without the import system, which takes as long as their code."""
-        if verb not in self.groups:
+    def preload(self, group):
+        """Make all modules that a group is known to need, without the import system, which takes as long as their code."""
+        if group not in self.groups:
             return
-        offset, size, names = self.groups[verb]
+        offset, size, names = self.groups[group]
         for name in names:
             if not self.fresh(name):
                 return

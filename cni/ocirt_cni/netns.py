@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import os
+import posix
 from errno import EINVAL, ENOENT
 
 from ocirt_cni import libc
@@ -25,14 +25,14 @@ class Namespace:
         try:
             self.netlink = self.open_netlink()
         except BaseException:
-            os.close(fd)
+            posix.close(fd)
             raise
 
     @classmethod
     def open(cls, path: str) -> Namespace:
         """Open one by its path. Raises Error(INVALID_NETNS); with the cause ENOENT if nothing is there."""
         try:
-            fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+            fd = posix.open(path, posix.O_RDONLY | posix.O_CLOEXEC)
         except OSError as err:
             raise Error(INVALID_NETNS, "the network namespace cannot be opened", subject=path, cause=err.strerror or "") from None
         return cls(fd, path)
@@ -43,7 +43,7 @@ class Namespace:
         if not path:
             return None
         try:
-            fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+            fd = posix.open(path, posix.O_RDONLY | posix.O_CLOEXEC)
         except OSError as err:
             if err.errno == ENOENT:
                 return None
@@ -56,7 +56,7 @@ class Namespace:
     @classmethod
     def own(cls) -> Namespace:
         """The one that this thread is in."""
-        return cls(os.open(_OWN, os.O_RDONLY | os.O_CLOEXEC))
+        return cls(posix.open(_OWN, posix.O_RDONLY | posix.O_CLOEXEC))
 
     def inside(self) -> Inside:
         """This thread in the namespace, for as long as the context that it returns lasts. Raises Error on entering it."""
@@ -69,13 +69,13 @@ class Namespace:
 
     def is_own(self) -> bool:
         """Whether it is the one that this thread is in."""
-        own, other = os.stat(_OWN), os.fstat(self.fd)
+        own, other = posix.stat(_OWN), posix.fstat(self.fd)
         return (own.st_dev, own.st_ino) == (other.st_dev, other.st_ino)
 
     def close(self) -> None:
         """Let go of it."""
         self.netlink.close()
-        os.close(self.fd)
+        posix.close(self.fd)
 
     def __enter__(self) -> Namespace:
         return self
@@ -94,11 +94,11 @@ class Inside:
         self._back = -1
 
     def __enter__(self) -> None:
-        self._back = os.open(_OWN, os.O_RDONLY | os.O_CLOEXEC)
+        self._back = posix.open(_OWN, posix.O_RDONLY | posix.O_CLOEXEC)
         try:
             libc.setns(self._namespace.fd)
         except OSError as err:
-            os.close(self._back)
+            posix.close(self._back)
             path = self._namespace.path
             if err.errno == EINVAL:
                 raise NotANamespaceError(INVALID_NETNS, "this is not a network namespace", subject=path) from None
@@ -108,7 +108,7 @@ class Inside:
         try:
             libc.setns(self._back)
         finally:
-            os.close(self._back)
+            posix.close(self._back)
 
 
 class NotANamespaceError(Error):

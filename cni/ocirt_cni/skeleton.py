@@ -5,10 +5,10 @@ What it says goes to the standard output, also an error; the standard error is f
 
 from __future__ import annotations
 
-import os
+import posix
 import sys
 
-from ocirt_cni import call, jsonio, versions
+from ocirt_cni import call, files, jsonio, versions
 from ocirt_cni.errors import INTERNAL, IO_FAILURE, Error
 
 TYPE_CHECKING = False
@@ -23,10 +23,11 @@ def main(name: str) -> None:
     """Run the plugin of that name, and end the process."""
     version = versions.CURRENT
     try:
-        if not os.environ.get("CNI_COMMAND"):
+        environment = files.environment()
+        if not environment.get("CNI_COMMAND"):
             _introduce(name)
             return
-        answer = run(name, os.environ, _read())
+        answer = run(name, environment, _read())
     except Error as err:
         answer, code = err.document(version), 1
     except Exception as err:  # noqa: BLE001  (whoever calls reads JSON)
@@ -69,13 +70,13 @@ def _version(data: bytes) -> dict[str, Any]:
 
 def _introduce(name: str) -> None:
     text = f"ocirt's CNI plugin {name}\nCNI protocol versions supported: {', '.join(versions.SUPPORTED)}\n"
-    os.write(2, text.encode())
+    posix.write(2, text.encode())
 
 
 def _read() -> bytes:
     blocks = []
     try:
-        while block := os.read(0, _BLOCK):
+        while block := posix.read(0, _BLOCK):
             blocks.append(block)
     except OSError as err:
         raise Error(IO_FAILURE, "the standard input cannot be read", cause=err.strerror or "") from None
@@ -85,4 +86,4 @@ def _read() -> bytes:
 def _write(text: str) -> None:
     data = text.encode(errors="replace")  # half of a surrogate pair has no bytes, and JSON may name one
     while data:
-        data = data[os.write(1, data) :]
+        data = data[posix.write(1, data) :]

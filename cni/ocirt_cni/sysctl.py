@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import os
+import posix
 from errno import ENOENT
 
 from ocirt_cni.errors import INVALID_CONFIG, KERNEL, UNSUPPORTED, Error
 
 _ROOT = "/proc/sys"
+_LONGEST = 1 << 16  # bytes of a value
 
 
 def path_of(name: str) -> str:
@@ -27,8 +28,11 @@ def path_of(name: str) -> str:
 def read(name: str) -> str | None:
     """The value; None if this kernel has no such sysctl. Raises Error(KERNEL)."""
     try:
-        with open(path_of(name), encoding="utf-8") as file:
-            return file.read().rstrip("\n")
+        fd = posix.open(path_of(name), posix.O_RDONLY | posix.O_CLOEXEC)
+        try:
+            return posix.read(fd, _LONGEST).decode(errors="replace").rstrip("\n")
+        finally:
+            posix.close(fd)
     except OSError as err:
         if err.errno == ENOENT:
             return None
@@ -46,10 +50,10 @@ def write(name: str, value: str, *, optional: bool = False) -> None:
     if current is None:
         raise Error(UNSUPPORTED, "this kernel has no such sysctl", subject=name)
     try:
-        fd = os.open(path_of(name), os.O_WRONLY | os.O_CLOEXEC)
+        fd = posix.open(path_of(name), posix.O_WRONLY | posix.O_CLOEXEC)
         try:
-            os.write(fd, value.encode())
+            posix.write(fd, value.encode())
         finally:
-            os.close(fd)
+            posix.close(fd)
     except OSError as err:
         raise Error(KERNEL, f"the sysctl cannot be set to {value!r}", subject=name, cause=err.strerror or "") from None

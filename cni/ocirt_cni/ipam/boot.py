@@ -10,7 +10,7 @@ _BOOT_ID = "/proc/sys/kernel/random/boot_id"
 def identity() -> str:
     """A name of this boot that no other has (random(4)). "" where it cannot be read: then nothing is said about boots."""
     try:
-        with open(_BOOT_ID, encoding="ascii") as file:
+        with open(_BOOT_ID, encoding="utf-8") as file:
             return file.read().strip()
     except OSError:
         return ""

@@ -27,6 +27,14 @@ def add(call: Call) -> Result:
     return Result.parse(_ask(call)["result"], "")
 
 
+def configure(call: Call) -> None:
+    """Read the configuration, for `check-config`. Raises Error."""
+    from ocirt_cni.ipam import dhcp_options  # noqa: PLC0415  (the daemon reads it with other commands)
+
+    config.section(call)
+    dhcp_options.parse(call)
+
+
 def delete(call: Call) -> None:
     """Give the lease back. Without a daemon nobody holds one."""
     try:

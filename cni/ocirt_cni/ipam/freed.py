@@ -10,7 +10,7 @@ is gone, so may be neighbour entries, connections and rules. Losing the file cos
 
 from __future__ import annotations
 
-import os
+import posix
 from _socket import if_indextoname, if_nametoindex
 from errno import EDQUOT, ENOSPC
 
@@ -93,11 +93,11 @@ class Freed:
         line = f"{address} {index} {link if index else '-'}".encode().ljust(_LINE - 1) + b"\n"
         self._text = None
         try:
-            fd = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+            fd = posix.open(self._path, posix.O_WRONLY | posix.O_CREAT | posix.O_APPEND | posix.O_CLOEXEC, 0o600)
             try:
-                os.write(fd, line)
+                posix.write(fd, line)
             finally:
-                os.close(fd)
+                posix.close(fd)
         except OSError as err:
             if err.errno not in (ENOSPC, EDQUOT):
                 raise
@@ -109,7 +109,7 @@ class Freed:
         with open(self._path, "r+b", buffering=0) as file:
             for record in self:
                 if record.address == address:
-                    os.pwrite(file.fileno(), _BLANK, record.offset)
+                    posix.pwrite(file.fileno(), _BLANK, record.offset)
         self._text = None
 
     def shrink(self) -> None:
@@ -122,7 +122,7 @@ class Freed:
         try:
             with open(new, "wb", buffering=0) as file:
                 file.write(b"".join(kept))
-            os.rename(new, self._path)
+            posix.rename(new, self._path)
         except OSError:
             return
         self._text = None
@@ -133,6 +133,6 @@ def _parse(line: bytes, offset: int) -> Record | None:
     if len(fields) != 3:
         return None
     try:
-        return Record(Address.parse(fields[0].decode()), int(fields[1]), os.fsdecode(fields[2]), offset)
+        return Record(Address.parse(fields[0].decode()), int(fields[1]), fields[2].decode(errors="surrogateescape"), offset)
     except ValueError:
         return None

@@ -23,10 +23,11 @@ Nothing is synced: what the power's failure tears is of a previous boot then.
 
 from __future__ import annotations
 
-import os
+import posix
 from errno import EINVAL, ENOENT
 from fcntl import LOCK_EX, flock
 
+from ocirt_cni import files
 from ocirt_cni.addresses import Address
 from ocirt_cni.call import Attachment
 from ocirt_cni.errors import TAKEN, Error
@@ -40,7 +41,7 @@ if TYPE_CHECKING:
 DATA_DIR = "/var/lib/cni/networks"
 _LAST = "last_reserved_ip."
 _NAME_MAX = 255
-_NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+_NEW = posix.O_WRONLY | posix.O_CREAT | posix.O_EXCL | posix.O_CLOEXEC
 
 
 class Owner:
@@ -76,27 +77,27 @@ class Store:
         self.path = f"{data_dir}/{network}"
         self._ours = f"{self.path}/.ocirt"
         self.freed = Freed(f"{self._ours}/freed")
-        if not os.path.isdir(f"{self._ours}/of"):
-            os.makedirs(self.path, 0o755, exist_ok=True)
-            os.makedirs(f"{self._ours}/of", 0o700, exist_ok=True)
-        self._fd = os.open(f"{self.path}/lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        if not files.is_directory(f"{self._ours}/of"):
+            files.make_directories(self.path, 0o755)
+            files.make_directories(f"{self._ours}/of", 0o700)
+        self._fd = posix.open(f"{self.path}/lock", posix.O_RDWR | posix.O_CREAT | posix.O_CLOEXEC, 0o600)
 
     @classmethod
     def find(cls, data_dir: str, network: str) -> Store | None:
         """The same; None if there is no folder, and so no lease."""
-        return cls(data_dir, network) if os.path.isdir(f"{data_dir}/{network}") else None
+        return cls(data_dir, network) if files.is_directory(f"{data_dir}/{network}") else None
 
     def __enter__(self) -> Store:
         try:
             flock(self._fd, LOCK_EX)
             self._forget_other_boots()
         except BaseException:
-            os.close(self._fd)
+            posix.close(self._fd)
             raise
         return self
 
     def __exit__(self, *_: object) -> None:
-        os.close(self._fd)
+        posix.close(self._fd)
 
     # Leases
 
@@ -106,7 +107,7 @@ class Store:
 
     def leases(self) -> Iterator[tuple[Address, Owner | None]]:
         """All leases, by reading each. Without an owner: an empty file, which the reference leaves when it is killed."""
-        for name in os.listdir(self.path):
+        for name in posix.listdir(self.path):
             try:
                 address = Address.parse(name)
             except ValueError:
@@ -142,7 +143,7 @@ class Store:
         """Take back what was just given, which nobody has used."""
         for address in addresses:
             if self._holds(attachment, address):
-                os.unlink(f"{self.path}/{address}")
+                posix.unlink(f"{self.path}/{address}")
         self._index(attachment, [address for address in self._indexed(attachment) if address not in addresses])
 
     def release(self, attachment: Attachment, link: str = "") -> list[Address]:
@@ -182,13 +183,13 @@ class Store:
         is killed here, an address may be cut off; then the search begins too early.
         """
         text = _marked(address).encode()
-        fd = os.open(f"{self.path}/{_LAST}{number}", os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        fd = posix.open(f"{self.path}/{_LAST}{number}", posix.O_WRONLY | posix.O_CREAT | posix.O_CLOEXEC, 0o600)
         try:
-            if os.lseek(fd, 0, os.SEEK_END) > len(text):
-                os.ftruncate(fd, len(text))
-            os.pwrite(fd, text, 0)
+            if posix.fstat(fd).st_size > len(text):
+                posix.ftruncate(fd, len(text))
+            posix.pwrite(fd, text, 0)
         finally:
-            os.close(fd)
+            posix.close(fd)
 
     def whole(self, number: int) -> str:
         """The ranges of a set, each of whose addresses was handed out once; "" if there are none."""
@@ -229,9 +230,9 @@ class Store:
 
     def _tidy(self) -> None:
         """Drop from the index what holds nothing: of an ADD that was killed, or freed by the reference."""
-        for name in os.listdir(f"{self._ours}/of"):
+        for name in posix.listdir(f"{self._ours}/of"):
             path = f"{self._ours}/of/{name}"
-            if not any(os.path.exists(f"{self.path}/{address}") for address in _addresses(_target(path) or "")):
+            if not any(files.exists(f"{self.path}/{address}") for address in _addresses(_target(path) or "")):
                 _unlink(path)
         _unlink(f"{self._ours}/new")
 
@@ -244,7 +245,7 @@ class Store:
         freed_some = False
         for address, owner in self.leases():
             path = f"{self.path}/{address}"
-            if owner is None or os.stat(path).st_mtime < since:
+            if owner is None or posix.stat(path).st_mtime < since:
                 _unlink(path)
                 freed_some = True
         if freed_some:
@@ -254,7 +255,7 @@ class Store:
 
     def _begin_anew(self) -> None:
         """Nothing of the order of reuse counts after a boot."""
-        for name in os.listdir(self._ours):
+        for name in posix.listdir(self._ours):
             if name == "freed" or name.startswith("whole."):
                 _unlink(f"{self._ours}/{name}")
 
@@ -273,28 +274,28 @@ class Store:
     def _link(self, name: str, target: str) -> None:
         """Make or change a symlink of ours."""
         try:
-            os.symlink(target, f"{self._ours}/{name}")
+            posix.symlink(target, f"{self._ours}/{name}")
         except FileExistsError:
             _unlink(f"{self._ours}/new")
-            os.symlink(target, f"{self._ours}/new")
-            os.rename(f"{self._ours}/new", f"{self._ours}/{name}")
+            posix.symlink(target, f"{self._ours}/new")
+            posix.rename(f"{self._ours}/new", f"{self._ours}/{name}")
 
     def _write(self, name: str, text: str) -> None:
         """Make a file, whole or not at all."""
         new = f"{self._ours}/new"
         try:
-            fd = os.open(new, _NEW, 0o600)
+            fd = posix.open(new, _NEW, 0o600)
         except FileExistsError:  # of somebody who was killed
             _unlink(new)
-            fd = os.open(new, _NEW, 0o600)
+            fd = posix.open(new, _NEW, 0o600)
         try:
-            os.write(fd, text.encode())
+            posix.write(fd, text.encode())
         except OSError:
             _unlink(new)
             raise
         finally:
-            os.close(fd)
-        os.rename(new, f"{self.path}/{name}")
+            posix.close(fd)
+        posix.rename(new, f"{self.path}/{name}")
 
 
 def _name(attachment: Attachment) -> str:
@@ -326,18 +327,18 @@ def _owner(path: str) -> Owner | None:
 
 def _read(path: str) -> str:
     try:
-        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        fd = posix.open(path, posix.O_RDONLY | posix.O_CLOEXEC)
     except FileNotFoundError:
         return ""
     try:
-        return os.read(fd, 1 << 16).decode(errors="replace")
+        return posix.read(fd, 1 << 16).decode(errors="replace")
     finally:
-        os.close(fd)
+        posix.close(fd)
 
 
 def _target(path: str) -> str | None:
     try:
-        return os.readlink(path)
+        return posix.readlink(path)
     except OSError as err:
         if err.errno in (ENOENT, EINVAL):  # EINVAL: it is no symlink, so not ours
             return None
@@ -346,6 +347,6 @@ def _target(path: str) -> str | None:
 
 def _unlink(path: str) -> None:
     try:
-        os.unlink(path)
+        posix.unlink(path)
     except FileNotFoundError:
         pass

@@ -14,7 +14,6 @@ if TYPE_CHECKING:
 
 HEADER = 16  # bytes of a message before its contents
 NLM_F_REQUEST = 0x1
-NLM_F_MULTI = 0x2
 NLM_F_ACK = 0x4
 NLM_F_DUMP_INTR = 0x10
 NLM_F_ACK_TLVS = 0x200

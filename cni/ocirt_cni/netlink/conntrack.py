@@ -57,9 +57,7 @@ def _forget(netlink: Netlink, family: int, protocol: int, port: int) -> int:
                 kind: attributes[kind] for kind in (_CTA_TUPLE_ORIG, _CTA_ID, _CTA_ZONE) if kind in attributes
             }
             requests.append(Request(_DELETE, 0, header + _nested(named), f"forget a connection to port {port}"))
-    for error in netlink.attempt(*requests) if requests else ():
-        if error is not None and error.errno != ENOENT:  # it has ended by itself
-            raise error
+    netlink.execute(*requests, but=(ENOENT,))  # it has ended by itself
     return len(requests)
 
 

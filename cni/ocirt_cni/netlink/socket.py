@@ -5,14 +5,14 @@ from __future__ import annotations
 from _socket import AF_NETLINK, SOCK_CLOEXEC, SOCK_RAW, socket
 from _struct import unpack_from
 from errno import EINTR, ENOBUFS, errorcode
-from os import strerror
+from posix import strerror
 
 from ocirt_cni.errors import KERNEL, Error
 from ocirt_cni.netlink import codec
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Collection, Sequence
 
 NETLINK_ROUTE = 0
 NETLINK_NETFILTER = 12
@@ -96,14 +96,13 @@ class Netlink:
         """For poll(2)."""
         return self._socket.fileno()
 
-    def execute(self, *requests: Request) -> None:
+    def execute(self, *requests: Request, but: Collection[int] = ()) -> None:
         """Send requests in one go; the kernel does each in turn. Raises KernelError for the first that fails.
 
-        Those after it were done all the same: a batch of rtnetlink is no transaction.
+        Those after it were done all the same: a batch of rtnetlink is no transaction. `but`: errors that are none here.
         """
-        errors = self.attempt(*requests)
-        for error in errors:
-            if error is not None:
+        for error in self.attempt(*requests):
+            if error is not None and error.errno not in but:
                 raise error
 
     def attempt(self, *requests: Request) -> list[KernelError | None]:
@@ -169,6 +168,8 @@ class Netlink:
 
     def _send(self, requests: Sequence[Request], flags: int) -> None:
         data = []
+        if not requests:
+            return  # the kernel takes no empty message (ENODATA)
         for one in requests:
             self._sequence += 1
             data.append(codec.message(one.kind, one.flags | flags, self._sequence, one.contents))

@@ -5,7 +5,8 @@ rules       what these rules are, and the elements they are made of
 base        the tables' text
 sets        the sets and maps, and their elements
 wire        nf_tables' own messages, for elements
-library     libnftables, for chains and rules
+compiler    from the language of nft(8) to such messages, for the tables' text
+library     libnftables, for what the compiler does not know: conditions of a port, elements in this language
 forward     the rule in other tables' forward chains
 state       records of who has what
 owners      comments

@@ -86,11 +86,18 @@ def check(changes: Changes) -> None:
                 raise _lost(chain, "the rule that lets forwarded traffic pass is missing")
 
 
-def collect(network: str, plugin: str, valid: frozenset[tuple[str, str]], folder: str | None = None) -> None:
+def collect(
+    network: str,
+    plugin: str,
+    valid: frozenset[tuple[str, str]],
+    folder: str | None = None,
+    is_there: Callable[[Attachment, str], bool] | None = None,
+) -> None:
     """Remove what the attachments to a network have from a plugin, but for the valid ones: (container, interface).
 
     `folder`: as with `Rules`; those of another one stay. A plugin that does not know its network's folder (None) leaves alone who
-    has one from a plugin that does: that one comes before it in a list, and has collected what is ours. Raises Error.
+    has one from a plugin that does, and `is_there`: it may be another runtime's, on a network of the same name. What that plugin
+    collected has none any more. Raises Error.
     """
     keep = {owners.comment(Attachment(network, container, ifname)) for container, ifname in valid}
     with Locked() as (tables, state):
@@ -100,7 +107,11 @@ def collect(network: str, plugin: str, valid: frozenset[tuple[str, str]], folder
             if rules is None or rules.attachment.network != network:
                 continue
             if rules.plugin != plugin:
-                if rules.folder if folder is None else _sets_of(rules.plugin) == _sets_of(plugin):
+                if folder is None:
+                    is_kept = bool(rules.folder) and (is_there is None or is_there(rules.attachment, rules.folder))
+                else:
+                    is_kept = _sets_of(rules.plugin) == _sets_of(plugin)
+                if is_kept:
                     keep.add(owners.comment(rules.attachment))
             elif folder in (None, rules.folder):
                 gone.append(rules)
@@ -177,7 +188,7 @@ def _prepare(tables: Tables, state: State, rules: Rules) -> None:
         if base.is_own(name) or not tables.has_chain(sets.INET, name):
             commands.append(rules.commands(name))
     if commands:
-        kept.library().run("".join(commands))
+        kept.run(commands)
 
 
 def _replace(tables: Tables, state: State, family: int) -> None:
@@ -214,7 +225,7 @@ def _rebuild(tables: Tables, state: State) -> None:
     commands += chains.values()
     commands += [base.element(one) for one in elements.values()]
     if commands:
-        kept.library().run("".join(commands))
+        kept.run(commands)
     if any(one.admitted for one in rules):
         forward.admit(tables, _asked(state))
     state.generation = tables.generation()

@@ -26,7 +26,6 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
 
     from ocirt_cni.netlink.socket import Request
-    from ocirt_cni.nft.library import Nft
 
     Place = tuple[int, str, str]  # family, table, chain
 
@@ -69,17 +68,16 @@ def admit(tables: Tables, asked: Sequence[str] = ()) -> None:
     commands = missing(tables, asked).values()
     if not commands:
         return
-    nft = kept.library()
     try:
-        nft.run("".join(commands))
-    except Error:  # libnftables' own
+        kept.run(commands)
+    except Error:
         for one in commands:
-            _try(nft, one)
+            _try(one)
 
 
-def _try(nft: Nft, commands: str) -> None:
+def _try(commands: str) -> None:
     try:
-        nft.run(commands)
+        kept.run([commands])
     except Error as err:
         if not any(text in err.cause for text in _REFUSALS):
             raise

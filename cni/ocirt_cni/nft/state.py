@@ -13,12 +13,12 @@ elements among those of all others, and `reload` makes the rules from them.
 
 from __future__ import annotations
 
-import os
+import posix
 from _socket import SOL_SOCKET
 from errno import EACCES, ENOENT, ENOTEMPTY, EPERM, EROFS
 from fcntl import LOCK_EX, flock
 
-from ocirt_cni import jsonio
+from ocirt_cni import files, jsonio
 from ocirt_cni.errors import IO_FAILURE, Error
 from ocirt_cni.nft import kept
 
@@ -41,7 +41,7 @@ class State:
         """Wait for the lock; make the directory if it is not there. Raises Error(IO_FAILURE)."""
         self.directory = directory
         try:
-            self.fresh = not os.path.isdir(f"{directory}/{_RECORDS}")
+            self.fresh = not files.is_directory(f"{directory}/{_RECORDS}")
             self._lock = _locked(directory)
         except OSError as err:
             raise _failed(err, directory) from None
@@ -52,7 +52,7 @@ class State:
             if self.is_alone(""):
                 self._remove()
         finally:
-            os.close(self._lock)
+            posix.close(self._lock)
 
     def records(self) -> list[str]:
         """The names of all records."""
@@ -78,9 +78,9 @@ class State:
         path = f"{self.directory}/{_RECORDS}/{name}"
         try:
             _write(f"{self.directory}/{_NEW}", jsonio.dumps(record).encode())
-            os.rename(f"{self.directory}/{_NEW}", path)
+            posix.rename(f"{self.directory}/{_NEW}", path)
             for one in (_RECORD, *claims):
-                os.makedirs(f"{self._of(one)}/{name}", exist_ok=True)
+                files.make_directories(f"{self._of(one)}/{name}")
         except OSError as err:
             raise _failed(err, path) from None
 
@@ -99,12 +99,12 @@ class State:
         """Whether another record than `besides` claims a thing. In as much time for thousands as for one: nothing is listed."""
         directory = self._of(claim)
         try:
-            links = os.stat(directory).st_nlink
+            links = posix.stat(directory).st_nlink
         except FileNotFoundError:
             return False
         if links < 2:  # a file system that does not count directories, as btrfs
             return any(name != besides for name in _names(directory))
-        return links - 2 > bool(besides and os.path.isdir(f"{directory}/{besides}"))
+        return links - 2 > bool(besides and files.is_directory(f"{directory}/{besides}"))
 
     def claimants(self, claim: str) -> list[str]:
         """The names of the records that claim a thing."""
@@ -172,7 +172,9 @@ class Locked:
         try:
             self._state = State(f"{RUN}/{name}")
         except Unwritable:
-            private = os.environ.get("XDG_RUNTIME_DIR")
+            from os import environ  # noqa: PLC0415  (for root it costs a millisecond, and is of no use)
+
+            private = environ.get("XDG_RUNTIME_DIR")
             if not private:
                 raise
             self._state = State(f"{private}/{name}")
@@ -193,48 +195,48 @@ def _namespace(tables: Tables) -> str:
     try:
         return tables.option(SOL_SOCKET, _SO_NETNS_COOKIE, 8)[::-1].hex().lstrip("0")
     except OSError:
-        return f"inode-{os.stat('/proc/thread-self/ns/net').st_ino}"
+        return f"inode-{posix.stat('/proc/thread-self/ns/net').st_ino}"
 
 
 def _locked(directory: str) -> int:
     while True:
-        os.makedirs(directory, mode=0o700, exist_ok=True)
+        files.make_directories(directory, 0o700)
         try:
-            fd = os.open(f"{directory}/{_LOCK}", os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
+            fd = posix.open(f"{directory}/{_LOCK}", posix.O_CREAT | posix.O_RDWR | posix.O_CLOEXEC, 0o600)
         except FileNotFoundError:  # another one has just removed the directory
             continue
         flock(fd, LOCK_EX)
-        if os.fstat(fd).st_nlink:
-            os.makedirs(f"{directory}/{_RECORDS}", exist_ok=True)
+        if posix.fstat(fd).st_nlink:
+            files.make_directories(f"{directory}/{_RECORDS}")
             return fd
-        os.close(fd)
+        posix.close(fd)
 
 
 def _names(directory: str) -> list[str]:
     try:
-        return os.listdir(directory)
+        return posix.listdir(directory)
     except FileNotFoundError:
         return []
 
 
 def _write(path: str, data: bytes) -> None:
-    fd = os.open(path, os.O_CREAT | os.O_TRUNC | os.O_WRONLY | os.O_CLOEXEC, 0o600)
+    fd = posix.open(path, posix.O_CREAT | posix.O_TRUNC | posix.O_WRONLY | posix.O_CLOEXEC, 0o600)
     try:
-        os.write(fd, data)
+        posix.write(fd, data)
     finally:
-        os.close(fd)
+        posix.close(fd)
 
 
 def _unlink(path: str) -> None:
     try:
-        os.unlink(path)
+        posix.unlink(path)
     except FileNotFoundError:
         pass
 
 
 def _rmdir(path: str) -> None:
     try:
-        os.rmdir(path)
+        posix.rmdir(path)
     except OSError as err:
         if err.errno not in (ENOENT, ENOTEMPTY):
             raise

@@ -1,7 +1,7 @@
 """nf_tables' own messages (linux/netfilter/nf_tables.h), for what every ADD and DEL does.
 
-Chains and rules are made by libnftables, in the language of nft(8). It takes 5 ms to load, and reads all chains and sets of the
-host for each command: beside the 3,000 of a kube-proxy, adding an element takes it 8 ms, and this module 0.1.
+libnftables takes 5 ms to load, and reads all chains and sets of the host for each command: beside the 3,000 of a kube-proxy,
+adding an element takes it 8 ms, and this module 0.1.
 """
 
 from __future__ import annotations

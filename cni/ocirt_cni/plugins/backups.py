@@ -6,10 +6,10 @@ had come to. Its name and most fields are the reference's; `sysctl` and those th
 
 from __future__ import annotations
 
-import os
+import posix
 from errno import ENOENT
 
-from ocirt_cni import jsonio
+from ocirt_cni import files, jsonio
 from ocirt_cni.errors import IO_FAILURE, Error
 
 TYPE_CHECKING = False
@@ -47,15 +47,15 @@ class Backup:
         """Write the file, whole or not at all. Raises Error(IO_FAILURE)."""
         temporary = f"{self.path}{_temporary(network)}"
         try:
-            os.makedirs(os.path.dirname(self.path), 0o700, exist_ok=True)
-            fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+            files.make_directories(self.path.rpartition("/")[0], 0o700)
+            fd = posix.open(temporary, posix.O_WRONLY | posix.O_CREAT | posix.O_TRUNC | posix.O_CLOEXEC, 0o600)
             try:
                 data = jsonio.dumps(self.values).encode()
                 while data:
-                    data = data[os.write(fd, data) :]
+                    data = data[posix.write(fd, data) :]
             finally:
-                os.close(fd)
-            os.rename(temporary, self.path)
+                posix.close(fd)
+            posix.rename(temporary, self.path)
         except OSError as err:
             _unlink(temporary)
             raise Error(IO_FAILURE, "the old values cannot be noted", subject=self.path, cause=err.strerror or "") from None
@@ -92,7 +92,7 @@ def tidy(call: Call, folder: str) -> None:
     """Remove what an ADD of the network left that was killed while it wrote. Raises Error(IO_FAILURE)."""
     end = _temporary(call.network)
     # With DEL the attachment's, with GC, beside which there is no ADD, all.
-    wanted = os.path.basename(_path(call, folder)) + end if call.container else ""
+    wanted = _path(call, folder).rpartition("/")[2] + end if call.container else ""
     for name in _names(folder):
         if name == wanted or (not wanted and name.endswith(end)):
             _unlink(f"{folder}/{name}")
@@ -100,7 +100,7 @@ def tidy(call: Call, folder: str) -> None:
 
 def _names(folder: str) -> list[str]:
     try:
-        return os.listdir(folder)
+        return posix.listdir(folder)
     except OSError as err:
         if err.errno == ENOENT:
             return []
@@ -123,7 +123,7 @@ def _read(path: str) -> Backup | None:
 
 def _unlink(path: str) -> None:
     try:
-        os.unlink(path)
+        posix.unlink(path)
     except OSError as err:
         if err.errno != ENOENT:
             raise Error(IO_FAILURE, "it cannot be removed", subject=path, cause=err.strerror or "") from None
@@ -138,4 +138,4 @@ def _temporary(network: str) -> str:
 
 
 def _inode(namespace: Namespace) -> int:
-    return os.fstat(namespace.fd).st_ino
+    return posix.fstat(namespace.fd).st_ino

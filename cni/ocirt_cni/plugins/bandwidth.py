@@ -28,6 +28,7 @@ _OPTIONS = ("CONFIG_NET_SCH_TBF", "CONFIG_NET_SCH_INGRESS", "CONFIG_NET_CLS_U32"
 _IFB = "bwp"  # how the name of an ifb begins
 _MOST_RATE = (1 << 64) - 1  # bits a second
 _MOST_BURST = 8 * ((1 << 32) - 1) - 1  # bits: the kernel counts bytes in 32 bits
+_GONE = (EINVAL, ENODEV, ENOENT)
 _HEADER = 18  # bytes of Ethernet's header with a VLAN
 
 
@@ -52,6 +53,12 @@ def add(call: Call) -> Result:
             _undo(call, netlink, host)
             raise
     return previous
+
+
+def configure(call: Call) -> None:
+    """Read the configuration, for `check-config`. Raises Error."""
+    fields.refuse_unknown(call, *_FIELDS)
+    _Wanted(call)
 
 
 def delete(call: Call) -> None:
@@ -95,7 +102,7 @@ def gc(call: Call) -> None:
         alive = {owners.anywhere(one.alias) for one in every if one.kind == "veth"}
         found = [one for one in every if one.kind == _KIND]
         stale = owners.stale(call, {one.alias for one in found}) - alive
-        _attempt(netlink, [links.delete(one.index, one.name) for one in found if one.alias in stale])
+        netlink.execute(*(links.delete(one.index, one.name) for one in found if one.alias in stale), but=_GONE)
 
 
 def status(call: Call) -> None:
@@ -219,20 +226,13 @@ def _undo(call: Call, netlink: Netlink, host: Link | None) -> None:
             requests.append(qdiscs.untake(host.index, host.name))
     if ifb is not None and owned:
         requests.append(links.delete(ifb.index, ifb.name))
-    _attempt(netlink, requests)
+    netlink.execute(*requests, but=_GONE)
 
 
 def _is_taken(call: Call, netlink: Netlink, host: Link, ifb: Link) -> bool:
     """Whether the qdisc `ingress`, for which others may have use, is ours: it leads to our ifb, or is as a kill left it."""
     found = qdiscs.redirections(netlink, host.index)
     return ifb.index in found or (not found and call.command == DEL)
-
-
-def _attempt(netlink: Netlink, requests: list[Request]) -> None:
-    """Do all of them; what is gone already is no error. Raises KernelError."""
-    for error in netlink.attempt(*requests) if requests else ():
-        if error is not None and error.errno not in (EINVAL, ENODEV, ENOENT):
-            raise error
 
 
 def _check_shape(netlink: Netlink, link: Link, limit: _Limit, host: Link) -> None:

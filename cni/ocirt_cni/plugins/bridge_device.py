@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import os
+import posix
 from errno import EEXIST, EOPNOTSUPP
 
 from ocirt_cni import sysctl
@@ -31,13 +31,21 @@ def ensure(host: Netlink, settings: Settings, link: Link | None) -> Link:
         raise Error(TAKEN, f"{settings.bridge} exists and is not a bridge", subject="/bridge", cause=cause)
     if settings.has_vlans:
         _require_vlans(link)
-    if not link.is_up:
-        # Nobody has used it yet. Router advertisements of containers must not configure the host.
-        sysctl.write(f"net/ipv6/conf/{settings.bridge}/accept_ra", "0", optional=True)
+    if not link.is_up:  # nobody has used it yet
+        prepare(settings, link.name)
     request = _change(settings, link)
     if request is not None:
         host.execute(request)
     return link
+
+
+def prepare(settings: Settings, name: str) -> None:
+    """Set what IPv6 does on a link that leads to containers, before it is up. Raises Error."""
+    # Router advertisements of containers must not configure the host.
+    sysctl.write(f"net/ipv6/conf/{name}/accept_ra", "0", optional=True)
+    if settings.is_gateway and not settings.detect_duplicates:
+        # The host asks for neighbours from the link's own address, so what it forwards would wait until that is sure.
+        sysctl.write(f"net/ipv6/conf/{name}/accept_dad", "0", optional=True)
 
 
 def _make(host: Netlink, settings: Settings) -> Link:
@@ -61,7 +69,7 @@ def _make(host: Netlink, settings: Settings) -> Link:
 
 def random_mac() -> bytes:
     """A hardware address for one link, administered locally (IEEE 802)."""
-    first, *rest = os.urandom(6)
+    first, *rest = posix.urandom(6)
     return bytes([first & 0xFC | 0x02, *rest])
 
 
@@ -120,9 +128,7 @@ def ensure_addresses(host: Netlink, link: Link, gateways: list[Prefix], *, force
     requests += [addrs.add(link.index, one, link.name) for one in missing]
     # A bridge that somebody made without a hardware address keeps what it has now.
     requests.append(links.change(link.index, {links.IFLA_ADDRESS: link.attributes[links.IFLA_ADDRESS]}, what=link.name))
-    for error in host.attempt(*requests):
-        if error is not None and error.errno != EEXIST:  # another ADD was faster
-            raise error
+    host.execute(*requests, but=(EEXIST,))  # another ADD was faster
 
 
 def _conflict(one: Prefix, other: Prefix) -> bool:

@@ -8,7 +8,7 @@ from ocirt_cni.errors import TAKEN, Error
 from ocirt_cni.netlink import bridges, codec, links
 from ocirt_cni.netlink.links import Link
 from ocirt_cni.netlink.socket import Netlink
-from ocirt_cni.plugins import pairs
+from ocirt_cni.plugins import bridge_device, pairs
 from ocirt_cni.plugins.bridge_settings import Settings
 
 _ACCESS = bridges.PVID | bridges.UNTAGGED
@@ -30,9 +30,7 @@ def assign(host: Netlink, settings: Settings, bridge: Link, port: Link, vlans: d
     requests = [bridges.add_vlans(port.index, vlans.items(), port.name)]
     if default and default not in vlans and not settings.keep_default_vlan:
         requests.append(bridges.delete_vlans(port.index, [default], port.name))
-    for error in host.attempt(*requests):
-        if error is not None and error.errno != ENOENT:  # it is not in the default one
-            raise error
+    host.execute(*requests, but=(ENOENT,))  # it is not in the default one
 
 
 def ensure_gateway(host: Netlink, settings: Settings, bridge: Link) -> Link:
@@ -48,6 +46,8 @@ def ensure_gateway(host: Netlink, settings: Settings, bridge: Link) -> Link:
     if link.kind != "veth" or port is None or link.parent != port.index:
         cause = f"it is a {link.kind or 'physical link'}"
         raise Error(TAKEN, f"{name} exists and is not the gateway of a VLAN", subject="/vlan", cause=cause)
+    if not link.is_up:
+        bridge_device.prepare(settings, name)
     # Also of one that an ADD left half done, which was killed.
     flags = links.IFF_UP
     host.execute(

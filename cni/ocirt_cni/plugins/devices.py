@@ -119,9 +119,7 @@ def _delete_link(call: Call, kind: str) -> None:
         for link in links.find_several(namespace.netlink, call.ifname, temporary_name(call)):
             # One without an alias was not finished, or the reference plugin made it.
             if link is not None and link.kind == kind and link.alias in ("", owner):
-                (error,) = namespace.netlink.attempt(links.delete(link.index, link.name))
-                if error is not None and error.errno != ENODEV:
-                    raise error
+                namespace.netlink.execute(links.delete(link.index, link.name), but=(ENODEV,))
 
 
 def check(call: Call, kind: str, more: Callable[[Link], None] | None = None) -> None:

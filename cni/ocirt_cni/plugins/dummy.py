@@ -26,6 +26,11 @@ def add(call: Call) -> Result:
     return devices.add(call, make)
 
 
+def configure(call: Call) -> None:
+    """Read the configuration, for `check-config`. Raises Error."""
+    _check_configuration(call)
+
+
 def delete(call: Call) -> None:
     """Remove the link, give back the addresses. Raises Error."""
     devices.delete(call, _KIND)

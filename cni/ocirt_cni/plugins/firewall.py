@@ -33,6 +33,11 @@ def add(call: Call) -> Result:
     return result
 
 
+def configure(call: Call) -> None:
+    """Read the configuration, for `check-config`. Raises Error."""
+    _settings(call)
+
+
 def delete(call: Call) -> None:
     """Remove all of the attachment's rules."""
     from ocirt_cni.nft.changes import remove  # noqa: PLC0415
@@ -50,8 +55,9 @@ def check(call: Call) -> None:
 def gc(call: Call) -> None:
     """Remove the rules of attachments that are gone."""
     from ocirt_cni.nft.changes import collect  # noqa: PLC0415
+    from ocirt_cni.plugins import pairs  # noqa: PLC0415
 
-    collect(call.network, _NAME, call.valid)
+    collect(call.network, _NAME, call.valid, is_there=pairs.is_there)
 
 
 def status(call: Call) -> None:

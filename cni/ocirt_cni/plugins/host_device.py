@@ -52,6 +52,13 @@ def add(call: Call) -> Result:
     return result
 
 
+def configure(call: Call) -> None:
+    """Read the configuration, for `check-config`. Raises Error."""
+    fields.refuse_unknown(call, *_FIELDS)
+    if not field(call.conf, "capabilities", dict, {}).get("deviceID"):  # the runtime may choose one
+        _Chosen(call)
+
+
 def delete(call: Call) -> None:
     """Move the link back, give back the addresses. Raises Error."""
     devices.take_away(call, lambda: _bring_back(call))

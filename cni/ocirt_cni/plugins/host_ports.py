@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import os
+import posix
 from _socket import (
     AF_INET,
     AF_INET6,
@@ -55,7 +55,7 @@ def holder(protocol: str, port: int) -> str:
     """Who has it: "NAME (PID)" of the first process found, "" if none is: it may run in another PID namespace."""
     inodes = {inode for suffix in ("", "6") for inode in _inodes(f"/proc/self/net/{protocol}{suffix}", protocol, port)}
     wanted = {f"socket:[{inode}]" for inode in inodes}
-    for pid in os.listdir("/proc") if wanted else ():
+    for pid in posix.listdir("/proc") if wanted else ():
         if pid.isdigit() and _has(f"/proc/{pid}/fd", wanted):
             return f"{_name(pid)} ({pid})"
     return ""
@@ -64,7 +64,7 @@ def holder(protocol: str, port: int) -> str:
 def _inodes(path: str, protocol: str, port: int) -> list[str]:
     """Of sockets at a port, from a table of /proc/net (proc_net_tcp(5) has their form)."""
     try:
-        with open(path, encoding="ascii") as file:
+        with open(path, encoding="utf-8") as file:
             rows = [line.split() for line in file.readlines()[1:]]
     except OSError:
         return []
@@ -74,14 +74,14 @@ def _inodes(path: str, protocol: str, port: int) -> list[str]:
 
 def _has(directory: str, wanted: set[str]) -> bool:
     try:
-        return any(_target(f"{directory}/{name}") in wanted for name in os.listdir(directory))
+        return any(_target(f"{directory}/{name}") in wanted for name in posix.listdir(directory))
     except OSError:
         return False
 
 
 def _target(path: str) -> str:
     try:
-        return os.readlink(path)
+        return posix.readlink(path)
     except OSError:
         return ""
 

@@ -34,6 +34,13 @@ def add(call: Call) -> Result:
     return devices.add(call, make, moved=call.previous if takes_over else None)
 
 
+def configure(call: Call) -> None:
+    """Read the configuration, for `check-config`. Raises Error."""
+    fields.refuse_unknown(call, *_FIELDS)
+    _mode(call)
+    fields.mtu(call.conf)
+
+
 def delete(call: Call) -> None:
     """Remove the link, give back the addresses. Raises Error."""
     devices.delete(call, _KIND)

@@ -33,6 +33,15 @@ def add(call: Call) -> Result:
     return devices.add(call, make)
 
 
+def configure(call: Call) -> None:
+    """Read the configuration, for `check-config`. Raises Error."""
+    fields.refuse_unknown(call, *_FIELDS)
+    _mode(call)
+    fields.number(call.conf, "bcqueuelen", 0, 0, _MOST_QUEUE)
+    fields.mac(call)
+    fields.mtu(call.conf)
+
+
 def delete(call: Call) -> None:
     """Remove the link, give back the addresses. Raises Error."""
     devices.delete(call, _KIND)

@@ -21,10 +21,15 @@ def owner(call: Call, attachment: Attachment | None = None, *, longest: int = LO
 
     "ocirt NETWORK CONTAINER INTERFACE"; a hash stands for what would be too long. `longest` leaves room for more behind it.
     """
-    attachment = attachment or call.attachment
+    return owner_of(attachment or call.attachment, folder_of(call), longest=longest)
+
+
+def owner_of(attachment: Attachment, folder: str, *, longest: int = LONGEST) -> str:
+    """The same for an attachment to a network whose configuration names this folder for its addresses, or "" if it names none."""
     rest = f"{attachment.container} {attachment.ifname}"
-    text = prefix(call) + rest
-    return text if len(text.encode()) <= longest else f"{prefix(call)}#{digest(rest, 16)}"
+    beginning = _prefix_of(attachment.network, folder)
+    text = beginning + rest
+    return text if len(text.encode()) <= longest else f"{beginning}#{digest(rest, 16)}"
 
 
 def folder_of(call: Call) -> str:
@@ -39,8 +44,11 @@ def prefix(call: Call) -> str:
     The folder in which the network keeps its addresses is part of it, if the configuration names one: two runtimes with networks
     of one name do not clean up each other's.
     """
-    network = call.network if len(call.network) < _LONGEST_NETWORK else f"#{digest(call.network, 16)}"
-    folder = folder_of(call)
+    return _prefix_of(call.network, folder_of(call))
+
+
+def _prefix_of(network: str, folder: str) -> str:
+    network = network if len(network) < _LONGEST_NETWORK else f"#{digest(network, 16)}"
     return f"{_MARK}{network}@{digest(folder, 4)} " if folder else f"{_MARK}{network} "
 
 

@@ -6,7 +6,7 @@ knows whose it is.
 
 from __future__ import annotations
 
-import os
+import posix
 from _thread import allocate_lock, start_new_thread
 from errno import ENODEV
 from time import monotonic
@@ -23,6 +23,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from ocirt_cni.call import Attachment
     from ocirt_cni.netlink.codec import Value
     from ocirt_cni.netns import Namespace
     from ocirt_cni.plugins.steps import Step
@@ -142,6 +143,12 @@ def _settled(netlink: Netlink, name: str, open_netlink: Callable[[], Netlink]) -
                 raise Error(KERNEL, "the link has no carrier", subject=name, cause=f"its operational state is {link.operstate}")
 
 
+def is_there(attachment: Attachment, folder: str) -> bool:
+    """Whether the host has the end of an attachment's pair; `folder` as with `owners.owner_of`. Raises KernelError."""
+    with Netlink() as host:
+        return links.find(host, name_of(owners.owner_of(attachment, folder))) is not None
+
+
 def existing(netlink: Netlink, name: str) -> Link:
     """A link that has to be there. Raises KernelError."""
     link = links.find(netlink, name)
@@ -238,9 +245,7 @@ def _remove_inner(call: Call) -> None:
 
 
 def _delete(netlink: Netlink, link: Link) -> None:
-    (error,) = netlink.attempt(links.delete(link.index, link.name))
-    if error is not None and error.errno != ENODEV:
-        raise error
+    netlink.execute(links.delete(link.index, link.name), but=(ENODEV,))
 
 
 def collect(call: Call) -> None:
@@ -257,8 +262,6 @@ def delete_all(netlink: Netlink, stale: list[Link]) -> None:
         for one in stale:
             _delete(netlink, one)
         return
-    group = int.from_bytes(os.urandom(4), "little") >> 1 | 1  # nobody else's
+    group = int.from_bytes(posix.urandom(4), "little") >> 1 | 1  # nobody else's
     netlink.attempt(*(links.change(one.index, {links.IFLA_GROUP: group}, what=one.name) for one in stale))
-    (error,) = netlink.attempt(links.delete_group(group))
-    if error is not None and error.errno != ENODEV:
-        raise error
+    netlink.execute(links.delete_group(group), but=(ENODEV,))

@@ -58,6 +58,13 @@ def add(call: Call) -> Result:
     return result
 
 
+def configure(call: Call) -> None:
+    """Read the configuration, for `check-config`. Raises Error."""
+    mappings(call)
+    _source(call)
+    _conditions(call)
+
+
 def delete(call: Call) -> None:
     """Close all ports of the attachment."""
     from ocirt_cni.nft.changes import remove  # noqa: PLC0415  (many containers have no ports)
@@ -79,8 +86,9 @@ def check(call: Call) -> None:
 def gc(call: Call) -> None:
     """Close the ports of attachments that are gone."""
     from ocirt_cni.nft.changes import collect  # noqa: PLC0415
+    from ocirt_cni.plugins import pairs  # noqa: PLC0415
 
-    collect(call.network, _NAME, call.valid)
+    collect(call.network, _NAME, call.valid, is_there=pairs.is_there)
 
 
 def mappings(call: Call) -> list[Mapping]:

@@ -66,9 +66,7 @@ def delete(call: Call) -> None:
         requests: list[Request] = []
         for family in routes.FAMILIES:
             requests += _removals(netlink, family, sources, link.index if link is not None else 0)
-        for error in netlink.attempt(*requests) if requests else ():
-            if error is not None and error.errno not in (ENOENT, ESRCH):
-                raise error
+        netlink.execute(*requests, but=(ENOENT, ESRCH))
 
 
 def check(call: Call) -> None:

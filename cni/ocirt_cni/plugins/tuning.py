@@ -257,9 +257,7 @@ def _restore_link(namespace: Namespace, ifname: str, values: dict[str, Any]) -> 
     flags = {name: bool(values[name]) for name in _FLAGS if name in values}
     mac = fields.parse_mac(values["mac"], "mac") if values.get("mac") else b""
     requests = _changes(link, mac, values.get("mtu", 0), values.get("txQLen"), flags)
-    for error in namespace.netlink.attempt(*requests) if requests else ():
-        if error is not None and error.errno != ENODEV:
-            raise error
+    namespace.netlink.execute(*requests, but=(ENODEV,))
 
 
 def _restore_sysctls(namespace: Namespace, values: dict[str, Any]) -> None:

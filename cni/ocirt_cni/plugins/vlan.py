@@ -33,6 +33,14 @@ def add(call: Call) -> Result:
     return devices.add(call, make)
 
 
+def configure(call: Call) -> None:
+    """Read the configuration, for `check-config`. Raises Error."""
+    fields.refuse_unknown(call, *_FIELDS)
+    _id(call)
+    _master(call)
+    fields.mtu(call.conf)
+
+
 def delete(call: Call) -> None:
     """Remove the link, give back the addresses. Raises Error."""
     devices.delete(call, _KIND)

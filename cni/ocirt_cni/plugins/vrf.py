@@ -38,6 +38,13 @@ def add(call: Call) -> Result:
     return previous
 
 
+def configure(call: Call) -> None:
+    """Read the configuration, for `check-config`. Raises Error."""
+    fields.refuse_unknown(call, *_FIELDS)
+    _name(call)
+    _table(call)
+
+
 def delete(call: Call) -> None:
     """The link out of the domain; that goes with the last link in it, if this plugin made it. Raises Error."""
     name = _name(call)

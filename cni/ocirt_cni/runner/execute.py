@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import os
+import posix
 import sys
 
 import ocirt_cni
-from ocirt_cni import jsonio, plugins, versions
+from ocirt_cni import files, jsonio, plugins, versions
 from ocirt_cni.call import VERSION, Call
 from ocirt_cni.errors import DECODING_FAILURE, INTERNAL, INVALID_CONFIG, IO_FAILURE, Error
 from ocirt_cni.results import Result
@@ -29,7 +29,7 @@ def find(name: str, path: tuple[str, ...]) -> str | None:
         raise Error(INVALID_CONFIG, f"{name!r} is not the name of a plugin", subject="/type")
     for directory in path:
         found = f"{directory}/{name}"
-        if os.path.isfile(found) and os.access(found, os.X_OK):
+        if files.is_file(found) and posix.access(found, posix.X_OK):
             return found
     return None
 
@@ -52,14 +52,14 @@ def is_launcher(path: str) -> bool:
     if ours is None:
         return False
     try:
-        it, own = os.stat(path), os.stat(ours)
+        it, own = posix.stat(path), posix.stat(ours)
         if (it.st_dev, it.st_ino) == (own.st_dev, own.st_ino):
             return True
         if it.st_size != own.st_size:
             return False
         key = (path, it.st_dev, it.st_ino, it.st_size, it.st_mtime_ns, it.st_ctime_ns, own.st_ino, own.st_ctime_ns)
         if key not in _answers:
-            _answers[key] = _content(path) == _content(ours) and _leads_here(os.path.realpath(path), os.path.realpath(ours))
+            _answers[key] = _content(path) == _content(ours) and _leads_here(path, ours)
         return _answers[key]
     except OSError:
         return False
@@ -67,18 +67,22 @@ def is_launcher(path: str) -> bool:
 
 def launcher() -> str | None:
     """The file of the launcher that belongs to this code: the one that started this process, or the one installed with it."""
-    if len(sys.argv) > 1 and sys.argv[0] == "-c" and sys.argv[1].endswith("/") and os.path.exists(sys.argv[1] + COMPANION):
+    if len(sys.argv) > 1 and sys.argv[0] == "-c" and sys.argv[1].endswith("/") and files.exists(sys.argv[1] + COMPANION):
         places = [sys.argv[1] + name for name in ("ocirt", *sys.argv[3:4])]  # launcher/boot.py; the second in a folder of copies
     else:
+        from os.path import normpath  # noqa: PLC0415  (not in an executable, which costs a millisecond)
+
         home = home_of_code()
-        places = [f"{home}/build/ocirt", f"{home}/bin/ocirt", os.path.normpath(f"{home}/../../../bin/ocirt")]
-    return next((place for place in places if os.path.isfile(place)), None)
+        places = [f"{home}/build/ocirt", f"{home}/bin/ocirt", normpath(f"{home}/../../../bin/ocirt")]
+    return next((place for place in places if files.is_file(place)), None)
 
 
 def home_of_code() -> str:
     """The folder that holds the package `ocirt`: this one's, or in a clone the clone."""
-    folder = os.path.dirname(os.path.realpath(ocirt_cni.__path__[0]))  # modules from an archive have no __file__
-    return folder if os.path.isdir(f"{folder}/ocirt") else os.path.dirname(folder)
+    from os.path import dirname, realpath  # noqa: PLC0415  (few calls come here)
+
+    folder = dirname(realpath(ocirt_cni.__path__[0]))  # modules from an archive have no __file__
+    return folder if files.is_directory(f"{folder}/ocirt") else dirname(folder)
 
 
 def _content(path: str) -> bytes:
@@ -88,9 +92,12 @@ def _content(path: str) -> bytes:
 
 def _leads_here(path: str, ours: str) -> bool:
     """Whether a copy of the launcher starts this code: it lies beside ours, or the file beside it says where the code is."""
-    if os.path.dirname(path) == os.path.dirname(ours):
+    from os.path import dirname, realpath  # noqa: PLC0415  (few calls come here)
+
+    folder = dirname(realpath(path))
+    if folder == dirname(realpath(ours)):
         return True
-    text = _content(f"{os.path.dirname(path)}/{COMPANION}").decode(errors="replace")
+    text = _content(f"{folder}/{COMPANION}").decode(errors="replace")
     return f"# home: {home_of_code()}" in text.splitlines()
 
 
@@ -112,7 +119,7 @@ def execute(name: str, call: Call, timeout: float = TIMEOUT) -> Result | None:
     if ended.code:
         raise _failure(program, ended)
     if ended.err:
-        os.write(2, ended.err)
+        posix.write(2, ended.err)
     if call.command != "ADD":
         return None
     try:
@@ -156,9 +163,11 @@ def _program(name: str, path: tuple[str, ...]) -> str:
 
 
 def _run(program: str, variables: dict[str, str], data: bytes, timeout: float) -> Ended:
-    from ocirt_cni.runner import process  # noqa: PLC0415  (a chain of our own plugins needs none of it)
+    from os import environ  # noqa: PLC0415  (a chain of our own plugins needs none of it)
 
-    return process.run(program, os.environ | variables, data, timeout)
+    from ocirt_cni.runner import process  # noqa: PLC0415
+
+    return process.run(program, environ | variables, data, timeout)
 
 
 def _failure(program: str, ended: Ended) -> Error:

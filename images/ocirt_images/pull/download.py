@@ -114,9 +114,13 @@ class _Blob:
     def _all(self, gaps: list[tuple[int, int]]) -> None:
         """Fetch all parts. A failure of one ends the others at once, whatever they wait for; so does an interrupt."""
         with self.downloads.cancel.within() as ends, self.downloads.registry.until(ends) as registry:
-            parts = [self.downloads.pool.submit(self._range, registry, ends, *gap) for gap in gaps]
+            failures: list[BaseException] = []
+            parts = [self.downloads.pool.submit(self._part, registry, ends, failures, *gap) for gap in gaps]
             try:
-                for part in wait(parts, return_when=FIRST_EXCEPTION).done:
+                wait(parts, return_when=FIRST_EXCEPTION)
+                for failure in failures:
+                    raise failure  # the first one: the others ended because of it
+                for part in parts:
                     part.result()
             except BaseException:
                 ends.set()
@@ -125,6 +129,16 @@ class _Blob:
                 wait(parts)
                 self.downloads.cancel.check()  # who gave up hears of that, and not of the connections that this closed
                 raise
+
+    def _part(self, registry: Registry, ends: Cancel, failures: list[BaseException], start: int, stop: int) -> None:
+        """The same as `_range`; a failure ends the others before this thread turns to one of them."""
+        try:
+            ends.check()
+            self._range(registry, ends, start, stop)
+        except BaseException as err:
+            failures.append(err)
+            ends.set()
+            raise
 
     def _range(self, registry: Registry, ends: Cancel, start: int, stop: int) -> None:
         """Write bytes `start` to `stop` as they come; those that are there stay."""

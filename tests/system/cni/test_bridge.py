@@ -21,6 +21,7 @@ from tests.support.networks import (
     routes,
     sysctl,
 )
+from tests.support.runtime import wait_for
 from tests.system.cni.conftest import Invoke, MakeNetns, Plugin
 
 FOUR = {"subnet": "10.1.0.0/24"}
@@ -80,6 +81,27 @@ def test_no_address_waits_for_duplicate_address_detection(plugin: Plugin, netns:
             for address in one["addr_info"]:
                 if address["scope"] == "global":  # the kernel makes those of the link itself, some time later
                     assert not address.get("tentative"), address
+
+
+def test_the_gateway_asks_for_neighbours_at_once(plugin: Plugin, netns: MakeNetns) -> None:
+    """What comes from elsewhere is asked for from the link's own address, so that is not to wait for detection either."""
+    path = netns()
+    plugin("bridge", CONF, netns=path).ok()
+
+    def own() -> list[dict[str, Any]]:
+        return [each for one in ip("addr", "show", "dev", "br0") for each in one["addr_info"] if each["scope"] == "link"]
+
+    (found,) = wait_for(own, "the link's own address")
+    assert not found.get("tentative"), found
+
+
+def test_duplicates_on_a_bridge_that_is_no_gateway(plugin: Plugin, netns: MakeNetns) -> None:
+    """It may have an uplink, and others on that."""
+    before = sysctl("ipv6/conf/default/accept_dad")
+    plugin("bridge", {"bridge": "br0", "ipam": IPAM}, netns=netns()).ok()
+    assert sysctl("ipv6/conf/br0/accept_dad") == before
+    plugin("bridge", {**CONF, "bridge": "br1", "enabledad": True}, netns=netns(), container="c2").ok()
+    assert sysctl("ipv6/conf/br1/accept_dad") == before
 
 
 def test_the_gateway_has_a_hardware_address_of_its_own(plugin: Plugin, netns: MakeNetns) -> None:

@@ -245,8 +245,13 @@ def test_odd_names_cannot_break_out_of_comments(ifname: str, host: Host) -> None
 def test_without_libnftables_the_error_says_what_to_install(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
     before = host.traces()
     monkeypatch.setattr(library, "_NAME", "libnowhere.so.1")
+    changes = _published(_ONE)
+    changes.conditions = {4: "ip saddr 10.0.0.1"}
     with pytest.raises(Error, match=r"libnowhere.so.1 cannot be loaded: .*\(install libnftables \(with Debian: libnftables1\)\)"):
-        _changes().commit()
+        changes.commit()
+    assert host.traces() == before
+    _changes().commit()  # of which it is no part
+    remove(_ONE, "bridge")
     assert host.traces() == before
 
 

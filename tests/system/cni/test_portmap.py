@@ -20,7 +20,7 @@ from tests.support.topology import (
     reaches,
     source_seen,
 )
-from tests.system.cni.conftest import Plugin
+from tests.system.cni.conftest import MakeNetns, Plugin
 
 _PORT, _INNER = 8080, 80
 
@@ -275,3 +275,22 @@ def test_garbage_collection(topology: Topology, plugin: Plugin) -> None:
     found = ruleset()
     assert "net c1 eth0" not in found
     assert "net c2 eth0" in found
+
+
+def test_garbage_collection_before_that_of_the_bridge(plugin: Plugin, netns: MakeNetns) -> None:
+    """Another runtime may have a network of the same name, whose addresses are elsewhere: who has a link is left alone."""
+    ipam = {"type": "host-local", "ranges": [[{"subnet": "10.1.0.0/24"}]], "dataDir": "/var/lib/elsewhere"}
+    paths = {}
+    for number, name in ((5, "gone"), (6, "there")):
+        paths[name] = netns()
+        result = plugin("bridge", {"bridge": "br0", "ipMasq": True, "ipam": ipam}, netns=paths[name], container=name).ok()
+        ports = {"runtimeConfig": {"portMappings": [{"hostPort": 8000 + number, "containerPort": 80}]}}
+        plugin("portmap", {**ports, "prevResult": result}, netns=paths[name], container=name).ok()
+    command("ip", "link", "delete", "eth0", network=paths["gone"])
+    plugin("portmap", {"cni.dev/valid-attachments": []}, "GC").ok()
+    found = ruleset()
+    assert "8005" not in found
+    assert "8006" in found
+    plugin("bridge", {"bridge": "br0", "ipam": ipam, "cni.dev/valid-attachments": []}, "GC").ok()
+    plugin("portmap", {"cni.dev/valid-attachments": []}, "GC").ok()
+    assert "8006" not in ruleset()

@@ -41,6 +41,31 @@ def findings(place: Path, *listed: Any, path: tuple[str, ...] = (), **more: Any)
     return [str(one).removeprefix(f"{file}: ") for one in networks.check_file(file, path)]
 
 
+@pytest.mark.parametrize(
+    ("plugin", "finding"),
+    [
+        ({"type": "bandwidth", "ingressRate": 1000}, "/ingressBurst: error: it is missing or 0, and ingressRate is not"),
+        ({"type": "dummy"}, "/ipam/type: error: it is missing: a dummy link without addresses is of no use"),
+        ({"type": "firewall", "iptablesAdminChainName": "a b"}, "/iptablesAdminChainName: error: 'a b' cannot be the name of"),
+        ({"type": "host-device"}, "/device: error: no device is named (name the device by one of"),
+        ({"type": "host-device", "device": "eth1", "kernelpath": "/sys/devices/x"}, "/kernelpath: error: the device is named"),
+        ({"type": "host-device", "capabilities": {"deviceID": True}}, ""),
+        ({"type": "ipvlan", "mtu": 5}, "/mtu: error: 5 is not between 68 and 65535"),
+        ({"type": "macvlan", "mode": "bridg"}, "/mode: error: 'bridg' is none of"),
+        ({"type": "macvlan", "ipam": {"type": "dhcp", "provide": [{"option": "x"}]}}, "/ipam/provide/0/option: error: 'x' is no"),
+        ({"type": "macvlan", "ipam": {"type": "dhcp"}}, ""),
+        (PORTMAP | {"conditionsV4": ["--dport", "80"]}, "/conditionsV4/0: error: '--dport' is not understood"),
+        (PORTMAP | {"markMasqBit": 5, "externalSetMarkChain": "X"}, "/externalSetMarkChain: error: it cannot be set together"),
+        ({"type": "vlan", "vlanId": 5}, "/master: error: it is missing (name the link that carries the VLAN)"),
+        ({"type": "vrf", "vrfname": "a/b"}, "/vrfname: error: 'a/b' cannot be the name of an interface"),
+    ],
+)
+def test_what_a_plugin_says_of_its_configuration(tmp_path: Path, plugin: dict[str, Any], finding: str) -> None:
+    found = findings(tmp_path, BRIDGE, plugin)
+    assert len(found) == bool(finding)
+    assert not found or found[0].startswith(f"/plugins/1{finding}")
+
+
 def test_what_is_right_has_no_findings(tmp_path: Path) -> None:
     assert findings(tmp_path, BRIDGE, PORTMAP, {"type": "tuning", "sysctl": {"net.core.somaxconn": "500"}}) == []
     assert findings(tmp_path, BRIDGE, cniVersions=["0.4.0"], disableGC="false", disableCheck=True) == []

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
+import posix
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from ocirt_cni import plugins, skeleton, versions
+from ocirt_cni import files, plugins, skeleton, versions
 from ocirt_cni.addresses import Prefix
 from ocirt_cni.call import Call
 from ocirt_cni.errors import CHECK_FAILED, Error
@@ -117,12 +117,9 @@ class Streams:
     def __init__(self, monkeypatch: pytest.MonkeyPatch, data: bytes, environment: dict[str, str]) -> None:
         self.written: dict[int, bytes] = {1: b"", 2: b""}
         blocks = [data[start : start + 7] for start in range(0, len(data), 7)]
-        monkeypatch.setattr(os, "read", lambda fd, size: blocks.pop(0) if blocks else b"")
-        monkeypatch.setattr(os, "write", self.write)
-        for name in [name for name in os.environ if name.startswith("CNI_")]:
-            monkeypatch.delenv(name)
-        for name, value in environment.items():
-            monkeypatch.setenv(name, value)
+        monkeypatch.setattr(posix, "read", lambda fd, size: blocks.pop(0) if blocks else b"")
+        monkeypatch.setattr(posix, "write", self.write)
+        monkeypatch.setattr(files, "environment", lambda: environment)
 
     def write(self, fd: int, data: bytes) -> int:
         """A pipe may take less than all."""

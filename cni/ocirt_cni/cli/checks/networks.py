@@ -121,7 +121,7 @@ def _single(document: dict[str, Any], path: tuple[str, ...]) -> Iterator[Finding
     yield from _name(document.get("name"))
     yield from _versions(document)
     version = document.get("cniVersion") or versions.DEFAULT
-    yield from _plugin(document, "", str(document.get("name")), str(version), path, first=True)
+    yield from _plugin(document, "", str(version), path, first=True)
 
 
 def _list(document: dict[str, Any], file: str, path: tuple[str, ...]) -> Iterator[Finding]:
@@ -134,7 +134,7 @@ def _list(document: dict[str, Any], file: str, path: tuple[str, ...]) -> Iterato
     inlined = document.get("plugins")
     inlined = inlined if isinstance(inlined, list) else []
     for number, one in enumerate(inlined):
-        yield from _plugin(one, f"/plugins/{number}", str(name), version, path, first=number == 0)
+        yield from _plugin(one, f"/plugins/{number}", version, path, first=number == 0)
     drop_ins = list(_drop_ins(file, name)) if document.get("loadOnlyInlinedPlugins") not in (True, "true") else []
     for number, dropped in enumerate(drop_ins):
         try:
@@ -143,7 +143,7 @@ def _list(document: dict[str, Any], file: str, path: tuple[str, ...]) -> Iterato
             yield Finding("", err.message, err.hint, file=dropped)
             continue
         conf, is_first = loaded.value, not inlined and number == 0
-        for one in (*loaded.twice(), *_plugin(conf, "", str(name), version, path, first=is_first)):
+        for one in (*loaded.twice(), *_plugin(conf, "", version, path, first=is_first)):
             yield _of_file(one, dropped)
     if document.get("plugins") is None and not drop_ins:
         yield Finding("/plugins", "it is missing", "a network needs one plugin at least")
@@ -194,7 +194,7 @@ def _versions(document: dict[str, Any]) -> Iterator[Finding]:
         yield Finding("/cniVersion" if one else "/cniVersions", "no version that is supported is named", hint)
 
 
-def _plugin(conf: Any, at: str, network: str, version: str, path: tuple[str, ...], *, first: bool) -> Iterator[Finding]:
+def _plugin(conf: Any, at: str, version: str, path: tuple[str, ...], *, first: bool) -> Iterator[Finding]:
     """All findings of a plugin's configuration. `first`: whether no other one is before it."""
     if not isinstance(conf, dict):
         yield Finding(at, "this is not an object")
@@ -210,7 +210,7 @@ def _plugin(conf: Any, at: str, network: str, version: str, path: tuple[str, ...
     found += _ipam(conf.get("ipam"), f"{at}/ipam", version, path)
     yield from found
     if name in PLUGINS and not any(one.level != WARNING for one in found):
-        yield from _asked(conf, at, name, network, version)
+        yield from _asked(conf, at, name, version)
 
 
 def _fields(conf: dict[str, Any], at: str, name: str) -> list[Finding]:
@@ -276,13 +276,14 @@ def _ipam(conf: Any, at: str, version: str, path: tuple[str, ...]) -> Iterator[F
         yield from table.check(conf, at)
 
 
-def _asked(conf: dict[str, Any], at: str, name: str, network: str, version: str) -> Iterator[Finding]:
+def _asked(conf: dict[str, Any], at: str, name: str, version: str) -> Iterator[Finding]:
     """What the plugin itself says of a configuration whose fields are right one by one."""
+    whole = conf | {"name": "net", "cniVersion": version}  # the network's own name has its findings already
     for part in [name, *([conf["ipam"]["type"]] if isinstance(conf.get("ipam"), dict) and conf["ipam"].get("type") else [])]:
         try:
             configure = getattr(plugins.module(part), "configure", None)
             if configure is not None:
-                configure(Call(ADD, conf | {"name": network, "cniVersion": version}, container="c", netns="/", ifname="eth0"))
+                configure(Call(ADD, whole, container="c", netns="/", ifname="eth0"))
         except (KeyError, ModuleNotFoundError):
             continue  # a foreign IPAM plugin
         except Error as err:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import posix
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -25,7 +26,7 @@ class Choke:
         self.failing = 0
         self.what = ""
         for name in CALLS:
-            monkeypatch.setattr(os, name, self._choked(name, getattr(os, name)))
+            monkeypatch.setattr(posix, name, self._choked(name, getattr(posix, name)))
 
     def _choked(self, name: str, real: Callable[..., Any]) -> Callable[..., Any]:
         def call(*args: Any, **options: Any) -> Any:

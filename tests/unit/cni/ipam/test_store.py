@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import posix
 from collections.abc import Callable
 from pathlib import Path
 
@@ -102,7 +103,7 @@ def test_a_full_disk_leaves_nothing(tmp_path: Path, leases: Callable[[], Store],
         return real(fd, data)
 
     with leases() as one:
-        monkeypatch.setattr(os, "write", write)
+        monkeypatch.setattr(posix, "write", write)
         with pytest.raises(OSError, match="No space"):
             one.lease(A, [ONE, TWO])
         monkeypatch.undo()
@@ -119,7 +120,7 @@ def test_a_full_disk_does_not_keep_an_address(
 
     with leases() as one:
         one.lease(A, [ONE])
-        monkeypatch.setattr(os, "write", write)
+        monkeypatch.setattr(posix, "write", write)
         assert one.release(A) == [ONE]
     assert files(tmp_path) == set()
 
@@ -169,7 +170,7 @@ def test_all_leases_are_read_once_only(tmp_path: Path, leases: Callable[[], Stor
     with leases() as one:
         one.adopt(0, ONE)
     with leases() as one:
-        monkeypatch.setattr(os, "listdir", None)
+        monkeypatch.setattr(posix, "listdir", None)
         one.adopt(0, ONE)
         one.set_last(0, ONE)
         one.adopt(0, ONE)

@@ -70,7 +70,8 @@ def test_connections(box: Box, registry: LocalRegistry, image: images.Image, con
 def test_a_server_without_ranges(box: Box, registry: LocalRegistry, image: images.Image, fault: Fault) -> None:
     registry.plant(fault, path=image.layers[0].digest, times=None)
     box.holds(box.pull(registry), image)
-    assert ranges(registry, image)[-1] == ""
+    # Not always as the last one: the server may see requests later that were given up before it.
+    assert "" in ranges(registry, image)
 
 
 def test_a_registry_that_has_no_ranges_at_all(box: Box, registry: LocalRegistry, image: images.Image) -> None:
