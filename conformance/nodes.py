@@ -107,7 +107,7 @@ class Crictl:
 
     def call(self, *args: str | Path, **options: Any) -> Result:
         """Any verb."""
-        endpoints = ("--runtime-endpoint", self.node.endpoint, "--image-endpoint", self.node.endpoint)
+        endpoints = ("--timeout", "30s", "--runtime-endpoint", self.node.endpoint, "--image-endpoint", self.node.endpoint)
         return call([self.program, *endpoints, *map(str, args)], env=self.node.machine.env, **options)
 
     def write(self, kind: str, document: Any) -> Path:
