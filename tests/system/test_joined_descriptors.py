@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import subprocess
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -154,3 +155,37 @@ def test_a_descriptor_that_is_none(runtime: Runtime, bundle: MakeBundle) -> None
     finally:
         os.close(reader)
         os.close(writer)
+
+
+@pytest.fixture
+def alive() -> Iterator[int]:
+    """The pid of a process with the kinds of namespaces that end with their processes, or are entered by children alone."""
+    words = ["unshare", "--mount", "--propagation", "unchanged", "--time", "cat"]
+    with subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        process.stdin.write(b"x")
+        process.stdin.flush()
+        process.stdout.read(1)  # unshare has become cat
+        yield process.pid
+        process.stdin.close()
+
+
+@pytest.mark.parametrize("way", ["own", "another process"])
+@pytest.mark.parametrize("kind", ["mount", "time", "pid"])
+def test_those_that_need_a_process(
+    runtime: Runtime, bundle: MakeBundle, opened: ExitStack, alive: int, kind: str, way: str
+) -> None:
+    """Mounts, clocks, and the processes of another container."""
+    name = {"mount": "mnt", "time": "time_for_children", "pid": "pid"}[kind]
+    holder = runtime.run_detached(bundle(args=["sleep", "1000"])) if kind == "pid" else None
+    fd = os.open(f"/proc/{runtime.pid(holder) if holder else alive}/ns/{name}", os.O_RDONLY)
+    opened.callback(os.close, fd)
+    link = os.readlink(f"/proc/self/fd/{fd}")
+    path = f"/proc/{'self' if way == 'own' else os.getpid()}/fd/{fd}"
+    made = bundle(namespaces=[*(each for each in KINDS if each != kind), {"type": kind, "path": path}])
+    script = "readlink /proc/self/ns/" + name.partition("_")[0]
+    made.edit(args=["/bin/sh", "-c", script], hostname=None)
+    assert runtime.run(made, pass_fds=(fd,) if way == "own" else ()).ok().out.strip() == link
+    if holder:
+        runtime.delete(holder, "--force").ok()

@@ -74,7 +74,7 @@ def give(run: Run, uid: int) -> None:
         stream = end if end >= 0 else fd
         status = posix.fstat(stream)
         if outside >= 0 and status.st_mode & resolve.S_IFMT == _S_IFIFO and status.st_uid != outside:
-            posix.fchown(stream, outside, -1)
+            _give(stream, outside)
 
 
 def own(run: Run, uid: int) -> None:
@@ -87,8 +87,12 @@ def own(run: Run, uid: int) -> None:
         if status.st_uid == uid or _null(status) or place in seen:
             continue
         seen.append(place)
-        try:
-            posix.fchown(fd, uid, -1)
-        except OSError as err:
-            if err.errno not in (EINVAL, EPERM, EROFS):
-                raise
+        _give(fd, uid)
+
+
+def _give(fd: int, uid: int) -> None:
+    try:
+        posix.fchown(fd, uid, -1)
+    except OSError as err:
+        if err.errno not in (EINVAL, EPERM, EROFS):
+            raise  # else it is not ours to give
