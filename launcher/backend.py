@@ -144,15 +144,17 @@ def _complete(wheel: Path, *, pure: bool, home: str) -> str:
 
 def _shared() -> dict[str, str]:
     """Completions and manual pages, by their places below share/."""
-    places = [str(HERE.parent), str(HERE.parent / "cni")]
+    places = [str(HERE.parent), *(str(HERE.parent / floor) for floor in ("cni", "cri"))]
     sys.path[:0] = places
     from ocirt.cli import completion, manual  # noqa: PLC0415  (of this source tree)
     from ocirt_cni.cli import completion as networks  # noqa: PLC0415
     from ocirt_cni.cli import manual as networks_manual  # noqa: PLC0415
+    from ocirt_cri import manual as daemon_manual  # noqa: PLC0415
 
     for place in places:
         sys.path.remove(place)
     found = {f"man/man{manual.SECTION}/{name}": manual.page(verb) for name, verb in manual.names().items()}
+    found[f"man/man{daemon_manual.SECTION}/ocirtd.{daemon_manual.SECTION}"] = daemon_manual.page()
     found[f"man/man{networks_manual.SECTION}/ocirt-cni.{networks_manual.SECTION}"] = networks_manual.page()
     return found | {
         "bash-completion/completions/ocirt": completion.bash("ocirt"),

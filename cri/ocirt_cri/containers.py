@@ -209,7 +209,10 @@ class Containers:
         if container.exited.is_set() or container.phase == model.REMOVING:
             return
         _log.error("container %s: its shim is lost: %s", container.id, err)
-        await asyncio.to_thread(delete_by_force, self._node.runtime, container.id)
+        try:
+            await asyncio.to_thread(delete_by_force, self._node.runtime, container.id)
+        except Error as late:
+            _log.error("container %s: what is left of it could not be removed: %s", container.id, late)
         message = "the process that held the container was lost"
         container.set_ended(model.LOST_CODE, time.time_ns(), reason=model.LOST, message=message)
         await self._node.store.put(container)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import resource
 import secrets
 import signal
 import socket
@@ -52,6 +53,9 @@ def run(config: Config, reload: Callable[[], Config]) -> int:
     """Serve until a signal says to end. `reload` reads the configuration anew. Raises Error, OSError."""
     logs.set_up(config["log_level"], config["log_format"])
     os.umask(0o022)
+    # A connection for each container. What containers get is written down, and not what this process has.
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
     locks = Locks(config["root"], config["state"])
     try:
         asyncio.run(Daemon(config, reload).run())
@@ -82,6 +86,7 @@ class Daemon:
             containers = Containers(node)
             stack.callback(containers.close)
             sandboxes = Sandboxes(node, containers)
+            stack.callback(sandboxes.close)
             recovery = Recovery(node, sandboxes, containers)
             recovery.load()
             stats = await stack.enter_async_context(StatsService(node))

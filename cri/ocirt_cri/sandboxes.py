@@ -36,6 +36,12 @@ class Sandboxes:
     def __init__(self, node: Node, containers: Containers) -> None:
         self._node = node
         self._containers = containers
+        self._watches: set[asyncio.Task[None]] = set()
+
+    def close(self) -> None:
+        """Look at none of them any more. They go on."""
+        for task in self._watches:
+            task.cancel()
 
     async def run(self, request: cri.RunPodSandboxRequest) -> str:
         """The id of the pod that a request means: of a new one, or of the one that an earlier attempt has made. Raises Error."""
@@ -87,6 +93,7 @@ class Sandboxes:
             await self._undo(sandbox)
             raise
         node.add(sandbox)
+        self.watch(sandbox)
         for kind in (events.CREATED, events.STARTED):
             node.events.tell(kind, sandbox.id, sandbox)
         _log.info("pod %s runs: %s/%s", sandbox.id, config.metadata.namespace, config.metadata.name)
@@ -112,6 +119,39 @@ class Sandboxes:
             sandbox.status.network.ip = ips[0]
             sandbox.status.network.additional_ips.extend(cri.PodIP(ip=ip) for ip in ips[1:])
 
+    def watch(self, sandbox: Sandbox) -> None:
+        """A pod that shares a PID namespace is ready for as long as the init of that lives."""
+        init = sandbox.namespaces.get("pid", "").removeprefix("/proc/").partition("/")[0]
+        if not init.isdecimal():
+            return
+        task = asyncio.create_task(self._watch(sandbox, int(init)), name=f"init of pod {sandbox.id}")
+        self._watches.add(task)
+        task.add_done_callback(self._watches.discard)
+
+    async def _watch(self, sandbox: Sandbox, init: int) -> None:
+        try:
+            fd = os.pidfd_open(init)
+        except ProcessLookupError:
+            pass
+        else:
+            ended = asyncio.Event()
+            loop = asyncio.get_running_loop()
+            loop.add_reader(fd, ended.set)
+            try:
+                await ended.wait()
+            finally:
+                loop.remove_reader(fd)
+                os.close(fd)
+        if sandbox.is_ready and sandbox.phase == model.MADE:
+            _log.warning("pod %s is not ready: the init of its PID namespace has ended", sandbox.id)
+            await self.not_ready(sandbox)
+
+    async def not_ready(self, sandbox: Sandbox) -> None:
+        """No container is made in it from now on."""
+        sandbox.status.state = cri.SANDBOX_NOTREADY
+        sandbox.refresh()
+        await self._node.store.put(sandbox)
+
     async def stop(self, identifier: str) -> None:
         """Stop a pod's containers at once and give back what it has. No error for one that is stopped, or not there."""
         sandbox = find(self._node.sandboxes, identifier, "pod_sandbox_id")
@@ -124,9 +164,7 @@ class Sandboxes:
             if sandbox.stopped:
                 return
             if sandbox.is_ready:
-                sandbox.status.state = cri.SANDBOX_NOTREADY
-                sandbox.refresh()
-                await node.store.put(sandbox)  # no container is made in it from now on
+                await self.not_ready(sandbox)
             await asyncio.gather(*(self._containers.stop(one, 0) for one in node.containers_of(sandbox.id)))
             if not is_plain(sandbox):
                 await node.networks.down(request_of(node, sandbox))

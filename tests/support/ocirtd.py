@@ -42,9 +42,8 @@ class Ocirtd:
         self.place = place
         self.cgroup_parent = cgroup_parent
         self.config = place / "ocirtd.toml"
-        self.config.write_text(
-            f'[cgroups]\nmanager = "{manager}"\n[images]\nsync = false\n[network]\nconfig_dir = "{place}/net.d"\n'
-        )
+        tables = (f'[cgroups]\nmanager = "{manager}"', "[images]\nsync = false", f'[network]\nconfig_dir = "{place}/net.d"')
+        self.config.write_text("\n".join(tables) + "\n")
         self.log = place / "log"
         self.socket = place / "s"
         self.process: subprocess.Popen[bytes] | None = None

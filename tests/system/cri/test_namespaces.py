@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 from pathlib import Path
@@ -97,5 +98,12 @@ def test_containers_share_pids_where_the_pod_does(networked: Ocirtd) -> None:
     assert "sleep 1001" in seen
     node.stop_container(first)
     assert node.status(second).state == cri.CONTAINER_RUNNING
+    node.kill()
+    node.start()
+    assert node.pod_status(pod).state == cri.SANDBOX_READY
+    init = json.loads((node.place / "v/pods" / pod / "init.json").read_text())["pid"]
+    os.kill(init, signal.SIGKILL)
+    node.until(lambda: node.pod_status(pod).state == cri.SANDBOX_NOTREADY, "the pod not to be ready without its init")
+    assert node.wait(second).exit_code == 137
     node.remove_pod(pod)
     assert node.left() == []
