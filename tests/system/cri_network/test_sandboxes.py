@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socket
 import time
 from pathlib import Path
 
@@ -225,4 +226,21 @@ def test_a_keeper_that_cannot_be_made_is_an_answer(helper: Helper, host: Host) -
     (helper.state / "keeper").unlink()
     assert helper.up("a" * 64)["ips"]
     helper.down("a" * 64)
+    unkeep(helper)
+
+
+def test_a_port_of_the_host(helper: Helper, host: Host) -> None:
+    ports = [{"hostPort": 8099, "containerPort": 80, "protocol": "tcp"}]
+    made = helper.up("a" * 64, cni={"capabilities": {"portMappings": ports}})
+    with inside(made["namespaces"]["network"]):
+        server = socket.create_server(("0.0.0.0", 80))
+    with server, socket.create_connection(("10.85.0.1", 8099), timeout=5) as client:
+        server.settimeout(5)
+        accepted = server.accept()[0]
+        with accepted:
+            client.sendall(b"there")
+            assert accepted.recv(16) == b"there"
+    helper.down("a" * 64)
+    with pytest.raises(OSError, match=r"refused|timed out|unreachable"):
+        socket.create_connection(("10.85.0.1", 8099), timeout=1)
     unkeep(helper)
