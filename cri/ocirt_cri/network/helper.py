@@ -67,12 +67,14 @@ class Helper:
     def _begin(self, request: dict[str, Any]) -> int:
         """Have a fork do it; the pipe over which it answers."""
         told, tell = posix.pipe2(posix.O_CLOEXEC)
-        self._keeper.open()  # once, here: the forks share it
+        pid = -1
         try:
+            self._keeper.open()  # once, here: the forks share it
             pid = posix.fork()
+        except Error as err:
+            posix.write(tell, _encoded(err))
         except OSError as err:
-            posix.write(tell, _encoded(Error("kernel", "cannot fork", cause=err.strerror or "")))
-            pid = -1
+            posix.write(tell, _encoded(Error("kernel", "a job cannot be begun", cause=err.strerror or "")))
         if pid == 0:
             try:
                 posix.close(told)
@@ -112,8 +114,10 @@ class Helper:
         del self._running[fd]
         if pid > 0:
             posix.waitpid(pid, 0)
-        answer = b"".join(taken) or _encoded(Error("unavailable", "the job was killed", hint="try again"))
-        document: dict[str, Any] = jsonlite.loads(answer, "the job's answer")
+        try:
+            document: dict[str, Any] = jsonlite.loads(b"".join(taken), "the job's answer")
+        except Error:  # nothing, or a part of it
+            document = wire.from_error(Error("unavailable", "the job was killed", hint="try again"))
         data = wire.encode(document | {"n": number})
         while data:
             data = data[posix.write(self._fd, data) :]

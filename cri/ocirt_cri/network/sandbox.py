@@ -20,6 +20,7 @@ from ocirt import state
 from ocirt.errors import Error
 from ocirt.kernel import constants as k
 from ocirt.kernel.ffi import syscall
+from ocirt.spec.sysctl import proc_path
 from ocirt_cri.network import cni
 from ocirt_cri.network.keeper import Keeper, mount
 
@@ -28,6 +29,7 @@ _SHM = 64 << 20
 _KINDS = {"network": (k.CLONE_NEWNET, "net"), "ipc": (k.CLONE_NEWIPC, "ipc"), "uts": (k.CLONE_NEWUTS, "uts")}
 _SIOCGIFFLAGS, _SIOCSIFFLAGS, _IFF_UP = 0x8913, 0x8914, 1
 _INIT = "init.json"
+_IPC_SYSCTLS = ("kernel/shm", "kernel/msg", "kernel/sem", "fs/mqueue/")
 
 
 def up(request: dict[str, Any], keeper: Keeper) -> dict[str, Any]:
@@ -174,14 +176,28 @@ def _prepare(made: dict[str, int], request: dict[str, Any]) -> None:
             name = request["hostname"].encode()
             syscall("sethostname", name, len(name))
         for name, value in (request.get("sysctls") or {}).items():
-            at = "network" if name.startswith("net.") else "ipc"
-            if at in made:
-                _write(f"/proc/sys/{name.replace('.', '/')}", str(value))
+            kind, path = sysctl_of(name)
+            if kind in made:
+                _write(f"/proc/sys/{path}", str(value))
         status = 0
     except (OSError, ValueError) as err:
         _write(f"{request['directory']}/failure", str(err), flags=os.O_CREAT | os.O_TRUNC)
     finally:
         os._exit(status)
+
+
+def sysctl_of(name: str) -> tuple[str, str]:
+    """The kind of namespace that a sysctl belongs to, and its path below /proc/sys; by either spelling of its name.
+
+    Raises ValueError for one of the whole machine: this runs as root of the machine, whoever has asked.
+    """
+    path = proc_path(name)
+    if path:
+        if path.startswith("net/"):
+            return "network", path
+        if path.startswith(_IPC_SYSCTLS):
+            return "ipc", path
+    raise ValueError(f"{name}: not a sysctl of a pod's own namespaces")
 
 
 def _said(directory: str) -> str:
