@@ -65,10 +65,8 @@ class Creation:
 
     async def _root(self) -> Root:
         node, container = self._node, self._container
-        ids = _ids(self._sandbox)
-        uids, gids = ids.documents() if ids is not None else ([], [])
-        size = node.config["containers.disk_limit"]
-        return await node.roots.create(container.id, self._image, uids=_triples(uids), gids=_triples(gids), size=size)
+        # With the ids of the image, also in a user namespace: its overlay maps the layer above as it maps those below.
+        return await node.roots.create(container.id, self._image, size=node.config["containers.disk_limit"])
 
     async def _shim(self) -> Shim:
         node, container = self._node, self._container
@@ -182,16 +180,5 @@ class Creation:
         )
 
 
-def _ids(sandbox: Sandbox) -> Any:
-    from ocirt_cri.spec.usernamespace import mapping  # noqa: PLC0415
-
-    place = "sandbox_config.linux.security_context.namespace_options"
-    return mapping(sandbox.config.linux.security_context.namespace_options, place)
-
-
-def _triples(documents: list[dict[str, Any]]) -> list[tuple[int, int, int]]:
-    return [(one["containerID"], one["hostID"], one["size"]) for one in documents]
-
-
 def _mappings(documents: list[dict[str, Any]]) -> list[messages.IDMapping]:
-    return [messages.IDMapping(container_id=a, host_id=b, size=c) for a, b, c in _triples(documents)]
+    return [messages.IDMapping(container_id=one["containerID"], host_id=one["hostID"], size=one["size"]) for one in documents]

@@ -107,3 +107,39 @@ def test_containers_share_pids_where_the_pod_does(networked: Ocirtd) -> None:
     assert node.wait(second).exit_code == 137
     node.remove_pod(pod)
     assert node.left() == []
+
+
+def test_a_pod_in_a_user_namespace(networked: Ocirtd) -> None:
+    """Root of its containers is nobody of the host's, and the image's files are its own all the same."""
+    node = networked
+    ids = [cri.IDMapping(host_id=200_000, container_id=0, length=65536)]
+    user = cri.UserNamespace(mode=cri.POD, uids=ids, gids=ids)
+    options = cri.NamespaceOption(network=cri.POD, ipc=cri.POD, pid=cri.CONTAINER, userns_options=user)
+    pod = node.run_pod(node.pod_config(options=options, hostname="web"))
+    wanted = node.container_config("sleep", "1000")
+    wanted.linux.security_context.namespace_options.userns_options.CopyFrom(user)
+    box = node.create(pod, wanted)
+    node.start_container(box)
+    assert node.exec(box, "id", "-u").stdout == b"0\n"
+    assert node.exec(box, "cat", "/proc/self/uid_map").stdout.split() == [b"0", b"200000", b"65536"]
+    assert node.exec(box, "stat", "-c", "%u", "/bin/busybox").stdout == b"0\n"
+    assert node.exec(box, "sh", "-c", "echo x > /new && cat /new").stdout == b"x\n"
+    assert node.exec(box, "sh", "-c", "echo y > /dev/shm/new && cat /dev/shm/new /etc/hostname").stdout == b"y\nweb\n"
+    assert node.pod_status(pod).network.ip
+    node.remove_pod(pod)
+    assert node.left() == []
+
+
+def test_an_image_as_a_volume(networked: Ocirtd) -> None:
+    node = networked
+    pod = node.run_pod(node.pod_config(options=OWN))
+    mount = cri.Mount(container_path="/image", image=cri.ImageSpec(image=node.image), readonly=True)
+    part = cri.Mount(container_path="/part", image=cri.ImageSpec(image=node.image), readonly=True, image_sub_path="etc")
+    box = node.run(pod, "sleep", "1000", mounts=[mount, part])
+    assert b"root" in node.exec(box, "cat", "/image/etc/passwd").stdout
+    assert b"passwd" in node.exec(box, "ls", "/part").stdout
+    assert node.exec(box, "touch", "/image/x").exit_code == 1
+    status = node.status(box)
+    assert {one.container_path: one.image.image_ref or one.image.image for one in status.mounts}["/image"]
+    node.remove_pod(pod)
+    assert node.left() == []
