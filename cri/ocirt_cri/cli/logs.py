@@ -77,9 +77,13 @@ def find(calls: services.RuntimeServiceStub, word: str) -> cri.ContainerStatus:
         parts = word.split("/")
         if len(parts) != 3:
             raise Error("usage", "NAMESPACE/POD/CONTAINER, or an ID", subject=word)
-        labels = dict(zip(("io.kubernetes.pod.namespace", "io.kubernetes.pod.name"), parts, strict=False))
-        wanted = cri.ListContainersRequest(filter=cri.ContainerFilter(label_selector=labels))
-        each = [one for one in calls.ListContainers(wanted, timeout=PATIENCE).containers if one.metadata.name == parts[2]]
+        pods = {
+            pod.id
+            for pod in calls.ListPodSandbox(cri.ListPodSandboxRequest(), timeout=PATIENCE).items
+            if [pod.metadata.namespace, pod.metadata.name] == parts[:2]
+        }
+        there = calls.ListContainers(cri.ListContainersRequest(), timeout=PATIENCE).containers
+        each = [one for one in there if one.pod_sandbox_id in pods and one.metadata.name == parts[2]]
         if not each:
             raise Error("not-found", "no such container", subject=word)
         found = max(each, key=lambda one: one.created_at).id

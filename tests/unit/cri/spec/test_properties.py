@@ -6,7 +6,7 @@ import copy
 import os
 from typing import Any
 
-from hypothesis import HealthCheck, event, given, settings
+from hypothesis import event, given, settings
 from hypothesis import strategies as st
 
 from ocirt.errors import Error
@@ -313,7 +313,7 @@ configurations = st.fixed_dictionaries(
 )
 
 
-@settings(max_examples=EXAMPLES, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=EXAMPLES)
 @given(st.one_of(tame, tame, tame, wild), images, hosts, configurations, st.booleans())
 def test_what_is_made_is_accepted(
     config: cri.ContainerConfig, of: Any, host: dict[str, Any], configuration: dict[str, Any], privileged: bool
@@ -407,7 +407,7 @@ pods = st.builds(
 )
 
 
-@settings(max_examples=EXAMPLES, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=EXAMPLES)
 @given(pods, st.sampled_from(["", "", "", "ocirt", "x"]), hosts, configurations)
 def test_pods(config: cri.PodSandboxConfig, handler: str, host: dict[str, Any], configuration: dict[str, Any]) -> None:
     """A pod is refused by the name of a field, or a container of it, that says nothing of its own, is accepted."""
