@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable
 from typing import Any
 
@@ -17,6 +18,8 @@ MAP = {"containerID": 0, "hostID": 100000, "size": 65536}
 RLIMIT = {"type": "RLIMIT_CORE", "hard": 1, "soft": 1}
 DEVICE = {"type": "c", "path": "/dev/x", "major": 1, "minor": 3}
 ERRNO = {"defaultAction": "SCMP_ACT_ERRNO"}
+# What is said of a path that is no cgroup of one's own: systemd's are not paths.
+NO_GROUP = "slice:prefix:name" if os.environ.get("OCIRT_TEST_MANAGER") == "systemd" else "below the root"
 ARGUMENT = {"index": 9, "value": 0, "op": "SCMP_CMP_EQ"}
 
 # name -> (changes, pointer, a word of the message or hint)
@@ -145,7 +148,7 @@ DOCUMENTS: dict[str, tuple[dict[str, Any], str, str]] = {
         "/linux/seccomp/defaultErrnoRet",
         "returns no errno",
     ),
-    "root cgroup": ({"/linux/cgroupsPath": "/.."}, "/linux/cgroupsPath", "below the root"),
+    "root cgroup": ({"/linux/cgroupsPath": "/.."}, "/linux/cgroupsPath", NO_GROUP),
 }
 
 

@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.broken.bundles import NO_GROUP
 from tests.support.bundle import Bundle
 from tests.support.runtime import Result, Runtime
 from tests.unit.spec.documents import GONE, get, put
@@ -76,7 +77,7 @@ HOST: dict[str, tuple[dict[str, Any], str, str]] = {
     "hook without the right": ({"hooks": {"prestart": [{"path": "/etc/passwd"}]}}, "/hooks/prestart/0", "cannot be executed"),
     "hook that is a directory": ({"hooks": {"poststart": [{"path": "/etc"}]}}, "/hooks/poststart/0", "cannot be executed"),
     "sysctl": ({"sysctl": {"net.nothing.here": "1"}}, "/linux/sysctl/net.nothing.here", "no such file"),
-    "cgroup": ({"cgroupsPath": "/"}, "/linux/cgroupsPath", "below the root"),
+    "cgroup": ({"cgroupsPath": "/"}, "/linux/cgroupsPath", NO_GROUP),
     "open files": (
         {"rlimits": [{"type": "RLIMIT_NOFILE", "hard": 1 << 40, "soft": 1}]},
         "/process/rlimits/0",
@@ -210,7 +211,7 @@ FEATURES: dict[str, Any] = {
         "listenerMetadata": "x",
         "syscalls": [{"names": ["keyctl"], "action": "SCMP_ACT_ERRNO", "errnoRet": 1, "args": []}],
     },
-    "/annotations": {"org.systemd.property.TimeoutStopUSec": "5"},
+    "/annotations": {"org.systemd.property.TimeoutStopUSec": "uint64 5000000"},
 }
 # What it may have, and few machines do; each with something in it to be changed.
 ASKED: dict[str, Any] = {
