@@ -28,7 +28,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
-sys.path[:0] = [str(ROOT), str(ROOT / "api"), str(ROOT / "images")]
+sys.path[:0] = [str(ROOT), *(str(ROOT / floor) for floor in ("api", "images", "cni", "shim", "cri"))]
 
 from bench.criendpoints import Endpoint, containerd, ocirtd  # noqa: E402
 from bench.report import percentile, table  # noqa: E402
