@@ -43,6 +43,7 @@ class Container:
         self.created_at = self.started_at = self.exited_at = 0
         self.exit_code = 0
         self.oom_killed = False
+        self._oom_before = 0  # how often the kernel had killed for memory when somebody else last killed init
         self.stdin = -1
         self._loop = loop
         self._record = record
@@ -175,7 +176,7 @@ class Container:
 
     def about_to_reap(self) -> None:
         """Init has ended, and is a zombie yet: its cgroup has not been touched, so the counters tell the truth."""
-        self.oom_killed = oom.kills(self.cgroup) > 0
+        self.oom_killed = oom.kills(self.cgroup) > self._oom_before
 
     def ended(self, status: int) -> None:
         """Init was reaped, with a status as waitpid(2) gives it."""
@@ -195,6 +196,7 @@ class Container:
     def delete(self) -> None:
         """Remove it, whatever it does. Raises Error, OSError for what is left."""
         if self.init:
+            self._oom_before = oom.kills(self.cgroup)
             delete(self.runtime, self.id, force=True)
         for output in self._outputs:
             output.drain()
@@ -232,6 +234,8 @@ class Container:
     def kill(self, signal: int, *, everybody: bool) -> None:
         """Send a signal. Raises Error("state") if init has ended (without `everybody`), Error."""
         self._need()
+        if signal == _SIGKILL:
+            self._oom_before = oom.kills(self.cgroup)
         if everybody or (signal == _SIGKILL and not self._own_pids):
             control.kill(self.cgroup, signal)
             return

@@ -27,8 +27,9 @@ if TYPE_CHECKING:
 
 _LIMIT = 16 << 20
 _INLINE = 1 << 20  # bytes of output that one answer has
-_SIGKILL, _SIGSTOP = 9, 19
-_ROUNDS = 20  # looks for what was forked while it was being stopped
+_SIGKILL = 9
+_MS = 1_000_000  # nanoseconds
+_PATIENCE = 2000  # milliseconds that what was killed may take to end
 
 
 class Executions:
@@ -51,7 +52,7 @@ class Executions:
         self._number += 1
         Execute(self, self._loop, f"{self._directory}/exec-{self._number}", request, answer, fail).fork(process)
 
-    def work(self, process: dict[str, Any], stdio: tuple[int, int, int]) -> Word:
+    def work(self, process: dict[str, Any], stdio: tuple[int, int, int], group: list[str]) -> Word:
         """In the fork: the pid of the program, which runs. Raises Error, OSError."""
         from ocirt.containers.execute import Execution, load_running  # noqa: PLC0415
         from ocirt.plan import Request  # noqa: PLC0415
@@ -71,7 +72,7 @@ class Executions:
             pipes=True,
             keyring=record.get("keyring", True),
         )
-        execution = Execution(record, process, request, [])
+        execution = Execution(record, process, request, group)
         execution.run.stdio = stdio
         return {"pid": execution.make()}
 
@@ -101,15 +102,18 @@ class Executions:
         elif self._workers:
             self._unclaimed[pid] = status  # perhaps the program of a worker that has not been heard
 
-    def family(self, root: int) -> list[int]:
-        """A process and all that it and its children have started, as far as they are in the container's cgroup."""
-        parents = {pid: _parent(pid) for pid in control.processes(self._container.cgroup)}
-        found, grown = {root}, True
-        while grown:
-            more = {pid for pid, parent in parents.items() if parent in found} - found
-            found |= more
-            grown = bool(more)
-        return sorted(found)
+    def group(self, name: str) -> dict[str, str]:
+        """A cgroup for one program, below the container's in one hierarchy: whatever it starts is found there. {} without any.
+
+        Raises OSError.
+        """
+        paths = self._container.cgroup["paths"]
+        for controller in ("freezer", ""):
+            if controller in paths:
+                directory = f"{paths[controller]}/{name}"
+                posix.mkdir(directory)
+                return {controller: directory}
+        return {}
 
 
 class Execute:
@@ -138,6 +142,7 @@ class Execute:
         self._input: Input | None = None
         self._timer: object = None
         self._pid = 0
+        self._group: dict[str, Any] = {"paths": {}}
 
     def fork(self, process: dict[str, Any]) -> None:
         """Start a worker. Raises OSError."""
@@ -157,7 +162,10 @@ class Execute:
         if outer[0] >= 0:
             self._input = Input(self._loop, outer[0], self._request.stdin)
         try:
-            self._all.employ(lambda: self._all.work(process, stdio), self._hear, inner)
+            if self._request.timeout:
+                self._group["paths"] = self._all.group(self._name.rpartition("/")[2])
+            words = [f"{controller}:{path.rpartition('/')[2]}" for controller, path in self._group["paths"].items()]
+            self._all.employ(lambda: self._all.work(process, stdio, words), self._hear, inner)
         except OSError:
             self._close()
             raise
@@ -179,31 +187,54 @@ class Execute:
         """The worker's word: the pid, or what went wrong."""
         if isinstance(word, Exception):
             self._close()
+            self._drop_group()
             self._fail(word)
             return
         self._pid = word["pid"]
         self._all.started(self._pid, self)
 
     def _time_out(self) -> None:
-        """Nothing of it is left when the answer goes out."""
+        """Kill it with all that it has started."""
         self._timed_out = True
         if not self._pid:
-            self._timer = self._loop.after(1_000_000, self._time_out)  # on its way into the container
+            self._timer = self._loop.after(_MS, self._time_out)  # on its way into the container
             return
-        stopped: set[int] = set()
-        for _ in range(_ROUNDS):  # stopped first: what is killed leaves its children to others
-            more = set(self._all.family(self._pid)) - stopped
-            if not more:
-                break
-            _signal(more, _SIGSTOP)
-            stopped |= more
-        _signal(stopped, _SIGKILL)
+        posix.kill(self._pid, _SIGKILL)  # not reaped: the number is still its own
+        self._kill_others()
+
+    def _kill_others(self) -> None:
+        try:
+            control.kill(self._group, _SIGKILL)
+        except Error:
+            pass  # what does not end is waited for, but not for ever
 
     def ended(self, status: int) -> None:
-        """The program was reaped. Others may hold its streams for longer: they are not waited for."""
+        """The program was reaped. Others may hold its streams for longer: they are not waited for, unless its time was over."""
         for output in self._outputs:
             output.drain()
         self._close()
+        if self._timed_out:
+            self._kill_others()
+            self._wait_for_others(status, _PATIENCE)
+        else:
+            self._tell(status)
+
+    def _wait_for_others(self, status: int, left: int) -> None:
+        """Answer when nothing of it is left."""
+        if left and control.processes(self._group):
+            self._loop.after(_MS, lambda: self._wait_for_others(status, left - 1))
+        else:
+            self._tell(status)
+
+    def _drop_group(self) -> None:
+        for directory in self._group["paths"].values():
+            try:
+                posix.rmdir(directory)
+            except OSError:
+                pass  # something of it goes on; the container's removal takes it away
+
+    def _tell(self, status: int) -> None:
+        self._drop_group()
         code = posix.waitstatus_to_exitcode(status)
         out, err = (b"".join(taken) for taken in self._taken)
         response = ExecResponse(exit_code=128 - code if code < 0 else code, timed_out=self._timed_out, truncated=self._truncated)
@@ -225,28 +256,6 @@ class Execute:
             output.close()
         if self._input is not None:
             self._input.close()
-
-
-def _parent(pid: int) -> int:
-    try:
-        fd = posix.open(f"/proc/{pid}/stat", posix.O_RDONLY | posix.O_CLOEXEC)
-    except OSError:
-        return 0
-    try:
-        data = posix.read(fd, 1024)
-    except OSError:
-        return 0
-    finally:
-        posix.close(fd)
-    return int(data[data.rfind(b")") + 2 :].split()[1])
-
-
-def _signal(pids: set[int], number: int) -> None:
-    for pid in pids:
-        try:
-            posix.kill(pid, number)
-        except ProcessLookupError:
-            pass
 
 
 def _write(path: str, data: bytes) -> None:

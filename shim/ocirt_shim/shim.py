@@ -52,6 +52,7 @@ class Shim:
         posix.mkdir(self.directory, 0o700)
         record = Record(self.directory, {key: asked[key] for key in ("id", "runtime", "instance") if key in asked})
         record.save(status="empty")
+        self._abandoned = False  # whether its maker is gone
         self.loop = Loop()
         self.container = Container(self.loop, asked["runtime"], record)
         self.executions = Executions(self.loop, self.container, self.directory)
@@ -67,7 +68,8 @@ class Shim:
 
         def closed() -> None:
             close()
-            if not self.container.init:
+            self._abandoned = True
+            if not self.container.id:
                 self._end()
 
         first.close = closed  # type: ignore[method-assign]
@@ -121,9 +123,12 @@ class Shim:
         return {(messages.SERVICE, name): (messages.METHODS[name][0], method) for name, method in own.items()}
 
     def _create(self, request: Any, call: Call) -> None:
-        self.container.create(
-            request, self.executions.employ, lambda pid: call.answer(messages.CreateResponse(pid=pid)), call.fail
-        )
+        def fail(err: Exception) -> None:
+            call.fail(err)
+            if self._abandoned:
+                self._end()
+
+        self.container.create(request, self.executions.employ, lambda pid: call.answer(messages.CreateResponse(pid=pid)), fail)
 
     def _start(self, request: Any, call: Call) -> Message:
         del request, call

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from ocirt_shim.loop import Loop
 
 _CHUNK = 1 << 16
-_ROUNDS = 16  # chunks in a row, so that one stream does not keep all others waiting
+_ROUNDS = 16  # chunks in a row, the largest pipe's: one stream does not keep all others waiting
 
 
 class Output:
@@ -45,8 +45,8 @@ class Output:
             self._take(data)
 
     def drain(self) -> None:
-        """All that is there now, and no more than a pipe holds many times over: its writer may go on for ever."""
-        self.move(4096)
+        """All that is there now: what a pipe holds at most. Its writer may go on for ever."""
+        self.move()
 
     def close(self) -> None:
         """Take no more."""

@@ -31,7 +31,7 @@ TOOLS = Path(sys.executable).parent  # pip, uv and pipx of the tests
 NOBODY = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", "--"]
 USER_NAMESPACE = ["unshare", "--user", "--map-root-user", "--mount", "--"]
 SOURCES = (
-    *("ocirt", "api", "images", "cni", "launcher"),
+    *("ocirt", "api", "images", "cni", "shim", "cri", "launcher"),
     *("Makefile", "MANIFEST.in", "README.md", "LICENSE", "CHANGELOG.md", "pyproject.toml"),
 )
 ASK = "import os, sys; print(os.path.realpath(sys.executable), '%d.%d.%d' % sys.version_info[:3])"

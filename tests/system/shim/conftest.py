@@ -56,7 +56,9 @@ class Boxes:
         self.rootfs = make_rootfs(place / "rootfs")
         self.made: list[Box] = []
 
-    def __call__(self, *args: str, terminal: bool = False, stdin: bool = False, limit: int = 0, **edits: Any) -> Box:
+    def __call__(
+        self, *args: str, terminal: bool = False, stdin: bool = False, limit: int = 0, waits: bool = True, **edits: Any
+    ) -> Box:
         """A created container that runs a command over the tests' files."""
         name = f"c{next(self.numbers)}"
         config = merge(default_config(), {"root": {"path": str(self.rootfs), "readonly": False}})
@@ -73,8 +75,14 @@ class Boxes:
             id=name, config=json.dumps(config).encode(), root=root, log_path=str(box.log), stdin=stdin, log_line_limit=limit
         )
         self.made.append(box)
-        box.call("Create", request)
+        call = box.shim.send("Create", request)
+        if waits:
+            box.shim.receive("Create", call)
         return box
+
+    def begin(self, *args: str) -> Box:
+        """A container that is being made."""
+        return self(*args, waits=False)
 
     def clean_up(self) -> None:
         for box in self.made:

@@ -60,3 +60,21 @@ def test_many_at_once(boxes: Boxes) -> None:
     streams = [box.shim.send("Exec", request) for _ in range(30)]
     assert [box.shim.receive("Exec", stream).stdout for stream in streams] == [b"x\n"] * 30
     assert box.call("Pids").pids == [box.call("State").pid]
+
+
+def test_time_runs_out_for_those_that_have_left_the_tree(boxes: Boxes) -> None:
+    """Their parent has ended, so they are init's children."""
+    box = boxes("sleep", "1000")
+    box.call("Start")
+    done = box.execute("sh", "-c", "(setsid sleep 2000 &); (sleep 2000 &); sleep 2000", timeout=300_000_000)
+    assert done.timed_out
+    assert box.call("Pids").pids == [box.call("State").pid]
+
+
+def test_what_goes_on_in_the_background(boxes: Boxes) -> None:
+    """In time it may; the container's removal ends it."""
+    box = boxes("sleep", "1000")
+    box.call("Start")
+    done = box.execute("sh", "-c", "sleep 2000 & echo yes", timeout=5_000_000_000)
+    assert (done.stdout, done.timed_out) == (b"yes\n", False)
+    assert len(box.call("Pids").pids) == 2
