@@ -358,7 +358,7 @@ def test_pth_file_is_not_read(installed: Installed, hostile: Hostile) -> None:
 def test_no_second_entry(installed: Installed) -> None:
     """Beside the launcher is no script of the same name that would start Python with site."""
     names = {path.name for path in installed.command.resolve().parent.glob("ocirt*")}
-    assert names == {"ocirt", "ocirt-cni", "ocirt-python"}
+    assert names == {"ocirt", "ocirt-cni", "ocirt-python", "ocirtd"}
     assert installed.command.resolve().read_bytes().startswith(b"\x7fELF")
 
 
@@ -505,6 +505,16 @@ def test_images_without_the_extra(place: Path, wheel: Path, hostile: Hostile, tm
 
 
 # Container networks: a second name of the command, and plugins that others find.
+
+
+def test_a_node_from_an_installation(installed: Installed, hostile: Hostile) -> None:
+    """`ocirtd` is there, and says what it would do; to serve it needs the extra `cri`."""
+    command = installed.command.with_name("ocirtd")
+    for words, said in ((["--version"], "ocirtd "), (["config"], 'listen = "unix:///run/ocirt/ocirt.sock"')):
+        done = subprocess.run([command, *words], env=hostile.environment, capture_output=True, text=True, check=False, timeout=60)
+        hostile.assert_quiet()
+        assert (done.returncode, done.stderr) == (0, ""), done
+        assert said in done.stdout
 
 
 def test_networks_from_an_installation(installed: Installed, hostile: Hostile, tmp_path: Path) -> None:
