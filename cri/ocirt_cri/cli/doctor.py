@@ -33,7 +33,7 @@ def run(given: Any, args: list[str]) -> int:
         except (Error, OSError) as err:
             found.append(Finding(check.__name__, BAD, str(err), "this could not be looked at"))
     if given.get("json"):
-        output.show_json([one.document() for one in found])
+        output.say_json([one.document() for one in found])
     else:
         output.out("".join(f"{one}\n" for one in found))
         wrong = sum(one.level != OK for one in found)

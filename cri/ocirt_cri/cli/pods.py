@@ -50,7 +50,7 @@ def run(given: Any, args: list[str]) -> int:
                 time.sleep(_INTERVAL)
                 continue
             if given.get("json"):
-                output.show_json([asdict(row) for row in chosen])
+                output.say_json([asdict(row) for row in chosen])
             elif given.get("quiet"):
                 output.out("".join(f"{row.id}\n" for row in chosen))
             else:

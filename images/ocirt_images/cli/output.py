@@ -25,7 +25,11 @@ _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 7 * 86400}
 
 def out(text: str, fd: int = 1) -> None:
     """Write all of `text`. A reader that went away ends the process as SIGPIPE would have (status 141). Raises OSError."""
-    data = text.encode("utf-8", "surrogateescape")
+    write(text.encode("utf-8", "surrogateescape"), fd)
+
+
+def write(data: bytes, fd: int = 1) -> None:
+    """The same with bytes."""
     while data:
         try:
             data = data[os.write(fd, data) :]
