@@ -144,8 +144,8 @@ def test_is_the_same_as_in_the_go_module(package: str, ours: FileDescriptorSet, 
 
 
 def test_nothing_of_ours_is_in_another_package(ours: FileDescriptorSet) -> None:
-    """Each of our packages is compared."""
-    assert {file.package for file in ours.file} == set(PACKAGES)
+    """Each of our packages is compared, but for the one that nobody else has."""
+    assert {file.package for file in ours.file} - {"ocirt.shim.v1"} == set(PACKAGES)
 
 
 def test_what_is_left_out_exists(theirs: FileDescriptorSet) -> None:
