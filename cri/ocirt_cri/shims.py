@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import socket
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from ocirt.errors import Error
 from ocirt_api import status
@@ -94,7 +94,9 @@ class Shim:
             if isinstance(event, DataReceived):
                 future.set_exception(Error("internal", "the shim sent what was not asked for", subject=self.id))
             elif event.status.code != status.OK:
-                future.set_exception(_error(self.id, event.status))
+                # Its text has subject, cause and hint in it already.
+                said = event.status
+                future.set_exception(Error(status.code(said.code), said.message or "the shim gave no reason"))
             else:
                 future.set_result(event.payload)
 
@@ -129,16 +131,6 @@ class _Protocol(asyncio.Protocol):
 
     def connection_lost(self, _: Exception | None) -> None:
         self._shim.lost()
-
-
-def _error(container_id: str, said: Any) -> Error:
-    """A shim's status as an error: its text has subject, cause and hint in it already."""
-    for detail in said.details:
-        kind = getattr(messages, "Error", None)
-        if kind is not None and detail.type_url.rpartition("/")[2] == kind.TYPE_URL:
-            found = detail.read(kind)
-            return Error(found.code, found.message, subject=found.subject, cause=found.cause, hint=found.hint)
-    return Error(status.code(said.code), said.message or "the shim gave no reason")
 
 
 async def connected(container_id: str, connection: socket.socket) -> Shim:

@@ -61,9 +61,16 @@ class Call:
 class Connection:
     """One client."""
 
-    def __init__(self, loop: Loop, sock: _socket.socket, methods: dict[tuple[str, str], tuple[type[Message], Method]]) -> None:
+    def __init__(
+        self,
+        loop: Loop,
+        sock: _socket.socket,
+        methods: dict[tuple[str, str], tuple[type[Message], Method]],
+        on_close: Callable[[], object],
+    ) -> None:
         self._loop = loop
         self._socket = sock
+        self._on_close = on_close
         self._methods = methods
         self._server = Server()
         self._out = b""
@@ -141,6 +148,7 @@ class Connection:
             self._closed = True
             self._loop.remove(self._socket.fileno())
             self._socket.close()
+            self._on_close()
 
     def finish(self) -> None:
         """Send what is left, waiting for it, and close."""
@@ -179,13 +187,11 @@ class Listener:
             return  # the client has gone again, or there are too many open files
         self.adopt(_socket.socket(fileno=fd))
 
-    def adopt(self, sock: _socket.socket) -> Connection:
-        """Serve a connection that came another way."""
+    def adopt(self, sock: _socket.socket, on_close: Callable[[], object] = lambda: None) -> None:
+        """Serve a connection that came another way; `on_close` is called once, at its end."""
         posix.set_inheritable(sock.fileno(), False)
         self.connections = [one for one in self.connections if not one._closed]
-        made = Connection(self._loop, sock, self._methods)
-        self.connections.append(made)
-        return made
+        self.connections.append(Connection(self._loop, sock, self._methods, on_close))
 
     def close(self) -> None:
         """Take no more, and finish what is to be sent."""

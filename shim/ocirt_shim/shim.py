@@ -63,17 +63,14 @@ class Shim:
 
     def serve(self, fd: int) -> None:
         """Serve the connection that it was made by, and all others, to the container's removal."""
-        first = self.listener.adopt(_socket.socket(fileno=fd))
-        close = first.close
-
-        def closed() -> None:
-            close()
-            self._abandoned = True
-            if not self.container.id:
-                self._end()
-
-        first.close = closed  # type: ignore[method-assign]
+        self.listener.adopt(_socket.socket(fileno=fd), self._abandon)
         self.loop.run()
+
+    def _abandon(self) -> None:
+        """Its maker is gone."""
+        self._abandoned = True
+        if not self.container.id:
+            self._end()
 
     def _end(self) -> None:
         """Leave nothing of the shim."""
