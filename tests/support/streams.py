@@ -137,9 +137,9 @@ class Client:
             assert self.pump(), f"the server went away: {self.came}"
             assert time.monotonic() < end, self.came
 
-    def until_out(self, text: bytes) -> None:
-        """Wait for a text in standard output."""
-        self.until(lambda: text in self.came["stdout"])
+    def until_text(self, name: str, text: bytes) -> None:
+        """Wait for a text in a channel."""
+        self.until(lambda: text in self.came[name])
 
     def finish(self) -> Any:
         """Wait for the server's end: what it said of the outcome; None if nothing."""
@@ -204,8 +204,9 @@ class WebSocketClient(Client):
     """The same by WebSocket."""
 
     def __init__(self, url: str, *, wanted: str = "", protocol: str = "v5.channel.k8s.io") -> None:
+        """wanted: the server knows."""
         super().__init__()
-        del wanted  # the server knows
+        del wanted
         sock = dial(url)
         sock.sendall(websocket_head(url, *([protocol] if protocol else [])))
         self.head, rest = answer_of(sock)
@@ -336,6 +337,10 @@ class ForwardClient:
     def until_end(self, key: int) -> None:
         """Wait for the end of a connection."""
         self.until(lambda: {key, self.errors[key]} <= self.ended)
+
+    def until_refused(self, stream: int) -> None:
+        """Wait for a stream to be given up."""
+        self.until(lambda: stream in self.refused)
 
     def failure(self, key: int) -> str:
         """What went wrong with a connection; "" if nothing did."""

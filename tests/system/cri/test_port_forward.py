@@ -136,7 +136,7 @@ def test_what_is_refused(networked: Ocirtd) -> None:
         {"port": "80"},
     ):
         stream = client.open_stream(headers)
-        client.until(lambda stream=stream: stream in client.refused)
+        client.until_refused(stream)
     client.close()
     networked.stop_pod(pod)
     with refused(grpc.StatusCode.FAILED_PRECONDITION):
