@@ -68,8 +68,9 @@ def answer_of(sock: socket.socket) -> tuple[str, bytes]:
         came += data
     head, _, rest = came.partition(b"\r\n\r\n")
     if not head.startswith(b"HTTP/1.1 101 "):
-        while data := sock.recv(CHUNK):
-            rest += data
+        with sock:
+            while data := sock.recv(CHUNK):
+                rest += data
         raise RefusedError(head, rest)
     return head.decode(), rest
 
@@ -127,7 +128,7 @@ class Client:
     def took(self, name: str, data: bytes) -> None:
         """Bytes of a channel."""
         self.counts[name] += len(data)
-        if self.keep:
+        if self.keep or name == "error":
             self.came[name] += data
 
     def until(self, condition: Callable[[], object]) -> None:
