@@ -140,5 +140,6 @@ def test_channels_by_port() -> None:
     pairs.end(1)
     outside.receive_data(sent(pairs))
     events = list(outside.events())
+    assert isinstance(events[0], BytesMessage)
     assert bytes(events[0].data) == b"\1broken"
     assert isinstance(events[1], CloseConnection)
