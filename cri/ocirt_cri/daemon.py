@@ -34,6 +34,7 @@ from ocirt_cri.services.containers import ContainerService
 from ocirt_cri.services.events import EventService
 from ocirt_cri.services.exec import ExecService
 from ocirt_cri.services.images import ImageService
+from ocirt_cri.services.metrics import MetricsService
 from ocirt_cri.services.pods import PodService
 from ocirt_cri.services.runtime import RuntimeService
 from ocirt_cri.services.stats import StatsService
@@ -92,6 +93,7 @@ class Daemon:
             recovery.load()
             stats = await stack.enter_async_context(StatsService(node))
             streams = await stack.enter_async_context(StreamService(node))
+            metrics = stack.enter_context(MetricsService(node))
             services = (
                 RuntimeService(node),
                 PodService(node, sandboxes),
@@ -101,6 +103,7 @@ class Daemon:
                 ImageService(node),
                 stats,
                 streams,
+                metrics,
             )
             server = Server(services, until=node.recovered, always=_ALWAYS)
             await server.start(config.socket)

@@ -174,6 +174,21 @@ class Container:
         """Nanoseconds."""
         return self.status.created_at
 
+    @property
+    def image(self) -> str:
+        """A name of its image."""
+        return self.status.image.image
+
+    @property
+    def started_at(self) -> int:
+        """Nanoseconds, 0: not yet."""
+        return self.status.started_at
+
+    @property
+    def limits(self) -> cri.LinuxContainerResources:
+        """Those that are in force."""
+        return self.status.resources.linux
+
     def refresh(self) -> None:
         """After a change of the status: what lists say of it."""
         of = self.status

@@ -11,7 +11,10 @@ if TYPE_CHECKING:
 
 
 class Container(Protocol):
-    """A container. cgroup: controller to directory, as its runtime's record has it; pid: of its init, 0 if there is none."""
+    """A container. cgroup: controller to directory, as its runtime's record has it; pid: of its init, 0 if there is none.
+
+    image: a name of it; started_at: nanoseconds since the epoch; limits: those that are in force
+    """
 
     @property
     def id(self) -> str:  # noqa: D102
@@ -43,6 +46,18 @@ class Container(Protocol):
 
     @property
     def cgroup(self) -> Mapping[str, str]:  # noqa: D102
+        ...
+
+    @property
+    def image(self) -> str:  # noqa: D102
+        ...
+
+    @property
+    def started_at(self) -> int:  # noqa: D102
+        ...
+
+    @property
+    def limits(self) -> cri.LinuxContainerResources:  # noqa: D102
         ...
 
 
