@@ -17,12 +17,11 @@ from typing import TYPE_CHECKING
 from ocirt.errors import Error
 from ocirt_api.cri import api_pb2 as cri
 from ocirt_api.messages import shim as messages
-from ocirt_cri import files, model
+from ocirt_cri import files, model, podcgroup
 from ocirt_cri.leftovers import delete_by_force, remove_tree
 from ocirt_cri.model import Container, Sandbox
-from ocirt_cri.sandboxes import cgroup_of, is_plain, request_of
+from ocirt_cri.sandboxes import is_plain, request_of
 from ocirt_cri.shims import connect
-from ocirt_cri.spec import cgroups
 
 if TYPE_CHECKING:
     from ocirt_cri.containers import Containers
@@ -48,8 +47,7 @@ class Recovery:
         node = self._node
         for pod in node.store.sandboxes():
             if pod.phase == model.MADE:
-                parent = cgroups.parent(pod.config.linux.cgroup_parent, node.settings, "cgroup_parent")
-                pod.cgroup = cgroup_of(pod, parent)
+                pod.cgroup = podcgroup.of(pod, node.settings)
                 node.add(pod)
             else:
                 self._half_pods.append(pod)

@@ -62,11 +62,11 @@ def check(wanted: LinuxContainerResources, field: str = FIELD) -> None:
     if not -1000 <= wanted.oom_score_adj <= 1000:
         raise invalid(f"{field}.oom_score_adj", f"{wanted.oom_score_adj} is out of range", "-1000 to 1000")
     for name, value in sorted(wanted.unified.items()):
-        place = f'{field}.unified["{name[:80]}"]'
+        where = f'{field}.unified["{name[:80]}"]'
         if name in _NOT_LIMITS:
-            raise invalid(place, f"{shown(name)} is no limit", "such as memory.high")
+            raise invalid(where, f"{shown(name)} is no limit", "such as memory.high")
         if "\0" in value or "\0" in name or "\n" in name:
-            raise invalid(place, f"{shown(value)} is no value of a file", "text without NUL")
+            raise invalid(where, f"{shown(value)} is no value of a file", "text without NUL")
     _by_the_runtime(_document(wanted), field)
 
 
@@ -127,14 +127,15 @@ def _by_the_runtime(document: Json, field: str) -> None:
     """What the runtime would refuse, said in CRI's words."""
     for pointer, message, hint, severity in check_resources_document(document):
         if severity == "error":
-            raise invalid(_place(pointer, field), message, hint)
+            raise invalid(place(pointer, field), message, hint)
     try:
         writes({name: value for name, value in document.items() if name in ("unified", "hugepageLimits")}, "v2", "")
     except Error as err:
-        raise invalid(_place(err.subject, field), err.message, err.hint) from None
+        raise invalid(place(err.subject, field), err.message, err.hint) from None
 
 
-def _place(pointer: str, field: str) -> str:
+def place(pointer: str, field: str) -> str:
+    """CRI's name of what `linux.resources` has at a pointer."""
     if pointer in _NAMES:
         return f"{field}.{_NAMES[pointer]}"
     kind, _, rest = pointer.removeprefix("/").partition("/")

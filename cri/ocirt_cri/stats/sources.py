@@ -108,12 +108,3 @@ class Source(Protocol):
 
     def pods(self) -> Iterable[Pod]:
         """All of them."""
-
-
-def is_of_one_pod(cgroup_parent: str, uid: str) -> bool:
-    """Whether a pod's parent cgroup is its own, as the kubelet's are: `…/podUID`, or `…-podUID.slice` with `_` for `-`.
-
-    Others put many pods below one parent, whose use says nothing of any of them.
-    """
-    name = cgroup_parent.rstrip("/").rpartition("/")[2].removesuffix(".slice")
-    return bool(uid) and name.endswith((f"pod{uid}", f"pod{uid.replace('-', '_')}"))
