@@ -7,11 +7,13 @@ import os
 from typing import TYPE_CHECKING, Any
 
 from ocirt.errors import Error
+from ocirt_api.cri.api_pb2 import LinuxContainerResources
 from ocirt_api.messages import shim as messages
+from ocirt_cri import limits
 from ocirt_cri.lookups import HostLookups
 from ocirt_cri.sandboxes import is_plain, request_of
 from ocirt_cri.shims import Shim, connected
-from ocirt_cri.spec import build, imagevolumes, inputs
+from ocirt_cri.spec import build, imagevolumes, inforce, inputs, resources
 from ocirt_cri.spec.document import encode
 
 if TYPE_CHECKING:
@@ -61,7 +63,17 @@ class Creation:
         built = await self._build(root)
         answer = await shim.call("Create", self._request(built, root), messages.CreateResponse, _PATIENCE)
         self._container.pid = answer.pid
+        await asyncio.to_thread(self._limits)
         return shim
+
+    def _limits(self) -> None:
+        """The status shows those that are in force. In a thread: it reads files."""
+        node, container = self._node, self._container
+        asked = LinuxContainerResources()
+        asked.CopyFrom(container.config.linux.resources)
+        asked.oom_score_adj = resources.oom_score_adj(asked, node.host)
+        seen = limits.read(node.locate(container.id), asked)
+        container.status.resources.linux.CopyFrom(inforce.reported(asked, seen))
 
     async def _root(self) -> Root:
         node, container = self._node, self._container
@@ -90,7 +102,6 @@ class Creation:
         status.mounts.extend(built.mounts)
         status.user.linux.uid, status.user.linux.gid = built.user.uid, built.user.gid
         status.user.linux.supplemental_groups.extend(built.user.groups)
-        status.resources.linux.CopyFrom(container.config.linux.resources)
         return built
 
     def _built(self, lowers: tuple[Path, ...], volumes: dict[int, inputs.ImageVolume], paths: dict[str, Any]) -> build.Built:

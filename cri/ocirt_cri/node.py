@@ -112,10 +112,11 @@ class Node:
         if isinstance(one, Sandbox):
             self.sandboxes[one.id] = self._pod_keys[one.key] = one
         else:
-            one.locate = self._locate
+            one.locate = self.locate
             self.all_containers[one.id] = self._container_keys[one.key] = one
 
-    def _locate(self, container_id: str) -> Mapping[str, str]:
+    def locate(self, container_id: str) -> Mapping[str, str]:
+        """A container's cgroup, controller to directory; empty if there is none. It reads the runtime's record: for a thread."""
         try:
             record = state.load(self.runtime, container_id)
         except (Error, OSError):

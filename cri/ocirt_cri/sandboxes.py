@@ -230,7 +230,7 @@ class Sandboxes:
             limits = sandbox.limits
             for name in ("overhead", "resources"):
                 if request.HasField(name):
-                    getattr(limits, name).CopyFrom(podresources.changed(getattr(limits, name), getattr(request, name)))
+                    getattr(limits, name).CopyFrom(resources.changed(getattr(limits, name), getattr(request, name)))
             wanted = podresources.of_pod(limits.overhead, limits.resources, node.host, "")
             if sandbox.made:
                 try:

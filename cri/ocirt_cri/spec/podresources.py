@@ -36,15 +36,3 @@ def together(overhead: LinuxContainerResources, containers: LinuxContainerResour
         if containers.memory_swap_limit_in_bytes > 0:
             found.memory_swap_limit_in_bytes += max(overhead.memory_limit_in_bytes, overhead.memory_swap_limit_in_bytes)
     return found
-
-
-def changed(old: LinuxContainerResources, new: LinuxContainerResources) -> LinuxContainerResources:
-    """What is given now, and for the rest what was before."""
-    found = LinuxContainerResources()
-    found.CopyFrom(old)
-    pages = {one.page_size: one.limit for one in [*old.hugepage_limits, *new.hugepage_limits]}
-    found.MergeFrom(new)
-    del found.hugepage_limits[:]
-    for size, limit in pages.items():
-        found.hugepage_limits.add(page_size=size, limit=limit)
-    return found

@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING
 from ocirt.cgroups.limits import writes
 from ocirt.errors import Error
 from ocirt.spec.resources import check_resources_document
+from ocirt_api.cri.api_pb2 import LinuxContainerResources
 from ocirt_cri.spec.refuse import invalid, shown, unsupported
 
 if TYPE_CHECKING:
-    from ocirt_api.cri.api_pb2 import LinuxContainerResources
     from ocirt_cri.spec.inputs import Host, Json
 
 FIELD = "config.linux.resources"
@@ -92,6 +92,44 @@ def resources_of(wanted: LinuxContainerResources, host: Host, field: str = FIELD
         found.pop("hugepageLimits", None)
     if pids > 0 and "pids" in host.controllers:
         found["pids"] = {"limit": pids}
+    return found
+
+
+def changed(old: LinuxContainerResources, new: LinuxContainerResources) -> LinuxContainerResources:
+    """What is given now, and for the rest what was before.
+
+    A limit of memory says what it says of swap: where there was none, or the limit of both is too low now, there is none.
+    """
+    found = LinuxContainerResources()
+    found.CopyFrom(old)
+    found.MergeFrom(new)
+    limit, swap = new.memory_limit_in_bytes, new.memory_swap_limit_in_bytes
+    both = old.memory_swap_limit_in_bytes
+    if limit and not swap and both > 0 and (both == old.memory_limit_in_bytes or limit < 0 or limit > both):
+        found.memory_swap_limit_in_bytes = 0
+    pages = {one.page_size: one.limit for one in [*old.hugepage_limits, *new.hugepage_limits]}
+    del found.hugepage_limits[:]
+    for size, most in pages.items():
+        found.hugepage_limits.add(page_size=size, limit=most)
+    return found
+
+
+def update_of(old: LinuxContainerResources, new: LinuxContainerResources, host: Host, field: str, *, pids: int) -> Json:
+    """`linux.resources` for a change of limits that are in force (`old`) to what is given now. Raises Error.
+
+    Memory that is in use is not taken away: the runtime refuses that, as the kernel does with version 1.
+    """
+    whole = changed(old, new)
+    check(whole, field)
+    asked = LinuxContainerResources()
+    asked.CopyFrom(new)
+    if new.memory_limit_in_bytes or new.memory_swap_limit_in_bytes:
+        # They depend on each other.
+        asked.memory_limit_in_bytes = whole.memory_limit_in_bytes
+        asked.memory_swap_limit_in_bytes = whole.memory_swap_limit_in_bytes
+    found = resources_of(asked, host, field, pids=pids)
+    if "memory" in found:
+        found["memory"]["checkBeforeUpdate"] = True
     return found
 
 

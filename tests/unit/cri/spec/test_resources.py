@@ -290,10 +290,10 @@ def test_what_is_not_given_stays() -> None:
     new = cri.LinuxContainerResources(
         cpu_quota=5000, cpuset_cpus="1", hugepage_limits=[cri.HugepageLimit(page_size="2MB", limit=3)], unified={"a.c": "2"}
     )
-    found = podresources.changed(old, new)
+    found = resources.changed(old, new)
     assert (found.cpu_shares, found.cpu_quota, found.cpuset_cpus, dict(found.unified)) == (5, 5000, "1", {"a.b": "1", "a.c": "2"})
     assert {one.page_size: one.limit for one in found.hugepage_limits} == {"2MB": 3, "1GB": 2}
-    assert podresources.changed(found, cri.LinuxContainerResources()) == found
+    assert resources.changed(found, cri.LinuxContainerResources()) == found
 
 
 def test_bad_limits_of_a_pod_name_their_field() -> None:
