@@ -281,7 +281,8 @@ class Containers:
         if container.state not in (cri.CONTAINER_RUNNING, cri.CONTAINER_CREATED):
             raise Error("state", "the container has ended", subject=container.id)
         async with container.lock:
-            wanted = resources.update_of(container.limits, request.linux, node.host, "linux", pids=node.settings.pids_limit)
+            pids = node.config_of(node.pod(container.pod_id).status.runtime_handler)["containers.pids_limit"]
+            wanted = resources.update_of(container.limits, request.linux, node.host, "linux", pids=pids)
             shim = await self.shim(container)
             await shim.call("Update", messages.UpdateRequest(resources=document.encode(wanted)), messages.Nothing, _CALL_PATIENCE)
             asked = resources.changed(container.limits, request.linux)

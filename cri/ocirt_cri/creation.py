@@ -35,6 +35,7 @@ class Creation:
         self._node = node
         self._sandbox = sandbox
         self._container = container
+        self._settings = node.config_of(sandbox.status.runtime_handler)
         self._image: Image
         self._config: ImageConfig
 
@@ -78,7 +79,7 @@ class Creation:
     async def _root(self) -> Root:
         node, container = self._node, self._container
         # With the ids of the image, also in a user namespace: its overlay maps the layer above as it maps those below.
-        return await node.roots.create(container.id, self._image, size=node.config["containers.disk_limit"])
+        return await node.roots.create(container.id, self._image, size=self._settings["containers.disk_limit"])
 
     async def _shim(self) -> Shim:
         node, container = self._node, self._container
@@ -131,7 +132,7 @@ class Creation:
             volumes=volumes,
         )
         with HostLookups(lowers, self._pid_namespace) as lookups:
-            built = build.build(pod, asked, node.host, node.settings, lookups)
+            built = build.build(pod, asked, node.host, self._settings.settings(), lookups)
         if built.relabel:
             raise Error("unsupported", "ocirtd does not label files for SELinux yet", subject="config.mounts")
         for directory in built.directories:
@@ -186,7 +187,7 @@ class Creation:
             stdin=container.config.stdin,
             stdin_once=container.config.stdin_once,
             log_path=built.log_path,
-            log_line_limit=node.config["containers.log_line_limit"],
+            log_line_limit=self._settings["containers.log_line_limit"],
             cgroup_manager=node.config["cgroups.manager"],
         )
 

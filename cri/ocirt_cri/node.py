@@ -62,6 +62,10 @@ class Node:
         """What containers get."""
         return self.config.settings()
 
+    def config_of(self, handler: str) -> Config:
+        """What is in force for the pods of a runtime handler."""
+        return self.config.of_handler(handler)
+
     @property
     def source(self) -> Node:
         """Of statistics."""
