@@ -269,7 +269,7 @@ class Containers:
             await node.store.put(container)
             await self.discard(container)
         node.drop(container)
-        node.events.tell(events.DELETED, container.id, node.sandboxes.get(container.pod_id), [container])
+        self._tell(events.DELETED, container)
         _log.info("container %s was removed", container.id)
 
     # -- while it is there --
@@ -300,5 +300,4 @@ class Containers:
         await shim.call("ReopenLog", messages.StateRequest(), messages.Nothing, _CALL_PATIENCE)
 
     def _tell(self, kind: cri.ContainerEventType.ValueType, container: Container) -> None:
-        node = self._node
-        node.events.tell(kind, container.id, node.sandboxes.get(container.pod_id), node.containers_of(container.pod_id))
+        self._node.tell(kind, container.id, self._node.sandboxes.get(container.pod_id))

@@ -15,6 +15,7 @@ from ocirt_cri.model import Container, Key, Sandbox
 from ocirt_cri.operations import Operations
 
 if TYPE_CHECKING:
+    from ocirt_api.cri import api_pb2 as cri
     from ocirt_cri.config import Config
     from ocirt_cri.images.images import Images
     from ocirt_cri.networks import Networks
@@ -138,6 +139,10 @@ class Node:
             self.all_containers.pop(one.id, None)
             if self._container_keys.get(one.key) is one:
                 del self._container_keys[one.key]
+
+    def tell(self, kind: cri.ContainerEventType.ValueType, identifier: str, sandbox: Sandbox | None) -> None:
+        """Something happened to a container of a pod, or to the pod: listeners are told, with all of the pod as it is now."""
+        self.events.tell(kind, identifier, sandbox, () if sandbox is None else self.containers_of(sandbox.id))
 
     def pod_of_key(self, key: Key) -> Sandbox | None:
         """The pod with this metadata."""

@@ -103,7 +103,7 @@ class Recovery:
         rebooted = sandbox.boot_id != node.boot_id
         gone = bool(sandbox.netns) and not await asyncio.to_thread(os.path.exists, sandbox.netns)
         if sandbox.is_ready and (rebooted or gone):
-            await self._sandboxes.not_ready(sandbox)
+            await self._sandboxes.failed(sandbox)
             _log.warning("pod %s is not ready: %s", sandbox.id, _REBOOTED if rebooted else f"{sandbox.netns} is gone")
         if sandbox.is_ready and sandbox.namespaces.get("pid"):
             found = await node.networks.paths(request_of(node, sandbox))
@@ -112,7 +112,7 @@ class Recovery:
             if sandbox.namespaces.get("pid"):
                 self._sandboxes.watch(sandbox)
             else:
-                await self._sandboxes.not_ready(sandbox)
+                await self._sandboxes.failed(sandbox)
         if rebooted and not sandbox.stopped and not is_plain(sandbox):
             # Namespaces are gone; addresses of networks are files.
             await node.networks.down(request_of(node, sandbox))

@@ -95,7 +95,7 @@ class Sandboxes:
         node.add(sandbox)
         self.watch(sandbox)
         for kind in (events.CREATED, events.STARTED):
-            node.events.tell(kind, sandbox.id, sandbox)
+            node.tell(kind, sandbox.id, sandbox)
         _log.info("pod %s runs: %s/%s", sandbox.id, config.metadata.namespace, config.metadata.name)
         return sandbox.id
 
@@ -151,7 +151,12 @@ class Sandboxes:
                 os.close(fd)
         if sandbox.is_ready and sandbox.phase == model.MADE:
             _log.warning("pod %s is not ready: the init of its PID namespace has ended", sandbox.id)
-            await self.not_ready(sandbox)
+            await self.failed(sandbox)
+
+    async def failed(self, sandbox: Sandbox) -> None:
+        """It is not ready any more, without having been stopped."""
+        await self.not_ready(sandbox)
+        self._node.tell(events.STOPPED, sandbox.id, sandbox)
 
     async def not_ready(self, sandbox: Sandbox) -> None:
         """No container is made in it from now on."""
@@ -177,7 +182,7 @@ class Sandboxes:
                 await node.networks.down(request_of(node, sandbox))
             sandbox.stopped = True
             await node.store.put(sandbox)
-        node.events.tell(events.STOPPED, sandbox.id, sandbox, node.containers_of(sandbox.id))
+        node.tell(events.STOPPED, sandbox.id, sandbox)
         _log.info("pod %s was stopped", sandbox.id)
 
     async def remove(self, identifier: str) -> None:
@@ -195,7 +200,7 @@ class Sandboxes:
             await node.store.put(sandbox)
             await self._leave_nothing(sandbox)
         node.drop(sandbox)
-        node.events.tell(events.DELETED, sandbox.id, sandbox)
+        node.tell(events.DELETED, sandbox.id, sandbox)
         _log.info("pod %s was removed", sandbox.id)
 
     async def _undo(self, sandbox: Sandbox) -> None:
