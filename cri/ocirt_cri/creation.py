@@ -10,6 +10,7 @@ from ocirt.errors import Error
 from ocirt_api.cri.api_pb2 import LinuxContainerResources
 from ocirt_api.messages import shim as messages
 from ocirt_cri import limits
+from ocirt_cri.checkpoint.checkpoints import document_path
 from ocirt_cri.lookups import HostLookups
 from ocirt_cri.sandboxes import is_plain, request_of
 from ocirt_cri.shims import Shim, connected
@@ -138,6 +139,10 @@ class Creation:
         for directory in built.directories:
             os.makedirs(directory.path, directory.mode, exist_ok=True)
             os.chown(directory.path, directory.uid, directory.gid)
+        if path := document_path(asked.directory):
+            os.makedirs(asked.directory, 0o700, exist_ok=True)
+            with open(path, "wb") as file:
+                file.write(encode(built.document))
         if built.log_path:
             os.makedirs(os.path.dirname(built.log_path), 0o755, exist_ok=True)
         return built

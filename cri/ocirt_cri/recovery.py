@@ -24,6 +24,7 @@ from ocirt_cri.sandboxes import is_plain, request_of
 from ocirt_cri.shims import connect
 
 if TYPE_CHECKING:
+    from ocirt_cri.checkpoint.checkpoints import Checkpoints
     from ocirt_cri.containers import Containers
     from ocirt_cri.node import Node
     from ocirt_cri.sandboxes import Sandboxes
@@ -35,10 +36,11 @@ _log = logging.getLogger(__name__)
 class Recovery:
     """One look at everything. `load` is quick; `run` asks shims, all at the same time."""
 
-    def __init__(self, node: Node, sandboxes: Sandboxes, containers: Containers) -> None:
+    def __init__(self, node: Node, sandboxes: Sandboxes, containers: Containers, checkpoints: Checkpoints) -> None:
         self._node = node
         self._sandboxes = sandboxes
         self._containers = containers
+        self._checkpoints = checkpoints
         self._half_pods: list[Sandbox] = []
         self._half_containers: list[Container] = []
 
@@ -95,6 +97,8 @@ class Recovery:
             container.set_started(found.pid, found.started_at)
             await node.store.put(container)
         self._containers.watch(container, shim)
+        if found.status == messages.PAUSED:
+            await self._checkpoints.recover(container)
         if found.status == messages.STOPPED:
             await self._containers.ended(container, found)
 
