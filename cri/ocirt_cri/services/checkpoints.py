@@ -27,7 +27,7 @@ class CheckpointService:
 
     async def CheckpointPod(self, request: cri.CheckpointPodRequest) -> cri.CheckpointPodResponse:
         """Its containers would have to come back into new namespaces, with new addresses."""
-        self._node.pod(request.pod_sandbox_id)
+        del request
         hint = "CheckpointContainer writes one container"
         raise Error("unsupported", "ocirtd does not write whole pods", subject="pod_sandbox_id", hint=hint)
 

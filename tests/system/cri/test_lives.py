@@ -321,4 +321,4 @@ def test_what_it_is(node: Ocirtd) -> None:
     node.runtime.UpdateRuntimeConfig(cri.UpdateRuntimeConfigRequest())
     with refused(grpc.StatusCode.UNIMPLEMENTED) as words:
         node.runtime.CheckpointPod(cri.CheckpointPodRequest())
-    assert "CheckpointPod" in words[0]
+    assert "whole pods" in words[0]
