@@ -26,6 +26,7 @@ from ocirt_cri.images.settings import Settings
 from ocirt_cri.locks import Locks
 from ocirt_cri.networks import Helper
 from ocirt_cri.node import Node
+from ocirt_cri.nri.runtime import Nri
 from ocirt_cri.recovery import Recovery
 from ocirt_cri.rootfs import Roots
 from ocirt_cri.sandboxes import Sandboxes
@@ -90,6 +91,8 @@ class Daemon:
             stack.callback(sandboxes.close)
             recovery = Recovery(node, sandboxes, containers)
             recovery.load()
+            if config["nri.enabled"]:
+                node.nri = await stack.enter_async_context(Nri(node, containers))
             stats = await stack.enter_async_context(StatsService(node))
             streams = await stack.enter_async_context(StreamService(node))
             services = (

@@ -85,6 +85,7 @@ class Sandboxes:
             for one in made:
                 if isinstance(one, BaseException):
                     raise one
+            await node.nri.run_pod(sandbox)
             sandbox.phase = model.MADE
             sandbox.status.state = cri.SANDBOX_READY
             sandbox.refresh()
@@ -93,6 +94,7 @@ class Sandboxes:
             await self._undo(sandbox)
             raise
         node.add(sandbox)
+        await node.nri.ran_pod(sandbox)
         self.watch(sandbox)
         for kind in (events.CREATED, events.STARTED):
             node.events.tell(kind, sandbox.id, sandbox)
@@ -166,6 +168,7 @@ class Sandboxes:
             if sandbox.is_ready:
                 await self.not_ready(sandbox)
             await asyncio.gather(*(self._containers.stop(one, 0) for one in node.containers_of(sandbox.id)))
+            await node.nri.stopped_pod(sandbox)
             if not is_plain(sandbox):
                 await node.networks.down(request_of(node, sandbox))
             sandbox.stopped = True
@@ -189,10 +192,12 @@ class Sandboxes:
             await asyncio.to_thread(files.remove, node.pod_directory(sandbox.id))
             await node.store.delete(sandbox)
         node.drop(sandbox)
+        await node.nri.removed_pod(sandbox)
         node.events.tell(events.DELETED, sandbox.id, sandbox)
         _log.info("pod %s was removed", sandbox.id)
 
     async def _undo(self, sandbox: Sandbox) -> None:
+        await self._node.nri.removed_pod(sandbox)
         try:
             await self.discard(sandbox)
         except Exception as err:  # noqa: BLE001  (the first failure is the one to tell; its row stays, and a start undoes it)
