@@ -48,6 +48,7 @@ class Node:
         self.config = self.place / "ocirtd.toml"
         self.place.mkdir()
         lines = [f'image_root = "{self.images}"', f'netns_dir = "{self.place}/netns"']
+        lines += ["[nri]", f'socket = "{self.place}/nri.sock"', f'plugins = "{self.place}/nri.d"', f'config_dir = "{self.place}"']
         lines += ["[network]", f'config_dir = "{networks or self.place / "net.d"}"']
         self.config.write_text("\n".join(lines) + "\n")
         self.process: subprocess.Popen[bytes] | None = None

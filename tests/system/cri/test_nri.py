@@ -37,9 +37,10 @@ def plugin(node: Ocirtd) -> Iterator[Make]:
         made.append(found)
         found.order(**orders)
         if start:
-            found.start()
             there = f"NRI plugin {index}-{found.name} is there"
-            node.until(lambda: there in node.log.read_text(), "the plugin to join")
+            before = node.log.read_text().count(there)
+            found.start()
+            node.until(lambda: node.log.read_text().count(there) > before, "the plugin to join")
         return found
 
     yield make
