@@ -12,6 +12,7 @@ from ocirt import state
 from ocirt.errors import Error
 from ocirt_cri.events import Events
 from ocirt_cri.model import Container, Key, Sandbox
+from ocirt_cri.nri.hooks import Hooks
 from ocirt_cri.operations import Operations
 
 if TYPE_CHECKING:
@@ -51,6 +52,7 @@ class Node:
     networks: Networks
     operations: Operations = field(default_factory=Operations)
     events: Events = field(default_factory=Events)
+    nri: Hooks = field(default_factory=Hooks)
     recovered: asyncio.Event = field(default_factory=asyncio.Event)
     sandboxes: dict[str, Sandbox] = field(default_factory=dict)
     all_containers: dict[str, Container] = field(default_factory=dict)
