@@ -30,7 +30,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT), *(str(ROOT / floor) for floor in ("api", "images", "cni", "shim", "cri"))]
 
-from bench.criendpoints import Endpoint, containerd, ocirtd  # noqa: E402
+from bench.criendpoints import Endpoint, build, containerd, ocirtd  # noqa: E402
 from bench.report import percentile, table  # noqa: E402
 from bench.run import machine  # noqa: E402
 from conformance.drivers import Machine  # noqa: E402
@@ -145,6 +145,8 @@ def main() -> int:
     options = arguments()
     if os.geteuid():
         sys.exit("bench/cri.py needs root")
+    if "containerd" in options.only:
+        build()  # while there is a network
     isolation = Isolation()
     place = Machine(Path(tempfile.mkdtemp(prefix="ocirt-")), isolation.token, isolation.cgroup_parent)
     makers = {"containerd": containerd, "ocirtd": ocirtd}

@@ -144,6 +144,12 @@ def _networks(place: Path) -> Path:
     return place
 
 
+def build() -> None:
+    """Have all programs of others."""
+    programs()
+    goprograms.containerd2()
+
+
 def containerd(machine: Machine) -> Endpoint:
     """containerd 2 with runc, the reference plugins, and the image."""
     from conformance.cniplugins import programs  # noqa: PLC0415  (it needs Go)
