@@ -358,7 +358,7 @@ def test_pth_file_is_not_read(installed: Installed, hostile: Hostile) -> None:
 def test_no_second_entry(installed: Installed) -> None:
     """Beside the launcher is no script of the same name that would start Python with site."""
     names = {path.name for path in installed.command.resolve().parent.glob("ocirt*")}
-    assert names == {"ocirt", "ocirt-cni", "ocirt-python", "ocirtd"}
+    assert names == {"containerd-shim-ocirt-v2", "ocirt", "ocirt-cni", "ocirt-python", "ocirtd"}
     assert installed.command.resolve().read_bytes().startswith(b"\x7fELF")
 
 
