@@ -346,6 +346,7 @@ class Containerd:
     ) -> None:
         self.machine = machine
         self.programs = programs
+        self.version = ""  # for who has several
         place = machine.path / f"{name}-containerd"
         self.address = f"{place}.sock"
         place.mkdir()
@@ -372,6 +373,7 @@ class Containerd:
                 stderr=log,
                 env={**self.machine.env, "PATH": path},
             )
+        self.machine.kept.add(self.process.pid)
 
     def _program(self, name: str) -> str:
         return str(self.programs / name) if self.programs else program(name) or name
@@ -389,3 +391,4 @@ class Containerd:
         """End it."""
         self.process.terminate()
         self.process.wait(20)
+        self.machine.kept.discard(self.process.pid)

@@ -69,7 +69,11 @@ class Events:
                 return
             for event in server.receive(data):
                 assert isinstance(event, RequestReceived)
-                connection.sendall(self._answer(server, event))
+                answer = self._answer(server, event)
+                try:
+                    connection.sendall(answer)
+                except OSError:
+                    return  # the shim was killed
 
     def _answer(self, server: Server, event: RequestReceived) -> bytes:
         assert (event.request.service, event.request.method) == events.FORWARD

@@ -273,6 +273,26 @@ def test_the_shim_is_killed(containers: Containers) -> None:
     assert containers.containerd.delete(held[1].name).exit_status == 137
 
 
+def test_two_clean_up_at_once(containers: Containers) -> None:
+    """containerd loses the connections of all containers of a pod at the same time."""
+    held = [containers("sleep", "1000", annotations={"io.kubernetes.cri.sandbox-id": "pod"}) for _ in range(3)]
+    for each in held:
+        each.call("Start")
+    kill(held[0].shim.pid)
+    gone(held[0].shim.pid)
+    begun = time.monotonic()
+    cleaning = []
+    for each in held:
+        argv = containers.containerd.command(each.name, "delete")
+        cleaning.append(subprocess.Popen(argv, cwd=each.bundle, stdout=subprocess.PIPE, stderr=subprocess.PIPE))
+    for one in cleaning:
+        out, err = one.communicate(timeout=20)
+        assert (one.returncode, err) == (0, b"")
+        assert api.DeleteResponse.decode(out).exit_status == 137
+    assert time.monotonic() - begun < 4  # containerd waits for five seconds
+    assert not any((each.bundle / "ocirt").exists() for each in held)
+
+
 def test_the_shim_is_killed_after_the_end(containers: Containers) -> None:
     """What it has written down is what containerd hears."""
     held = containers("sh", "-c", "exit 6")
