@@ -25,9 +25,43 @@ if TYPE_CHECKING:
     from ocirt_api.message import Message
     from ocirt_shim.server import Call, Method
     from ocirt_shim.task.host import Host
+    from ocirt_shim.task.journal import Journal
 
+    _Method = Callable[[Any, "Answer"], Message | None]
+
+# github.com/containerd/errdefs
+_WORDS = {
+    "exists": "already exists",
+    "invalid": "invalid argument",
+    "not-found": "not found",
+    "state": "failed precondition",
+    "unavailable": "unavailable",
+    "unsupported": "not implemented",
+}
 # Nanoseconds that who reads may take for the last of a process's output, as other shims have it.
 _OF_INIT, _OF_ADDED = 10_000_000_000, 2_000_000_000
+
+
+class Answer:
+    """A call that is to be answered once; what goes wrong is written into the log, too."""
+
+    __slots__ = ("_call", "_journal", "_what")
+
+    def __init__(self, call: Call, journal: Journal, what: str) -> None:
+        self._call = call
+        self._journal = journal
+        self._what = what
+
+    def answer(self, message: Message) -> None:
+        """The answer."""
+        self._call.answer(message)
+
+    def fail(self, err: Exception) -> None:
+        """A failure. Its text ends with containerd's words for its code, as that of other shims does: people look for them."""
+        self._journal.say("debug" if isinstance(err, Error) else "error", f"{self._what}: {err}")
+        if isinstance(err, Error) and (word := _WORDS.get(err.code)):
+            err = Error(err.code, f"{err}: {word}")
+        self._call.fail(err)
 
 
 class Service:
@@ -41,7 +75,7 @@ class Service:
 
     def methods(self) -> dict[tuple[str, str], tuple[type[Message], Method]]:
         """For a Listener."""
-        own: dict[str, Method] = {
+        own: dict[str, _Method] = {
             "Checkpoint": self._checkpoint,
             "CloseIO": self._close_io,
             "Connect": self._connect,
@@ -66,17 +100,19 @@ class Service:
             for name, method in own.items()
         }
 
-    def _logged(self, name: str, method: Method) -> Method:
-        def call(request: Any, call: Call) -> Message | None:
+    def _logged(self, name: str, method: _Method) -> Method:
+        def begin(request: Any, call: Call) -> Message | None:
             exec_id = getattr(request, "exec_id", "")
-            self._host.journal.say("debug", f"{name} {request.id}{exec_id and ' ' + exec_id}")
+            what = f"{name} {request.id}{exec_id and ' ' + exec_id}"
+            self._host.journal.say("debug", what)
+            answer = Answer(call, self._host.journal, what)
             try:
-                return method(request, call)
-            except Exception as err:
-                self._host.journal.say("debug" if isinstance(err, Error) else "error", f"{name} {request.id}: {err}")
-                raise
+                return method(request, answer)
+            except Exception as err:  # noqa: BLE001  (whatever it is, the client is told)
+                answer.fail(err)
+                return None
 
-        return call
+        return begin
 
     def _task(self, container: str) -> Task:
         found = self.tasks.get(container)
@@ -91,7 +127,7 @@ class Service:
 
     # -- the life of a process --
 
-    def _create(self, request: Any, call: Call) -> None:
+    def _create(self, request: Any, call: Answer) -> None:
         if request.id in self.tasks:
             raise Error("exists", "the shim has a container of this name", subject=request.id)
         given = bootstrap.options_of(request.options)
@@ -116,7 +152,6 @@ class Service:
 
         def failed(err: Exception) -> None:
             self.tasks.pop(request.id, None)
-            self._host.journal.say("error", f"Create {request.id}: {err}")
             call.fail(err)
 
         try:
@@ -125,7 +160,7 @@ class Service:
             self.tasks.pop(request.id, None)
             raise
 
-    def _start(self, request: Any, call: Call) -> None:
+    def _start(self, request: Any, call: Answer) -> None:
         def started(pid: int) -> None:
             call.answer(api.StartResponse(pid=pid))
 
@@ -138,7 +173,7 @@ class Service:
         finally:
             self._reap()  # it may have ended at once
 
-    def _delete(self, request: Any, call: Call) -> None:
+    def _delete(self, request: Any, call: Answer) -> None:
         task = self._task(request.id)
         if request.exec_id:
             process = task.process(request.exec_id)
@@ -162,7 +197,7 @@ class Service:
 
         task.streams.finish(_OF_INIT, leave)
 
-    def _exec(self, request: Any, call: Call) -> Message:
+    def _exec(self, request: Any, call: Answer) -> Message:
         del call
         task = self._task(request.id)
         if not request.exec_id:
@@ -173,7 +208,7 @@ class Service:
         task.publish(events.TaskExecAdded(container_id=task.id, exec_id=request.exec_id))
         return Empty()
 
-    def _wait(self, request: Any, call: Call) -> Message | None:
+    def _wait(self, request: Any, call: Answer) -> Message | None:
         process = self._process(request)
 
         def ended() -> Message:
@@ -184,7 +219,7 @@ class Service:
         process.waiters.append(lambda: call.answer(ended()))
         return None
 
-    def _state(self, request: Any, call: Call) -> Message:
+    def _state(self, request: Any, call: Answer) -> Message:
         del call
         task = self._task(request.id)
         process = self._process(request)
@@ -205,7 +240,7 @@ class Service:
 
     # -- while it runs --
 
-    def _kill(self, request: Any, call: Call) -> Message:
+    def _kill(self, request: Any, call: Answer) -> Message:
         del call
         process = self._process(request)
         if isinstance(process, Added):
@@ -214,7 +249,7 @@ class Service:
             process.kill(request.signal, everybody=request.all)
         return Empty()
 
-    def _pause(self, request: Any, call: Call) -> Message:
+    def _pause(self, request: Any, call: Answer) -> Message:
         del call
         task = self._task(request.id)
         if task.exited_at or not task.started_at:
@@ -223,7 +258,7 @@ class Service:
         task.publish(events.TaskPaused(container_id=task.id))
         return Empty()
 
-    def _resume(self, request: Any, call: Call) -> Message:
+    def _resume(self, request: Any, call: Answer) -> Message:
         del call
         task = self._task(request.id)
         if task.exited_at:
@@ -232,7 +267,7 @@ class Service:
         task.publish(events.TaskResumed(container_id=task.id))
         return Empty()
 
-    def _pids(self, request: Any, call: Call) -> Message:
+    def _pids(self, request: Any, call: Answer) -> Message:
         del call
         task = self._task(request.id)
         names = {process.pid: process.exec_id for process in task.running}
@@ -242,32 +277,32 @@ class Service:
             found.append(ProcessInfo(pid=pid, info=info))
         return api.PidsResponse(processes=found)
 
-    def _resize(self, request: Any, call: Call) -> Message:
+    def _resize(self, request: Any, call: Answer) -> Message:
         del call
         self._process(request).streams.resize(request.width, request.height)
         return Empty()
 
-    def _close_io(self, request: Any, call: Call) -> Message:
+    def _close_io(self, request: Any, call: Answer) -> Message:
         del call
         process = self._process(request)
         if request.stdin:
             process.streams.close_input()
         return Empty()
 
-    def _update(self, request: Any, call: Call) -> Message:
+    def _update(self, request: Any, call: Answer) -> Message:
         del call
         if request.resources is None:
             raise Error("invalid", "resources are expected", subject="resources")
         self._task(request.id).update(request.resources.value)
         return Empty()
 
-    def _stats(self, request: Any, call: Call) -> Message:
+    def _stats(self, request: Any, call: Answer) -> Message:
         del call
         from ocirt_shim.task.metrics import metrics  # noqa: PLC0415  (preloaded)
 
         return api.StatsResponse(stats=metrics(self._task(request.id).cgroup))
 
-    def _checkpoint(self, request: Any, call: Call) -> None:
+    def _checkpoint(self, request: Any, call: Answer) -> None:
         from ocirt_shim.task import images  # noqa: PLC0415  (seldom)
 
         task = self._task(request.id)
@@ -288,12 +323,12 @@ class Service:
 
     # -- the shim itself --
 
-    def _connect(self, request: Any, call: Call) -> Message:
+    def _connect(self, request: Any, call: Answer) -> Message:
         del call
         task = self.tasks.get(request.id)
         return api.ConnectResponse(shim_pid=posix.getpid(), task_pid=task.init if task is not None else 0)
 
-    def _shutdown(self, request: Any, call: Call) -> None:
+    def _shutdown(self, request: Any, call: Answer) -> None:
         call.answer(Empty())
         if not self.tasks or request.now:
             self._end()
