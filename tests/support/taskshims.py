@@ -69,25 +69,25 @@ class Events:
                 return
             for event in server.receive(data):
                 assert isinstance(event, RequestReceived)
-                answer = self._answer(server, event)
+                taken, answer = self._answer(server, event)
                 try:
                     connection.sendall(answer)
                 except OSError:
                     return  # the shim was killed
+                self.taken += taken  # once it was answered: else it comes again
 
-    def _answer(self, server: Server, event: RequestReceived) -> bytes:
+    def _answer(self, server: Server, event: RequestReceived) -> tuple[list[tuple[str, Any]], bytes]:
         assert (event.request.service, event.request.method) == events.FORWARD
         assert [(pair.key, pair.value) for pair in event.request.metadata] == [("containerd-namespace-ttrpc", NAMESPACE)]
         if self.refusals:
             self.refusals -= 1
-            return server.respond(event.stream, code=status.UNAVAILABLE, text="not now")
+            return [], server.respond(event.stream, code=status.UNAVAILABLE, text="not now")
         envelope = events.ForwardRequest.decode(event.request.payload).envelope
         assert envelope is not None
         assert envelope.namespace == NAMESPACE
         assert envelope.event is not None
         assert envelope.timestamp is not None
-        self.taken.append((envelope.topic, envelope.event.read(KINDS[envelope.topic])))
-        return server.respond(event.stream)
+        return [(envelope.topic, envelope.event.read(KINDS[envelope.topic]))], server.respond(event.stream)
 
     def topics(self) -> list[str]:
         """What has come, in its order, without `/tasks/`."""

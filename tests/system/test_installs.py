@@ -358,7 +358,7 @@ def test_pth_file_is_not_read(installed: Installed, hostile: Hostile) -> None:
 def test_no_second_entry(installed: Installed) -> None:
     """Beside the launcher is no script of the same name that would start Python with site."""
     names = {path.name for path in installed.command.resolve().parent.glob("ocirt*")}
-    assert names == {"containerd-shim-ocirt-v2", "ocirt", "ocirt-cni", "ocirt-python", "ocirtd"}
+    assert names == {"ocirt", "ocirt-cni", "ocirt-python", "ocirtd"}
     assert installed.command.resolve().read_bytes().startswith(b"\x7fELF")
 
 
@@ -514,6 +514,18 @@ def test_a_node_from_an_installation(installed: Installed, hostile: Hostile) -> 
         done = subprocess.run([command, *words], env=hostile.environment, capture_output=True, text=True, check=False, timeout=60)
         hostile.assert_quiet()
         assert (done.returncode, done.stderr) == (0, ""), done
+        assert said in done.stdout
+
+
+def test_a_shim_from_an_installation(installed: Installed, hostile: Hostile) -> None:
+    """containerd finds its shim, which needs nothing else."""
+    command = installed.command.with_name("containerd-shim-ocirt-v2")
+    for word, said in (("-v", b"containerd-shim-ocirt-v2:\n"), ("-info", b"io.containerd.ocirt.v2")):
+        done = subprocess.run(
+            [command, word], env=hostile.environment, stdin=subprocess.DEVNULL, capture_output=True, check=False, timeout=60
+        )
+        hostile.assert_quiet()
+        assert (done.returncode, done.stderr) == (0, b""), done
         assert said in done.stdout
 
 

@@ -110,17 +110,14 @@ class Containers:
         return str(path)
 
     def clean_up(self) -> None:
+        for calls in ((("Kill", {"signal": 9, "all": True}), ("Wait", {}), ("Delete", {})), (("Shutdown", {"now": True}),)):
+            for held in self._made:
+                for method, fields in calls:
+                    try:
+                        held.call(method, **fields)
+                    except (Error, OSError, AssertionError):
+                        continue
         for held in self._made:
-            for method, fields in (
-                ("Kill", {"signal": 9, "all": True}),
-                ("Wait", {}),
-                ("Delete", {}),
-                ("Shutdown", {"now": True}),
-            ):
-                try:
-                    held.call(method, **fields)
-                except (Error, OSError, AssertionError):
-                    continue
             held.shim.socket.close()
             try:
                 gone(held.shim.pid)
