@@ -107,9 +107,8 @@ def _no_such_program(ctr: Shimmed) -> Any:
 
 @action
 def _life(ctr: Shimmed) -> Any:
-    seen = []
     container = ctr.start("sleep", "1000")
-    seen.append(ctr.status(container))
+    seen: list[Any] = [ctr.status(container)]
     for verb in ("pause", "resume"):
         ctr.call("task", verb, container).ok()
         seen.append(ctr.status(container))

@@ -55,6 +55,7 @@ class Task(Container):
         )
         self._place = f"{request.bundle}/{DIRECTORY}"
         self._memory: Any = None  # tells of a lack of memory
+        self._begun = False  # with the making
         self._unsaid = False  # init's end, of which the others that run have to be told first
         try:
             posix.mkdir(self._place, 0o700)
@@ -91,6 +92,7 @@ class Task(Container):
             cgroup_manager="systemd" if self.options.systemd_cgroup else "cgroupfs",
         )
         kept = self.streams.open()
+        self._begun = True
         self._inner = kept
 
         def employ(work: Callable[[], Word], hear: Callable[[Word | Exception], object], inner: list[int]) -> None:
@@ -143,6 +145,7 @@ class Task(Container):
         receive_console(way, self.streams)
 
     def _undo(self) -> None:
+        self._begun = False
         super()._undo()
         self.streams.close()
         self._forget()
@@ -165,6 +168,8 @@ class Task(Container):
             self.publish(TaskStart(container_id=self.id, pid=pid))
             answer(pid)
 
+        if self._begun and not self.init:
+            raise Error("state", "the task is being made", subject=self.id)
         if self.init or not self.request.checkpoint:
             self.start()
             started(self.init)
@@ -195,6 +200,7 @@ class Task(Container):
         """containerd hears of init last."""
         if not self._unsaid or self.running:
             return
+        self._begun = False  # with the making
         self._unsaid = False
         self.publish(
             TaskExit(
@@ -210,6 +216,8 @@ class Task(Container):
         """Delete it, with the processes that were added. Raises Error("state") if it runs, Error, OSError for what is left."""
         if self.started_at and not self.exited_at:
             raise Error("state", "cannot delete a task that runs", subject=self.id)
+        if self.id and not self.init and (not self.request.checkpoint or self._begun):
+            raise Error("state", "cannot delete a task that is being made", subject=self.id)
         self._ignore_memory()
         self.delete()
 

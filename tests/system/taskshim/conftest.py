@@ -110,7 +110,8 @@ class Containers:
         return str(path)
 
     def clean_up(self) -> None:
-        for calls in ((("Kill", {"signal": 9, "all": True}), ("Wait", {}), ("Delete", {})), (("Shutdown", {"now": True}),)):
+        end: list[tuple[str, dict[str, Any]]] = [("Kill", {"signal": 9, "all": True}), ("Wait", {}), ("Delete", {})]
+        for calls in (end, [("Shutdown", {"now": True})]):
             for held in self._made:
                 for method, fields in calls:
                     try:
