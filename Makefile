@@ -9,7 +9,7 @@ VENV = build/venv
 PIP = 26.3
 CHECKED = $(wildcard ocirt api images cni shim cri launcher tests bench conformance)
 
-.PHONY: all build api images cri run test lint test-all test-unit test-system test-v2 test-vm test-vm-systemd test-power conformance conformance-kubelet bench clean \
+.PHONY: all build api images cri run test lint test-all test-unit test-system test-v2 test-vm test-vm-systemd test-power conformance conformance-cri conformance-kubelet bench clean \
 	needs needs-test needs-vm needs-conformance
 all: build
 
@@ -41,7 +41,7 @@ pinned = import tomllib; \
 build/libraries/ready: pyproject.toml
 	rm -rf build/libraries build/installer
 	$(PYTHON) -m venv build/installer
-	$(PYTHON) -c '$(call pinned,images api)' >build/installer/requirements
+	$(PYTHON) -c '$(call pinned,images api streams)' >build/installer/requirements
 	build/installer/bin/pip install -q --disable-pip-version-check --target build/libraries -r build/installer/requirements
 	@rm -rf build/installer
 	@touch $@
@@ -118,7 +118,7 @@ test: needs-test
 $(VENV)/ready: pyproject.toml
 	rm -rf $(VENV)
 	$(PYTHON) -m venv $(VENV)
-	$(PYTHON) -c '$(call pinned,images api test)' >$(VENV)/requirements
+	$(PYTHON) -c '$(call pinned,images api streams test)' >$(VENV)/requirements
 	@# The pip that comes with a Python may be too old to install for a newer one, which the tests do.
 	$(VENV)/bin/pip install -q --disable-pip-version-check pip==$(PIP)
 	$(VENV)/bin/pip install -q --disable-pip-version-check -r $(VENV)/requirements
@@ -166,6 +166,11 @@ CONFORMANCE ?= conformance
 conformance: needs-conformance
 	@$(MAKE) --no-print-directory build api images $(VENV)/ready
 	$(VENV)/bin/pytest $(CONFORMANCE)
+
+# critest whole, where it is on PATH.
+conformance-cri: needs-conformance
+	@$(MAKE) --no-print-directory build api images $(VENV)/ready
+	OCIRT_TEST_CRITEST=1 $(VENV)/bin/pytest conformance/test_critest.py conformance/test_crictl.py conformance/test_streams.py
 
 # A kubelet on ocirtd. It is built from its Go modules: ten minutes for the first time.
 conformance-kubelet: needs-conformance

@@ -8,13 +8,14 @@ from typing import Any
 from ocirt_cri.spec import inputs
 
 # What a value may be: (what a person calls it, the Python types that TOML gives for it).
-TEXT, NUMBER, FLAG, TEXTS, TEXT_MAP, LIMITS = (
+TEXT, NUMBER, FLAG, TEXTS, TEXT_MAP, LIMITS, HANDLERS = (
     "text",
     "number",
     "true or false",
     "list of texts",
     "table of texts",
     "table of limits",
+    "table of handlers",
 )
 
 
@@ -46,6 +47,7 @@ KEYS = (
     Key("netns_dir", TEXT, "/run/netns", "where network namespaces of pods are bound", live=False),
     Key("log_level", TEXT, "info", "what is logged", words=("debug", "info", "warning", "error")),
     Key("log_format", TEXT, "text", "how: lines for a person, or JSON", words=("text", "json")),
+    Key("handlers", HANDLERS, {}, "more runtime handlers, by name: the keys of pods and containers that differ for their pods"),
     Key("cgroups.manager", TEXT, "cgroupfs", "who makes cgroups; the kubelet asks", live=False, words=("cgroupfs", "systemd")),
     Key("cgroups.parent", TEXT, "", 'of pods that name none; "": /ocirt, or system.slice'),
     Key("pods.sysctls", TEXT_MAP, dict(inputs.SYSCTLS), "of pods with a network of their own that do not say otherwise"),
@@ -71,6 +73,8 @@ KEYS = (
     Key("containers.disk_limit", NUMBER, 0, "bytes that a container may write into its root; 0: as much as there is"),
     Key("network.config_dir", TEXT, "/etc/cni/net.d", "the networks of pods (CNI); without any, one is built in"),
     Key("network.bin_dirs", TEXTS, ("/opt/cni/bin",), "where plugins of others are looked for"),
+    Key("streams.address", TEXT, "127.0.0.1", "where exec, attach and port-forward are served: loopback", live=False),
+    Key("streams.port", NUMBER, 0, "the port there; 0: one that is free", live=False),
     Key("images.sync", FLAG, True, "wait for the disk before an image counts as there", live=False),
     Key("images.auth_file", TEXT, "", "credentials for pulls that bring none, as `ocirt login` keeps them", live=False),
     Key("images.policy", TEXT, "", 'the policy.json that images are checked against; "": the machine\'s', live=False),
