@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from ocirt_shim.loop import Loop
@@ -45,7 +45,6 @@ class Pair:
                 os.close(fd)
 
 
-@settings(deadline=None)
 @given(st.lists(st.tuples(st.integers(0, 60000), st.booleans()), max_size=12))
 def test_nothing_is_lost(steps: list[tuple[int, bool]]) -> None:
     """Whoever is faster."""
