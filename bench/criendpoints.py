@@ -146,6 +146,8 @@ def _networks(place: Path) -> Path:
 
 def build() -> None:
     """Have all programs of others."""
+    from conformance.cniplugins import programs  # noqa: PLC0415  (it needs Go)
+
     programs()
     goprograms.containerd2()
 

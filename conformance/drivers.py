@@ -301,6 +301,7 @@ def podman_storage(podman: Podman) -> Iterator[Podman]:
     yield podman
 
 
+SHIM = "io.containerd.ocirt.v2"  # ocirt's own, which lies beside the command
 # The rest of containerd is not needed, and some of it leaves things on the machine.
 _CRI = "io.containerd.grpc.v1.cri"
 _WITHOUT = [
@@ -320,14 +321,18 @@ def _cri(runtimes: Mapping[str, str], sandbox_image: str, place: Path) -> str:
     lines += [f'[plugins."{_CRI}".containerd]', f'default_runtime_name = "{next(iter(runtimes))}"']
     for name, path in runtimes.items():
         table = f'plugins."{_CRI}".containerd.runtimes.{name}'
-        lines += [f"[{table}]", 'runtime_type = "io.containerd.runc.v2"', f"[{table}.options]", f'BinaryName = "{path}"']
+        if path == SHIM:
+            lines += [f"[{table}]", f'runtime_type = "{SHIM}"']
+        else:
+            lines += [f"[{table}]", 'runtime_type = "io.containerd.runc.v2"', f"[{table}.options]", f'BinaryName = "{path}"']
     return "\n".join(lines) + "\n"
 
 
 class Containerd:
     """A containerd of our own; `runtimes` (handlers of pods, by name) and `sandbox_image`: with its CRI plugin.
 
-    `programs`: the directory of a containerd, ctr and shim that are not the machine's.
+    A runtime is what containerd's own shim is to execute, or SHIM. `programs`: the directory of a containerd, ctr and shim that
+    are not the machine's.
     """
 
     def __init__(
@@ -341,6 +346,7 @@ class Containerd:
     ) -> None:
         self.machine = machine
         self.programs = programs
+        self.version = ""  # for who has several
         place = machine.path / f"{name}-containerd"
         self.address = f"{place}.sock"
         place.mkdir()
@@ -350,17 +356,24 @@ class Containerd:
             f'version = 2\nroot = "{place}/root"\nstate = "{place}/state"\ndisabled_plugins = {json.dumps(without)}\n'
             f'[grpc]\naddress = "{self.address}"\n{_cri(runtimes, sandbox_image, place) if runtimes else ""}'
         )
-        # It looks for its shim in PATH.
-        env = {**machine.env, "PATH": f"{programs}:{machine.env['PATH']}"} if programs else machine.env
+        self._configuration = configuration
         self.log = place / "log"
-        with self.log.open("wb") as log:
+        self.start()
+
+    def start(self) -> None:
+        """Start it; once more after it was killed."""
+        # It looks for shims in PATH.
+        places = [str(self.programs)] if self.programs else []
+        path = ":".join([*places, self.machine.env["PATH"], os.path.dirname(ours())])
+        with self.log.open("ab") as log:
             self.process = subprocess.Popen(
-                [self._program("containerd"), "--config", str(configuration)],
+                [self._program("containerd"), "--config", str(self._configuration), "--log-level", "debug"],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
-                env=env,
+                env={**self.machine.env, "PATH": path},
             )
+        self.machine.kept.add(self.process.pid)
 
     def _program(self, name: str) -> str:
         return str(self.programs / name) if self.programs else program(name) or name
@@ -378,3 +391,4 @@ class Containerd:
         """End it."""
         self.process.terminate()
         self.process.wait(20)
+        self.machine.kept.discard(self.process.pid)

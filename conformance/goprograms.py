@@ -93,11 +93,14 @@ def source(name: str, path: str, version: str) -> Path:
         shutil.rmtree(place)
 
 
-def containerd2() -> Path:
-    """The directory of containerd, its shim and ctr of the second major version, which Debian 12 does not have."""
+def containerd2(version: str = "v2.2.9") -> Path:
+    """The directory of containerd, its shim and ctr of the second major version, which Debian 12 does not have.
+
+    From 2.3 on it starts shims in another way.
+    """
     module = "github.com/containerd/containerd/v2"
     names = ("containerd", "containerd-shim-runc-v2", "ctr")
-    return build("containerd", {module: "v2.2.9"}, [f"{module}/cmd/{name}" for name in names], go="1.24")
+    return build("containerd", {module: version}, [f"{module}/cmd/{name}" for name in names], go="1.24")
 
 
 def kubelet(version: str = "1.34.4") -> Path:

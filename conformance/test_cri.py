@@ -1,4 +1,4 @@
-"""containerd's CRI plugin, driven by crictl, with ocirt as the runtime handler of its pods, and with runc."""
+"""containerd's CRI plugin, driven by crictl. Handlers of its pods: ocirt and runc, by containerd's shim, and our own shim."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from conformance import goprograms
-from conformance.drivers import Containerd, Machine, call, need, ours, peer, runtime_path
+from conformance.drivers import SHIM, Containerd, Machine, call, need, ours, peer, runtime_path
 from tests.support.runtime import Result, wait_for
 
 IMAGE = "localhost/ocirt-test:latest"
@@ -43,7 +43,7 @@ def make_archive(machine: Machine) -> Path:
 
 
 class Crictl:
-    """crictl, and pods whose containers one runtime makes: `ocirt` or `peer`."""
+    """crictl, and pods whose containers one runtime makes: `ocirt`, `peer` or `shim`."""
 
     numbers = itertools.count()
 
@@ -134,7 +134,7 @@ def containerd(request: pytest.FixtureRequest, machine: Machine) -> Iterator[Con
     if request.param == "installed":
         need("containerd", "containerd-shim-runc-v2", "ctr")
     programs = None if request.param == "installed" else goprograms.containerd2()
-    runtimes = {"ocirt": ours(), "peer": peer()}
+    runtimes = {"ocirt": ours(), "peer": peer(), "shim": SHIM}
     made = Containerd(machine, f"cri-{request.param}", runtimes=runtimes, sandbox_image=IMAGE, programs=programs)
     try:
         wait_for(made.ready, "containerd", 20)
@@ -145,10 +145,11 @@ def containerd(request: pytest.FixtureRequest, machine: Machine) -> Iterator[Con
         made.stop()
 
 
-@pytest.fixture(params=["ocirt", "runc"])
+@pytest.fixture(params=["ocirt", "runc", "shim"])
 def crictl(request: pytest.FixtureRequest, containerd: Containerd, no_leaks: list[Path]) -> Iterator[Crictl]:
-    """crictl with ocirt, then with runc; its pods are removed afterwards."""
-    runtime_path(request.param)
+    """crictl with ocirt, then with runc, then with our shim; its pods are removed afterwards."""
+    if request.param != "shim":
+        runtime_path(request.param)
     made = Crictl(containerd, {"runc": "peer"}.get(request.param, request.param))
     yield made
     made.clean_up()

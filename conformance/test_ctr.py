@@ -1,4 +1,4 @@
-"""containerd, driven by ctr, with ocirt as the binary that its shim calls, and with runc."""
+"""containerd, driven by ctr, with ocirt as the binary that its shim calls, with runc, and with ocirt's own shim."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from conformance.drivers import Containerd, Machine, call, need, runtime_path
+from conformance.drivers import SHIM, Containerd, Machine, call, need, runtime_path
 from conformance.goprograms import containerd2
 from tests.support.runtime import Result, wait_for
 from tests.support.terminal import Terminal
@@ -49,7 +49,8 @@ class Ctr:
         """`run` of a command in the machine's root file system, as a new container."""
         name = f"{self.machine.token}-{os.path.basename(self.runtime)}-{len(self.made)}-{time.monotonic_ns()}"
         self.made.append(name)
-        own = ["--rootfs", "--runc-binary", self.runtime, "--cgroup", f"{self.machine.cgroup_parent}/{name}", "--env", _PATH]
+        runtime = ["--runtime", SHIM] if self.runtime == SHIM else ["--runc-binary", self.runtime]
+        own = ["--rootfs", *runtime, "--cgroup", f"{self.machine.cgroup_parent}/{name}", "--env", _PATH]
         return ["run", *own, *flags, str(self.machine.rootfs), name, *args]
 
     def run(self, *args: str, flags: tuple[str, ...] = (), **options: Any) -> Result:
@@ -77,10 +78,15 @@ class Ctr:
         wait_for(lambda: set(self.machine.processes()) <= keep, "the end of the shims", 10)
 
 
-@pytest.fixture(params=["ocirt", "runc"])
+def runtime_of(name: str) -> str:
+    """`shim` for ocirt's own."""
+    return SHIM if name == "shim" else runtime_path(name)
+
+
+@pytest.fixture(params=["ocirt", "runc", "shim"])
 def ctr(request: pytest.FixtureRequest, containerd: Containerd, no_leaks: list[Path]) -> Iterator[Ctr]:
-    """ctr with ocirt, then with runc."""
-    made = Ctr(containerd, runtime_path(request.param))
+    """ctr with ocirt, then with runc, then with our shim."""
+    made = Ctr(containerd, runtime_of(request.param))
     yield made
     made.clean_up()
 
@@ -110,8 +116,9 @@ def test_run_privileged(ctr: Ctr) -> None:
 
 
 def test_errors(ctr: Ctr) -> None:
-    """containerd finds the runtime's message in its log."""
-    ctr.run("/no/such/program").failed("OCI runtime create failed: .*/no/such/program.*no such file or directory")
+    """containerd finds the runtime's message in its log, or gets it from our shim."""
+    begin = "" if ctr.runtime == SHIM else "OCI runtime create failed: .*"
+    ctr.run("/no/such/program").failed(begin + "/no/such/program.*no such file or directory")
     ctr.run("no-such-program").failed("executable file not found in")
     ctr.run("/etc/passwd").failed("permission denied")
 
@@ -184,12 +191,12 @@ def test_run_as_with_runc(containerd: Containerd, no_leaks: list[Path], name: st
     """Exit code and output are runc's, word for word."""
     flags, script = RUNS[name]
     results = []
-    for each in ("ocirt", "runc"):
-        ctr = Ctr(containerd, runtime_path(each))
+    for each in ("ocirt", "shim", "runc"):
+        ctr = Ctr(containerd, runtime_of(each))
         results.append(ctr.run("sh", "-c", script, flags=flags))
         ctr.clean_up()
-    seen, expected = ((result.rc, result.out) for result in results)
-    assert seen == expected, results[0].err
+    *seen, expected = ((result.rc, result.out) for result in results)
+    assert seen == [expected, expected], results[0].err + results[1].err
 
 
 def test_stdin(ctr: Ctr) -> None:

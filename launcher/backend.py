@@ -3,7 +3,7 @@
 setuptools knows no executables among a wheel's scripts, and no .proto files. What is added:
 - `ocirt`, the launcher, and with it the tag of the platform; where nothing compiles it, a shell script that does the same
   without the protection of the interpreter's file, in a wheel for any platform;
-- `ocirt-cni` and `ocirtd`, the same once more: what a wheel installs are files, not links;
+- `ocirt-cni`, `ocirtd` and `containerd-shim-ocirt-v2`, the same once more: what a wheel installs are files, not links;
 - `ocirt-python`, in whose first line the installer names its interpreter, so that the launcher need not guess;
 - completions for shells and manual pages, below the environment's share/, made from the package's own tables;
 - the stubs of api/, made beside their .proto files before setuptools looks for modules (see api/stubs.py);

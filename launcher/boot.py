@@ -47,6 +47,8 @@ if cni:
     from ocirt_cni.main import main
 elif name == "ocirtd":
     from ocirt.cli.elsewhere import daemon as main
+elif name == "containerd-shim-ocirt-v2":
+    from ocirt.cli.elsewhere import shim as main
 else:
     from ocirt.cli.main import main
 

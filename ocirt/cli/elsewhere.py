@@ -39,7 +39,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "tag": ("images", "give an image further names"),
 }
 # What a floor stands on, beside the runtime; in a clone each has a folder of its own.
-_BELOW = {"cri": ("cni", "images", "shim", "api")}
+_BELOW = {"cri": ("cni", "images", "shim", "api"), "shim": ("api",)}
 _INTERRUPTED = 130  # 128 + SIGINT, as a shell has it
 
 
@@ -119,14 +119,22 @@ def daemon(name: str, args: list[str]) -> None:
     """Where the launcher hands over for `ocirtd`. Does not return."""
     import gc  # noqa: PLC0415
 
-    floor = "cri"
-    _reach(floor)
     gc.enable()
+    sys.exit(_program(name, "cri", "main")(args))
+
+
+def shim(name: str, args: list[str]) -> None:
+    """Where the launcher hands over for `containerd-shim-ocirt-v2`. Does not return."""
+    _program(name, "shim", "task.main")(name, args)
+
+
+def _program(name: str, floor: str, module: str) -> Any:
+    """What a floor has for a command of its own, `name`: ends the process if that was not installed."""
+    _reach(floor)
     try:
-        main = __import__(f"ocirt_{floor}.main", None, None, ("main",)).main
+        return __import__(f"ocirt_{floor}.{module}", None, None, ("main",)).main
     except ModuleNotFoundError as err:
         sys.exit(f"{name}: {_ours(floor, err)}")
-    sys.exit(main(args))
 
 
 def call(floor: str, module: str, function: str, *arguments: Any) -> Any:

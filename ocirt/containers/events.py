@@ -16,6 +16,7 @@ from ocirt.paths import exists
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from typing import Any
 
     from ocirt.state import Record
 
@@ -36,7 +37,7 @@ def watch(record: Record, interval: float) -> Iterator[str]:
         # After opening: now the number cannot become another process's.
         if pidfd < 0 or not state.init_alive(record):
             raise Error("state", f"container with id {record['id']} is not running")
-        memory = _Memory(record)
+        memory = Memory(record["cgroup"])
         try:
             yield from _loop(pidfd, memory, interval)
         finally:
@@ -46,7 +47,7 @@ def watch(record: Record, interval: float) -> Iterator[str]:
             posix.close(pidfd)
 
 
-def _loop(pidfd: int, memory: _Memory, interval: float) -> Iterator[str]:
+def _loop(pidfd: int, memory: Memory, interval: float) -> Iterator[str]:
     poll = select.poll()
     poll.register(pidfd, select.POLLIN)
     if memory.fd >= 0:
@@ -65,16 +66,17 @@ def _loop(pidfd: int, memory: _Memory, interval: float) -> Iterator[str]:
             yield DUE
 
 
-class _Memory:
-    """Tells when a container has run out of memory.
+class Memory:
+    """Tells when a container has run out of memory; `cgroup` is a record's.
 
-    Version 1 counts up an eventfd (cgroup-v1/memory.rst, "OOM Control"), also where the OOM killer is disabled and processes wait
-    for memory; and once when the cgroup is removed. In version 2 the file memory.events wakes whoever polls it. Without the
-    controller there is nothing to be told.
+    Who waits polls `fd` for `events`; it is -1 where there is nothing to be told. Version 1 counts up an eventfd
+    (cgroup-v1/memory.rst, "OOM Control"), also where the OOM killer is disabled and processes wait for memory; and once when the
+    cgroup is removed. In version 2 the file memory.events wakes whoever polls it.
     """
 
-    def __init__(self, record: Record) -> None:
-        self._cgroup = record["cgroup"]
+    def __init__(self, cgroup: dict[str, Any]) -> None:
+        """Raises OSError."""
+        self._cgroup = cgroup
         self._directory = ""
         self._kills = 0
         self.fd = -1
@@ -119,6 +121,7 @@ class _Memory:
         return parse.flat(text).get("oom_kill", 0)
 
     def close(self) -> None:
+        """Be told no more."""
         if self.fd >= 0:
             posix.close(self.fd)
         self.fd = -1

@@ -517,6 +517,18 @@ def test_a_node_from_an_installation(installed: Installed, hostile: Hostile) -> 
         assert said in done.stdout
 
 
+def test_a_shim_from_an_installation(installed: Installed, hostile: Hostile) -> None:
+    """containerd finds its shim, which needs nothing else."""
+    command = installed.command.with_name("containerd-shim-ocirt-v2")
+    for word, said in (("-v", b"containerd-shim-ocirt-v2:\n"), ("-info", b"io.containerd.ocirt.v2")):
+        done = subprocess.run(
+            [command, word], env=hostile.environment, stdin=subprocess.DEVNULL, capture_output=True, check=False, timeout=60
+        )
+        hostile.assert_quiet()
+        assert (done.returncode, done.stderr) == (0, b""), done
+        assert said in done.stdout
+
+
 def test_networks_from_an_installation(installed: Installed, hostile: Hostile, tmp_path: Path) -> None:
     """`ocirt-cni` installs plugins, by links or copies; they start this installation's code, and count as ours."""
     command = installed.command.with_name("ocirt-cni")
