@@ -60,11 +60,11 @@ class Sampler:
         """Where a command is had."""
         return str(self.pod.endpoint.calls.Exec(cri.ExecRequest(container_id=self.pod.container, cmd=command, **wanted)).url)
 
-    def run(self, url: str, *words: str, source: int | None = None) -> None:
-        """The client, to its end."""
+    def run(self, url: str, *words: str, source: int | None = None, told: int | None = subprocess.DEVNULL) -> bytes:
+        """The client, to its end; what it wrote to `told`, if that is a pipe."""
         given = subprocess.DEVNULL if source is None else source
         argv = [str(self.program), "command", "spdy", url, *words]
-        subprocess.run(argv, stdin=given, stdout=subprocess.DEVNULL, check=True, timeout=PATIENCE * 5)
+        return subprocess.run(argv, stdin=given, stdout=told, check=True, timeout=PATIENCE * 5).stdout or b""
 
     def out(self) -> None:
         """From standard output."""
@@ -72,10 +72,11 @@ class Sampler:
 
     def into(self) -> None:
         """To standard input."""
-        url = self.url("sh", "-c", "cat >/dev/null", stdin=True, stdout=True)
+        url = self.url("wc", "-c", stdin=True, stdout=True)
         with subprocess.Popen(["head", "-c", str(self.size), "/dev/zero"], stdout=subprocess.PIPE) as source:
             assert source.stdout is not None
-            self.run(url, "stdin", "stdout", source=source.stdout.fileno())
+            came = int(self.run(url, "stdin", "stdout", source=source.stdout.fileno(), told=subprocess.PIPE))
+            assert came == self.size, f"{self.pod.endpoint.name}: {came} bytes of {self.size} came"
 
     def forward(self) -> None:
         """From a port. The server and the client are there when the time begins; see `main`."""
