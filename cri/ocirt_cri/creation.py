@@ -124,8 +124,7 @@ class Creation:
         if built.relabel:
             raise Error("unsupported", "ocirtd does not label files for SELinux yet", subject="config.mounts")
         for directory in built.directories:
-            os.makedirs(directory.path, directory.mode, exist_ok=True)
-            os.chown(directory.path, directory.uid, directory.gid)
+            _make_directory(directory)
         if built.log_path:
             os.makedirs(os.path.dirname(built.log_path), 0o755, exist_ok=True)
         return built
@@ -178,6 +177,21 @@ class Creation:
             log_line_limit=node.config["containers.log_line_limit"],
             cgroup_manager=node.config["cgroups.manager"],
         )
+
+
+def _make_directory(wanted: inputs.Directory) -> None:
+    """Make one, unless somebody else was quicker: what is there keeps its owner and its mode. Raises OSError."""
+    path = wanted.path.rstrip("/")
+    os.makedirs(os.path.dirname(path), wanted.mode, exist_ok=True)
+    try:
+        os.mkdir(path, wanted.mode)
+    except FileExistsError:
+        return
+    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    try:
+        os.fchown(fd, wanted.uid, wanted.gid)
+    finally:
+        os.close(fd)
 
 
 def _mappings(documents: list[dict[str, Any]]) -> list[messages.IDMapping]:

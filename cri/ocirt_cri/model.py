@@ -23,8 +23,30 @@ _SIGKILL_CODE = 137
 Key = tuple[str, ...]
 
 
+class _Told:
+    """What the status of a pod says as that of a container does."""
+
+    __slots__ = ()
+    status: cri.PodSandboxStatus | cri.ContainerStatus
+
+    @property
+    def labels(self) -> Mapping[str, str]:
+        """For filters."""
+        return self.status.labels
+
+    @property
+    def annotations(self) -> Mapping[str, str]:
+        """Somebody's."""
+        return self.status.annotations
+
+    @property
+    def created_at(self) -> int:
+        """Nanoseconds."""
+        return self.status.created_at
+
+
 @dataclass(slots=True, eq=False)
-class Sandbox:
+class Sandbox(_Told):
     """A pod. Times are nanoseconds since the epoch.
 
     namespaces: paths by kind (network, ipc, uts, user), of those that are its own; files: paths by what they are (hosts, …)
@@ -62,16 +84,6 @@ class Sandbox:
         return self.status.metadata
 
     @property
-    def labels(self) -> Mapping[str, str]:
-        """For filters."""
-        return self.status.labels
-
-    @property
-    def annotations(self) -> Mapping[str, str]:
-        """Somebody's."""
-        return self.status.annotations
-
-    @property
     def is_ready(self) -> bool:
         """Whether containers can be made in it."""
         return self.status.state == cri.SANDBOX_READY
@@ -80,11 +92,6 @@ class Sandbox:
     def netns(self) -> str:
         """The path of its network namespace, "" for the node's."""
         return self.namespaces.get("network", "")
-
-    @property
-    def created_at(self) -> int:
-        """Nanoseconds."""
-        return self.status.created_at
 
     def refresh(self) -> None:
         """After a change of the status: what lists say of it."""
@@ -106,7 +113,7 @@ class Sandbox:
 
 
 @dataclass(slots=True, eq=False)
-class Container:
+class Container(_Told):
     """A container.
 
     process: the process.json that an exec begins with; stop_signal: as kill(2) takes it; started: whether its program ever ran
@@ -143,16 +150,6 @@ class Container:
         return self.status.metadata
 
     @property
-    def labels(self) -> Mapping[str, str]:
-        """For filters."""
-        return self.status.labels
-
-    @property
-    def annotations(self) -> Mapping[str, str]:
-        """Somebody's."""
-        return self.status.annotations
-
-    @property
     def state(self) -> int:
         """One of the CRI's four."""
         return self.status.state
@@ -168,11 +165,6 @@ class Container:
         if self.found is None and self.locate is not None:
             self.found = self.locate(self.id)
         return self.found or {}
-
-    @property
-    def created_at(self) -> int:
-        """Nanoseconds."""
-        return self.status.created_at
 
     def refresh(self) -> None:
         """After a change of the status: what lists say of it."""

@@ -53,6 +53,7 @@ class Shim:
         record = Record(self.directory, {key: asked[key] for key in ("id", "runtime", "instance") if key in asked})
         record.save(status="empty")
         self._abandoned = False  # whether its maker is gone
+        self._ending = False
         self.loop = Loop()
         self.container = Container(self.loop, asked["runtime"], record)
         self.executions = Executions(self.loop, self.container, self.directory)
@@ -74,6 +75,9 @@ class Shim:
 
     def _end(self) -> None:
         """Leave nothing of the shim."""
+        if self._ending:
+            return  # the maker's connection is among those that are closed below
+        self._ending = True
         self.listener.close()
         for name in posix.listdir(self.directory):
             posix.unlink(f"{self.directory}/{name}")

@@ -14,12 +14,13 @@ import pytest
 from ocirt.errors import Error
 from ocirt_api import status
 from ocirt_api.cri import api_pb2 as cri
-from ocirt_cri import files
+from ocirt_cri import creation, files
 from ocirt_cri.errors import DeadlineError, status_of
 from ocirt_cri.locks import Locks
 from ocirt_cri.model import Container, Sandbox
 from ocirt_cri.node import find
 from ocirt_cri.sandboxes import capabilities_of, quantity
+from ocirt_cri.spec import inputs
 from ocirt_cri.store import Store
 from ocirt_images.errors import Error as ImageError
 
@@ -154,3 +155,16 @@ def test_what_plugins_are_told() -> None:
     for text in ("", "M", "1.5M", "1X", "-1"):
         with pytest.raises(Error, match="no rate"):
             quantity(text, "f")
+
+
+def test_a_directory_that_another_has_made_stays_as_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A mount's source may come to be between the look and the making: it is not given to the container's user."""
+    given: list[tuple[int, int]] = []
+    monkeypatch.setattr(os, "fchown", lambda _, uid, gid: given.append((uid, gid)))
+    theirs, ours = tmp_path / "theirs", tmp_path / "deep" / "ours"
+    theirs.mkdir(0o700)
+    for path in (theirs, ours):
+        creation._make_directory(inputs.Directory(path=str(path), uid=7, gid=8))
+    assert given == [(7, 8)]
+    assert theirs.stat().st_mode & 0o777 == 0o700
+    assert ours.is_dir()
