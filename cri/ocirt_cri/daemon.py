@@ -13,6 +13,7 @@ import sys
 from collections.abc import Callable
 from contextlib import AsyncExitStack
 from pathlib import Path
+from typing import Any
 
 import ocirt
 from ocirt import state
@@ -35,7 +36,7 @@ from ocirt_cri.services.events import EventService
 from ocirt_cri.services.exec import ExecService
 from ocirt_cri.services.images import ImageService
 from ocirt_cri.services.pods import PodService
-from ocirt_cri.services.runtime import RuntimeService
+from ocirt_cri.services.runtime import POD_CIDR, RuntimeService
 from ocirt_cri.services.stats import StatsService
 from ocirt_cri.stats.layers import LayerUsage
 from ocirt_cri.store import Store
@@ -137,7 +138,7 @@ class Daemon:
                 "root": config["root"],
                 "instance": instance,
             },
-            self._config.cni,
+            self._cni,
         )
         stack.push_async_callback(networks.close)
         return Node(
@@ -145,6 +146,7 @@ class Daemon:
             host=await asyncio.to_thread(machine.look),
             boot_id=state.boot_id(),
             instance=instance,
+            pod_cidr=store.meta(POD_CIDR),
             store=store,
             images=images,
             roots=roots,
@@ -153,6 +155,9 @@ class Daemon:
             zygote=zygote,
             networks=networks,
         )
+
+    def _cni(self) -> dict[str, Any]:
+        return self._node.cni()  # which is there before anybody asks
 
     def reload(self) -> None:
         """Read the configuration anew; it is taken whole or not at all, and what differs is logged."""

@@ -71,6 +71,7 @@ KEYS = (
     Key("containers.disk_limit", NUMBER, 0, "bytes that a container may write into its root; 0: as much as there is"),
     Key("network.config_dir", TEXT, "/etc/cni/net.d", "the networks of pods (CNI); without any, one is built in"),
     Key("network.bin_dirs", TEXTS, ("/opt/cni/bin",), "where plugins of others are looked for"),
+    Key("network.timeout", NUMBER, 180, "seconds after which making or ending a pod's network is given up", least=1),
     Key("images.sync", FLAG, True, "wait for the disk before an image counts as there", live=False),
     Key("images.auth_file", TEXT, "", "credentials for pulls that bring none, as `ocirt login` keeps them", live=False),
     Key("images.policy", TEXT, "", 'the policy.json that images are checked against; "": the machine\'s', live=False),

@@ -141,15 +141,33 @@ class Recovery:
         for name in await asyncio.to_thread(_names, os.path.join(node.directory, "pods")):
             if name not in node.sandboxes:
                 await _tried(self._nobodys_pod(name), name)
+        await _tried(self._strays(), "networks of pods that no row knows")
         await node.roots.reconcile(known)
         await node.volumes.reconcile()
 
     async def _nobodys_pod(self, name: str) -> None:
         """The directory of a pod that no row knows, and what its id leads to."""
         node = self._node
-        asked = {"pod": name, "directory": node.pod_directory(name), "netns": node.netns(name), "cni": node.config.cni()}
+        seconds = node.config["network.timeout"]
+        directory = node.pod_directory(name)
+        asked = {"pod": name, "directory": directory, "netns": node.netns(name), "cni": node.cni(), "seconds": seconds}
         await node.networks.down(asked)
-        await asyncio.to_thread(files.remove, node.pod_directory(name))
+        await asyncio.to_thread(files.remove, directory)
+
+    async def _strays(self) -> None:
+        """Namespaces and addresses of this daemon whose pods have no directory any more."""
+        node = self._node
+        known = {
+            "known": list(node.sandboxes),
+            "netns": [pod.netns for pod in node.pods() if pod.netns],
+            "netns_dir": node.config["netns_dir"],
+            "prefix": node.netns_prefix,
+            "cni": node.cni(),
+            "seconds": node.config["network.timeout"],
+        }
+        for pod in await node.networks.strays(known):
+            _log.info("taking back the network of pod %s, which no row knows", pod)
+            await _tried(self._nobodys_pod(pod), pod)
 
     async def _orphan(self, name: str) -> None:
         """A shim that no row knows."""

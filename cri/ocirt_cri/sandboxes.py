@@ -220,15 +220,15 @@ def is_plain(sandbox: Sandbox) -> bool:
 def request_of(node: Node, sandbox: Sandbox, wanted: PodWants | None = None) -> dict[str, Any]:
     """What the network helper is told of a pod. Without `wanted` it is to take something back."""
     metadata = sandbox.config.metadata
-    config = node.config
     options = sandbox.config.linux.security_context.namespace_options
     network = options.network != cri.NODE
     found: dict[str, Any] = {
         "pod": sandbox.id,
         "directory": node.pod_directory(sandbox.id),
-        "netns": node.netns(sandbox.id) if network else "",
+        "netns": (sandbox.netns or node.netns(sandbox.id)) if network else "",
+        "seconds": node.config["network.timeout"],
         "cni": {
-            **config.cni(),
+            **node.cni(),
             "args": {
                 "IgnoreUnknown": "1",
                 "K8S_POD_NAMESPACE": metadata.namespace,

@@ -26,6 +26,7 @@ CREATE TABLE pods (id TEXT PRIMARY KEY, phase TEXT NOT NULL, config BLOB NOT NUL
 CREATE TABLE containers (id TEXT PRIMARY KEY, pod TEXT NOT NULL, phase TEXT NOT NULL, config BLOB NOT NULL, status BLOB NOT NULL,
     more TEXT NOT NULL) WITHOUT ROWID;
 """
+_PUT_META = "INSERT OR REPLACE INTO meta VALUES (?, ?)"
 _PUT_POD = "INSERT OR REPLACE INTO pods VALUES (?, ?, ?, ?, ?)"
 _PUT_CONTAINER = "INSERT OR REPLACE INTO containers VALUES (?, ?, ?, ?, ?, ?)"
 _DELETE = {Sandbox: "DELETE FROM pods WHERE id = ?", Container: "DELETE FROM containers WHERE id = ?"}
@@ -73,7 +74,7 @@ class Store:
 
     def set_meta(self, name: str, value: str) -> None:
         """Keep a word. For the start: it waits for the disk."""
-        self._connection.execute("INSERT OR REPLACE INTO meta VALUES (?, ?)", (name, value))
+        self._connection.execute(_PUT_META, (name, value))
 
     def sandboxes(self) -> list[Sandbox]:
         """All pods. For the start."""
@@ -90,6 +91,10 @@ class Store:
             messages = cri.ContainerConfig.FromString(config), cri.ContainerStatus.FromString(status)
             found.append(Container(identifier, pod, *messages, phase, **json.loads(more)))
         return found
+
+    async def put_meta(self, name: str, value: str) -> None:
+        """Keep a word. Raises sqlite3.Error."""
+        await self._write([(_PUT_META, (name, value))])
 
     async def put(self, *objects: Sandbox | Container) -> None:
         """Write what these are now; they are on disk when it returns. Raises sqlite3.Error."""
