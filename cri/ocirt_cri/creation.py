@@ -175,6 +175,8 @@ class Creation:
             stdin_once=container.config.stdin_once,
             log_path=built.log_path,
             log_line_limit=node.config["containers.log_line_limit"],
+            log_size_limit=node.config["containers.log_size_limit"],
+            log_rate_limit=node.config["containers.log_rate_limit"],
             cgroup_manager=node.config["cgroups.manager"],
         )
 

@@ -68,6 +68,8 @@ KEYS = (
     Key("containers.annotations", TEXTS, (), "patterns (`*` at the end) of those of a container that its config.json gets"),
     Key("containers.pod_annotations", TEXTS, (), "the same, of its pod"),
     Key("containers.log_line_limit", NUMBER, 16384, "bytes of a line of a log, above which it is split", least=1),
+    Key("containers.log_size_limit", NUMBER, 0, "bytes of a log, above which it is renamed to NAME.1 and begun anew; 0: none"),
+    Key("containers.log_rate_limit", NUMBER, 0, "bytes of a log in a second; lines above are dropped and counted; 0: none"),
     Key("containers.disk_limit", NUMBER, 0, "bytes that a container may write into its root; 0: as much as there is"),
     Key("network.config_dir", TEXT, "/etc/cni/net.d", "the networks of pods (CNI); without any, one is built in"),
     Key("network.bin_dirs", TEXTS, ("/opt/cni/bin",), "where plugins of others are looked for"),

@@ -64,7 +64,8 @@ class Container:
             raise Error("exists", "this shim has a container", subject=self.id)
         document = jsonlite.loads(request.config, "config.json", any_bytes=True)
         terminal = bool((document.get("process") or {}).get("terminal"))
-        self._log = Log(request.log_path, request.log_line_limit or LIMIT)
+        limits = request.log_line_limit or LIMIT, request.log_size_limit, request.log_rate_limit
+        self._log = Log(request.log_path, *limits)
         self.id = request.id
         console = messages.socket_pair() if terminal else (-1, -1)
         inner = [console[1]] if terminal else self._make_pipes(stdin=request.stdin)
