@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from ocirt.errors import Error
 from ocirt_api.cri import api_pb2 as cri
 from ocirt_api.messages import shim as messages
-from ocirt_cri import creation, events, model
+from ocirt_cri import creation, events, logs, model
 from ocirt_cri.errors import DeadlineError
 from ocirt_cri.leftovers import delete_by_force, remove_tree
 from ocirt_cri.model import Container
@@ -95,14 +95,25 @@ class Containers:
         node.add(container)
         self.watch(container, shim)
         self._tell(events.CREATED, container)
-        _log.info("container %s was created in pod %s: %s", container.id, sandbox.id, container.metadata.name)
+        _log.info(
+            "container %s was created in pod %s: %s",
+            container.id,
+            sandbox.id,
+            container.metadata.name,
+            extra=logs.of_container(container),
+        )
         return container.id
 
     async def _undo(self, container: Container) -> None:
         try:
             await self.discard(container)
         except Exception as err:  # noqa: BLE001  (the first failure is the one to tell; its row stays, and a start undoes it)
-            _log.error("container %s was not made, and not all of it could be taken back: %s", container.id, err)
+            _log.error(
+                "container %s was not made, and not all of it could be taken back: %s",
+                container.id,
+                err,
+                extra=logs.of_container(container),
+            )
 
     async def discard(self, container: Container) -> None:
         """Leave nothing of a container, however much there is of it. Raises Error, OSError."""
@@ -122,7 +133,7 @@ class Containers:
             await shim.end(_CALL_PATIENCE)
         except (Error, OSError, TimeoutError) as err:
             # It has no container yet, and ends with the connection; or it is lost.
-            _log.debug("container %s: %s", container.id, err)
+            _log.debug("container %s: %s", container.id, err, extra=logs.of_container(container))
             if (shim_there := node.shims.pop(container.id, None)) is not None:
                 shim_there.close()
             await asyncio.to_thread(delete_by_force, node.runtime, container.id)
@@ -173,7 +184,7 @@ class Containers:
         try:
             await self._delete(container)
         except Exception as late:  # noqa: BLE001  (what is left goes with the container)
-            _log.warning("container %s: %s", container.id, late)
+            _log.warning("container %s: %s", container.id, late, extra=logs.of_container(container))
 
     def watch(self, container: Container, shim: Shim) -> None:
         """Wait for a container's end. The connection counts from now on."""
@@ -202,17 +213,28 @@ class Containers:
             container.set_ended(found.exit_code, found.exited_at or time.time_ns(), oom_killed=found.oom_killed)
             await self._node.store.put(container)
         self._tell(events.STOPPED, container)
-        _log.info("container %s has ended: %d (%s)", container.id, found.exit_code, container.status.reason)
+        _log.info(
+            "container %s has ended: %d (%s)",
+            container.id,
+            found.exit_code,
+            container.status.reason,
+            extra=logs.of_container(container),
+        )
 
     async def lost(self, container: Container, err: Exception) -> None:
         """Its shim is gone, and with it what it knew: what still runs of the container is killed."""
         if container.exited.is_set() or container.phase == model.REMOVING:
             return
-        _log.error("container %s: its shim is lost: %s", container.id, err)
+        _log.error("container %s: its shim is lost: %s", container.id, err, extra=logs.of_container(container))
         try:
             await asyncio.to_thread(delete_by_force, self._node.runtime, container.id)
         except Error as late:
-            _log.error("container %s: what is left of it could not be removed: %s", container.id, late)
+            _log.error(
+                "container %s: what is left of it could not be removed: %s",
+                container.id,
+                late,
+                extra=logs.of_container(container),
+            )
         message = "the process that held the container was lost"
         container.set_ended(model.LOST_CODE, time.time_ns(), reason=model.LOST, message=message)
         await self._node.store.put(container)
@@ -234,7 +256,9 @@ class Containers:
                     async with asyncio.timeout(seconds):
                         await container.exited.wait()
                 except TimeoutError:
-                    _log.info("container %s did not end within %d seconds", container.id, seconds)
+                    _log.info(
+                        "container %s did not end within %d seconds", container.id, seconds, extra=logs.of_container(container)
+                    )
                 else:
                     return
             await self._kill(shim, signal.SIGKILL, everybody=True)
@@ -270,7 +294,7 @@ class Containers:
             await self.discard(container)
         node.drop(container)
         node.events.tell(events.DELETED, container.id, node.sandboxes.get(container.pod_id), [container])
-        _log.info("container %s was removed", container.id)
+        _log.info("container %s was removed", container.id, extra=logs.of_container(container))
 
     # -- while it is there --
 

@@ -25,6 +25,9 @@ from ocirt_cri.containers import Containers
 from ocirt_cri.images.images import Images
 from ocirt_cri.images.settings import Settings
 from ocirt_cri.locks import Locks
+from ocirt_cri.metrics import node as numbers
+from ocirt_cri.metrics import server as metrics
+from ocirt_cri.metrics.calls import Calls
 from ocirt_cri.networks import Helper
 from ocirt_cri.node import Node
 from ocirt_cri.recovery import Recovery
@@ -100,7 +103,8 @@ class Daemon:
                 ImageService(node),
                 stats,
             )
-            server = Server(services, until=node.recovered, always=_ALWAYS)
+            interceptors = await self._metrics(stack) if config["metrics.listen"] else ()
+            server = Server(services, until=node.recovered, always=_ALWAYS, interceptors=interceptors)
             await server.start(config.socket)
             stack.push_async_callback(server.stop)
             loop.add_signal_handler(signal.SIGHUP, self.reload)
@@ -111,6 +115,18 @@ class Daemon:
             _notify("STOPPING=1")
             await asyncio.wait([recovering], timeout=_SETTLE)
             await node.operations.settle(_SETTLE)
+
+    async def _metrics(self, stack: AsyncExitStack) -> tuple[Calls]:
+        """What counts calls; it is shown, with the node's numbers, to who asks."""
+        node, calls = self._node, Calls()
+
+        def text() -> str:
+            return "".join(map(str, (*numbers.families(node), *calls.families())))
+
+        server = metrics.Server(text, lambda: metrics.unwell(node))
+        await server.start(self._config["metrics.listen"])
+        stack.push_async_callback(server.stop)
+        return (calls,)
 
     async def _parts(self, stack: AsyncExitStack, store: Store) -> Node:
         config = self._config

@@ -80,6 +80,7 @@ KEYS = (
     Key("images.stall", NUMBER, 300, "seconds without progress after which a registry's host is given up", live=False, least=1),
     Key("images.connections", NUMBER, 3, "connections to one registry at once", live=False, least=1),
     Key("images.pinned", TEXTS, (), "names of images that the kubelet is asked not to remove", live=False),
+    Key("metrics.listen", TEXT, "", 'where /metrics and /healthz are: unix://PATH or 127.0.0.1:PORT; "": nowhere', live=False),
     Key("limits.recovery", NUMBER, 10, "seconds that a shim gets to answer a fresh ocirtd", least=1),
     Key("limits.exec_output", NUMBER, 15 << 20, "bytes that ExecSync returns at most; the rest is dropped", least=1),
 )  # fmt: skip

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 from ocirt.errors import Error
 from ocirt_api.cri import api_pb2 as cri
 from ocirt_api.messages import shim as messages
-from ocirt_cri import files, model
+from ocirt_cri import files, logs, model
 from ocirt_cri.leftovers import delete_by_force, remove_tree
 from ocirt_cri.model import Container, Sandbox
 from ocirt_cri.sandboxes import cgroup_of, is_plain, request_of
@@ -106,7 +106,8 @@ class Recovery:
         gone = bool(sandbox.netns) and not await asyncio.to_thread(os.path.exists, sandbox.netns)
         if sandbox.is_ready and (rebooted or gone):
             await self._sandboxes.not_ready(sandbox)
-            _log.warning("pod %s is not ready: %s", sandbox.id, _REBOOTED if rebooted else f"{sandbox.netns} is gone")
+            why = _REBOOTED if rebooted else f"{sandbox.netns} is gone"
+            _log.warning("pod %s is not ready: %s", sandbox.id, why, extra=logs.of_pod(sandbox))
         if sandbox.is_ready and sandbox.namespaces.get("pid"):
             found = await node.networks.paths(request_of(node, sandbox))
             sandbox.reached = node.networks.generation
@@ -133,7 +134,7 @@ class Recovery:
                 await _tried(self._orphan(name), name)
         for name in await asyncio.to_thread(_names, node.runtime):
             if name not in known:
-                _log.info("removing container %s, which no row knows", name)
+                _log.info("removing container %s, which no row knows", name, extra={"container": name})
                 await _tried(asyncio.to_thread(delete_by_force, node.runtime, name), name)
         for name in await asyncio.to_thread(_names, os.path.join(node.config["root"], "containers")):
             if name not in known:
@@ -166,14 +167,14 @@ class Recovery:
             "seconds": node.config["network.timeout"],
         }
         for pod in await node.networks.strays(known):
-            _log.info("taking back the network of pod %s, which no row knows", pod)
+            _log.info("taking back the network of pod %s, which no row knows", pod, extra={"pod": pod})
             await _tried(self._nobodys_pod(pod), pod)
 
     async def _orphan(self, name: str) -> None:
         """A shim that no row knows."""
         node = self._node
         directory = node.shim_directory(name)
-        _log.info("ending the shim of %s, which no row knows", name)
+        _log.info("ending the shim of %s, which no row knows", name, extra={"container": name})
         try:
             async with asyncio.timeout(float(node.config["limits.recovery"])):
                 shim = await connect(name, directory)

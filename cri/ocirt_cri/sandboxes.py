@@ -14,7 +14,7 @@ from ocirt.cgroups import systemd
 from ocirt.cgroups.layout import detect
 from ocirt.errors import Error
 from ocirt_api.cri import api_pb2 as cri
-from ocirt_cri import events, files, model
+from ocirt_cri import events, files, logs, model
 from ocirt_cri.model import Sandbox
 from ocirt_cri.node import find
 from ocirt_cri.operations import refuse_other
@@ -96,7 +96,7 @@ class Sandboxes:
         self.watch(sandbox)
         for kind in (events.CREATED, events.STARTED):
             node.events.tell(kind, sandbox.id, sandbox)
-        _log.info("pod %s runs: %s/%s", sandbox.id, config.metadata.namespace, config.metadata.name)
+        _log.info("pod %s runs: %s/%s", sandbox.id, config.metadata.namespace, config.metadata.name, extra=logs.of_pod(sandbox))
         return sandbox.id
 
     async def _files(self, sandbox: Sandbox, wanted: PodWants) -> None:
@@ -143,7 +143,7 @@ class Sandboxes:
                 loop.remove_reader(fd)
                 os.close(fd)
         if sandbox.is_ready and sandbox.phase == model.MADE:
-            _log.warning("pod %s is not ready: the init of its PID namespace has ended", sandbox.id)
+            _log.warning("pod %s is not ready: the init of its PID namespace has ended", sandbox.id, extra=logs.of_pod(sandbox))
             await self.not_ready(sandbox)
 
     async def not_ready(self, sandbox: Sandbox) -> None:
@@ -171,7 +171,7 @@ class Sandboxes:
             sandbox.stopped = True
             await node.store.put(sandbox)
         node.events.tell(events.STOPPED, sandbox.id, sandbox, node.containers_of(sandbox.id))
-        _log.info("pod %s was stopped", sandbox.id)
+        _log.info("pod %s was stopped", sandbox.id, extra=logs.of_pod(sandbox))
 
     async def remove(self, identifier: str) -> None:
         """Remove a pod with its containers, whether or not they run. No error for one that is not there."""
@@ -190,13 +190,15 @@ class Sandboxes:
             await node.store.delete(sandbox)
         node.drop(sandbox)
         node.events.tell(events.DELETED, sandbox.id, sandbox)
-        _log.info("pod %s was removed", sandbox.id)
+        _log.info("pod %s was removed", sandbox.id, extra=logs.of_pod(sandbox))
 
     async def _undo(self, sandbox: Sandbox) -> None:
         try:
             await self.discard(sandbox)
         except Exception as err:  # noqa: BLE001  (the first failure is the one to tell; its row stays, and a start undoes it)
-            _log.error("pod %s was not made, and not all of it could be taken back: %s", sandbox.id, err)
+            _log.error(
+                "pod %s was not made, and not all of it could be taken back: %s", sandbox.id, err, extra=logs.of_pod(sandbox)
+            )
 
     async def discard(self, sandbox: Sandbox) -> None:
         """Leave nothing of a pod that nobody has been told of, or that is being removed. Raises Error, OSError."""

@@ -41,6 +41,7 @@ class Store:
         self._connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
         self._waiting: list[tuple[Statement, asyncio.Future[None]]] = []
         self._committing: asyncio.Task[None] | None = None
+        self.broken = ""  # why the last commit failed
         try:
             self._prepare(path)
         except BaseException:
@@ -123,10 +124,12 @@ class Store:
                 try:
                     await loop.run_in_executor(self._thread, self._commit, [statement for statement, _ in batch])
                 except Exception as err:  # noqa: BLE001  (whatever it is, those who wait hear of it)
+                    self.broken = f"what is to survive cannot be written down: {err}"
                     for _, future in batch:
                         if not future.done():
                             future.set_exception(err)
                 else:
+                    self.broken = ""
                     for _, future in batch:
                         if not future.done():
                             future.set_result(None)
