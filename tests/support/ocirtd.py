@@ -64,6 +64,10 @@ class Ocirtd:
         env |= {"OCIRT_CERTS_D": str(self.place / "certs.d"), "HOME": str(self.place)}
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(self.command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=env)
+        self.connect()
+
+    def connect(self) -> None:
+        """Be its client, and wait until it is ready."""
         self._channel = grpc.insecure_channel(f"unix:{self.socket}", options=_OPTIONS)
         self.runtime = stubs.RuntimeServiceStub(self._channel)
         self.images = stubs.ImageServiceStub(self._channel)
@@ -71,8 +75,7 @@ class Ocirtd:
 
     def is_ready(self) -> bool:
         """Whether it answers, and has found what an earlier one has left."""
-        assert self.process is not None
-        assert self.process.poll() is None, self.log.read_text()
+        assert self.process is None or self.process.poll() is None, self.log.read_text()
         try:
             found = self.runtime.Status(cri.StatusRequest(), timeout=PATIENCE)
         except grpc.RpcError:
@@ -96,12 +99,17 @@ class Ocirtd:
 
     def _end(self, number: int) -> int:
         assert self.process is not None
-        if self._channel is not None:
-            self._channel.close()
+        self.disconnect()
         self.process.send_signal(number)
         status = self.process.wait(PATIENCE)
         self.process = None
         return status
+
+    def disconnect(self) -> None:
+        """Be no client any more."""
+        if self._channel is not None:
+            self._channel.close()
+            self._channel = None
 
     def pull(self, registry: LocalRegistry, name: str, tag: str) -> str:
         """Have an image; its id."""
