@@ -117,6 +117,9 @@ class Containers:
 
     async def discard(self, container: Container) -> None:
         """Leave nothing of a container, however much there is of it. Raises Error, OSError."""
+        await self._node.reserve.spend(lambda: self._discard(container))
+
+    async def _discard(self, container: Container) -> None:
         node = self._node
         await self._delete(container)
         await node.volumes.release(container.id)
@@ -174,12 +177,12 @@ class Containers:
             if container.state == cri.CONTAINER_CREATED:  # it may have ended already
                 container.set_started(found.pid, found.started_at or time.time_ns())
                 self._tell(events.STARTED, container)
-            await node.store.put(container)
+            await node.store.note(container)
 
     async def _not_started(self, container: Container, err: Exception) -> None:
         text = str(err)[: 4 << 10]
         container.set_ended(model.START_ERROR_CODE, time.time_ns(), reason=model.START_ERROR, message=text)
-        await self._node.store.put(container)
+        await self._node.store.note(container)
         self._tell(events.STOPPED, container)
         try:
             await self._delete(container)
@@ -211,7 +214,7 @@ class Containers:
                 container.set_started(found.pid, found.started_at)
                 self._tell(events.STARTED, container)
             container.set_ended(found.exit_code, found.exited_at or time.time_ns(), oom_killed=found.oom_killed)
-            await self._node.store.put(container)
+            await self._node.store.note(container)
         self._tell(events.STOPPED, container)
         _log.info(
             "container %s has ended: %d (%s)",
@@ -237,7 +240,7 @@ class Containers:
             )
         message = "the process that held the container was lost"
         container.set_ended(model.LOST_CODE, time.time_ns(), reason=model.LOST, message=message)
-        await self._node.store.put(container)
+        await self._node.store.note(container)
         self._tell(events.STOPPED, container)
 
     # -- its end --
@@ -290,7 +293,7 @@ class Containers:
         await self.stop(container, 0)
         async with container.lock:
             container.phase = model.REMOVING
-            await node.store.put(container)
+            await node.store.note(container)
             await self.discard(container)
         node.drop(container)
         node.events.tell(events.DELETED, container.id, node.sandboxes.get(container.pod_id), [container])

@@ -31,6 +31,7 @@ from ocirt_cri.metrics.calls import Calls
 from ocirt_cri.networks import Helper
 from ocirt_cri.node import Node
 from ocirt_cri.recovery import Recovery
+from ocirt_cri.reserve import Reserve
 from ocirt_cri.rootfs import Roots
 from ocirt_cri.sandboxes import Sandboxes
 from ocirt_cri.server import Server
@@ -144,6 +145,8 @@ class Daemon:
             stall=config["images.stall"],
             connections=config["images.connections"],
         )
+        reserve = Reserve((config["root"], config.image_root))
+        await asyncio.to_thread(reserve.make)
         images = await stack.enter_async_context(Images(image_store, settings, pinned=config["images.pinned"]))
         roots = Roots(images, instance)
         zygote = await stack.enter_async_context(Zygote())
@@ -163,6 +166,7 @@ class Daemon:
             boot_id=state.boot_id(),
             instance=instance,
             pod_cidr=store.meta(POD_CIDR),
+            reserve=reserve,
             store=store,
             images=images,
             roots=roots,

@@ -13,6 +13,7 @@ from ocirt.errors import Error
 from ocirt_cri.events import Events
 from ocirt_cri.model import Container, Key, Sandbox
 from ocirt_cri.operations import Operations
+from ocirt_cri.reserve import Reserve
 
 if TYPE_CHECKING:
     from ocirt_cri.config import Config
@@ -35,6 +36,7 @@ class Node:
 
     instance: a word that other daemons on this machine do not have, in all that is made
     pod_cidr: the ranges of pods' addresses that the kubelet has named last
+    reserve: what removals may use of a disk that is full
     recovered: set once what an earlier process has left is known
     """
 
@@ -52,6 +54,7 @@ class Node:
     operations: Operations = field(default_factory=Operations)
     events: Events = field(default_factory=Events)
     pod_cidr: str = ""
+    reserve: Reserve = field(default_factory=Reserve)
     recovered: asyncio.Event = field(default_factory=asyncio.Event)
     sandboxes: dict[str, Sandbox] = field(default_factory=dict)
     all_containers: dict[str, Container] = field(default_factory=dict)

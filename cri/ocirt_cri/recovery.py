@@ -83,7 +83,7 @@ class Recovery:
         node = self._node
         if container.boot_id != node.boot_id:
             container.set_ended(model.LOST_CODE, time.time_ns(), reason=model.LOST, message=_REBOOTED)
-            await node.store.put(container)
+            await node.store.note(container)
             return
         seconds = float(node.config["limits.recovery"])
         try:
@@ -95,7 +95,7 @@ class Recovery:
             return
         if found.status in (messages.RUNNING, messages.PAUSED) and container.state == cri.CONTAINER_CREATED:
             container.set_started(found.pid, found.started_at)
-            await node.store.put(container)
+            await node.store.note(container)
         self._containers.watch(container, shim)
         if found.status == messages.STOPPED:
             await self._containers.ended(container, found)

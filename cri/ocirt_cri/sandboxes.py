@@ -150,7 +150,7 @@ class Sandboxes:
         """No container is made in it from now on."""
         sandbox.status.state = cri.SANDBOX_NOTREADY
         sandbox.refresh()
-        await self._node.store.put(sandbox)
+        await self._node.store.note(sandbox)
 
     async def stop(self, identifier: str) -> None:
         """Stop a pod's containers at once and give back what it has. No error for one that is stopped, or not there."""
@@ -169,7 +169,7 @@ class Sandboxes:
             if not is_plain(sandbox):
                 await node.networks.down(request_of(node, sandbox))
             sandbox.stopped = True
-            await node.store.put(sandbox)
+            await node.store.note(sandbox)
         node.events.tell(events.STOPPED, sandbox.id, sandbox, node.containers_of(sandbox.id))
         _log.info("pod %s was stopped", sandbox.id, extra=logs.of_pod(sandbox))
 
@@ -185,9 +185,9 @@ class Sandboxes:
         await asyncio.gather(*(self._containers.remove(one.id) for one in node.containers_of(sandbox.id)))
         async with sandbox.lock:
             sandbox.phase = model.REMOVING
-            await node.store.put(sandbox)
+            await node.store.note(sandbox)
             await asyncio.to_thread(files.remove, node.pod_directory(sandbox.id))
-            await node.store.delete(sandbox)
+            await node.reserve.spend(lambda: node.store.delete(sandbox))
         node.drop(sandbox)
         node.events.tell(events.DELETED, sandbox.id, sandbox)
         _log.info("pod %s was removed", sandbox.id, extra=logs.of_pod(sandbox))
@@ -202,6 +202,9 @@ class Sandboxes:
 
     async def discard(self, sandbox: Sandbox) -> None:
         """Leave nothing of a pod that nobody has been told of, or that is being removed. Raises Error, OSError."""
+        await self._node.reserve.spend(lambda: self._discard(sandbox))
+
+    async def _discard(self, sandbox: Sandbox) -> None:
         node = self._node
         if not is_plain(sandbox):
             await node.networks.down(request_of(node, sandbox))

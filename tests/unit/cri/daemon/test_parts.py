@@ -91,6 +91,31 @@ def test_a_write_that_fails_is_told_to_who_waits_and_to_nobody_else(tmp_path: Pa
     asyncio.run(run())
 
 
+def test_what_a_full_disk_did_not_take_goes_with_the_next_write(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """What is to be made is refused; what has happened is kept in mind."""
+
+    async def run() -> list[tuple[str, str]]:
+        store = Store(str(tmp_path / "db"))
+        store._connection.execute("PRAGMA max_page_count = 1")  # no more than there are
+        big = Container("c1", "s1", cri.ContainerConfig(log_path="x" * 100_000), cri.ContainerStatus())
+        with pytest.raises(Error, match="cannot be written down") as caught:
+            await store.put(big)
+        assert (caught.value.code, store.broken != "") == ("exhausted", True)
+        await store.note(big)
+        await store.note(gone := Container("c2", "s1", cri.ContainerConfig(log_path="x" * 100_000), cri.ContainerStatus()))
+        await store.delete(gone)
+        store._connection.execute("PRAGMA max_page_count = 1000")
+        big.phase = "removing"
+        await store.put(_sandbox())
+        assert store.broken == ""
+        found = [(one.id, one.phase) for one in store.containers()]
+        await store.close()
+        return found
+
+    assert asyncio.run(run()) == [("c1", "removing")]
+    assert "cannot be written down" in caplog.text
+
+
 def test_files_of_a_pod(tmp_path: Path) -> None:
     etc = tmp_path / "etc"
     etc.mkdir()
@@ -118,6 +143,7 @@ def test_files_of_a_pod(tmp_path: Path) -> None:
         (ImageError("exhausted", "x"), status.RESOURCE_EXHAUSTED),
         (DeadlineError("x"), status.DEADLINE_EXCEEDED),
         (OSError(5, "x"), status.UNKNOWN),
+        (OSError(28, "x"), status.RESOURCE_EXHAUSTED),
         (KeyError("x"), status.INTERNAL),
     ],
 )
