@@ -185,10 +185,10 @@ class Container(_Told):
             self.exited.set()
 
     def set_started(self, pid: int, at: int) -> None:
-        """Its program runs."""
+        """Its program runs. Times are in their order, also where the clock has jumped."""
         self.pid = pid
         self.status.state = cri.CONTAINER_RUNNING
-        self.status.started_at = at
+        self.status.started_at = max(at, self.status.created_at)
         self.refresh()
 
     def set_ended(self, code: int, at: int, *, oom_killed: bool = False, reason: str = "", message: str = "") -> None:

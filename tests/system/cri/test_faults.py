@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import resource
 import shutil
 import signal
 import sqlite3
 import subprocess
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -264,6 +266,27 @@ def test_an_id_that_is_none(node: Ocirtd, identifier: str) -> None:
         node.create(identifier, node.container_config("true"))
     node.remove_pod(identifier)
     node.remove_container(identifier)
+
+
+def test_the_zygote_is_killed_while_a_container_is_made(node: Ocirtd) -> None:
+    """Whenever it is: the container is there or refused, and then a retry makes it."""
+    assert node.process is not None
+    pod = node.run_pod()
+    for number in range(8):
+        wanted = node.container_config("sleep", "1000")
+        under_way = node.runtime.CreateContainer.future(
+            cri.CreateContainerRequest(pod_sandbox_id=pod, config=wanted), timeout=PATIENCE
+        )
+        time.sleep(number / 200)
+        for child in children(node.process.pid):
+            if b"ocirt_shim.zygote" in Path(f"/proc/{child}/cmdline").read_bytes():
+                os.kill(child, signal.SIGKILL)
+        with contextlib.suppress(grpc.RpcError):
+            under_way.result()
+        box = node.create(pod, wanted)
+        node.start_container(box)
+        assert node.exec(box, "true").exit_code == 0
+    assert len(node.containers()) == 8
 
 
 def test_the_init_of_a_container_is_killed(node: Ocirtd) -> None:

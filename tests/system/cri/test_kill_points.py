@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import os
 import signal
-import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,10 +15,9 @@ import grpc
 import pytest
 
 from ocirt_api.cri import api_pb2 as cri
-from tests.support.build import ROOT
 from tests.support.images import Image
 from tests.support.kills import EVERY, chosen
-from tests.support.ocirtd import PATIENCE, Ocirtd
+from tests.support.ocirtd import PATIENCE, Ocirtd, Wrapped
 from tests.support.registry import LocalRegistry
 
 pytestmark = [pytest.mark.ocirt_only("the daemon is ocirt's own"), pytest.mark.timeout(1800 if EVERY else 300)]
@@ -28,19 +26,10 @@ OWN = cri.NamespaceOption(network=cri.POD, ipc=cri.POD, pid=cri.CONTAINER)
 FEW = int(os.environ.get("OCIRT_TEST_POINTS", "6"))
 
 
-class Counted(Ocirtd):
+class Counted(Wrapped):
     """A daemon that kills itself at a counted point."""
 
-    @property
-    def command(self) -> list[str]:
-        return [sys.executable, "-m", "tests.support.killpoints", str(self.place), *super().command[1:]]
-
-    def start(self) -> None:
-        os.environ["PYTHONPATH"] = ":".join(str(ROOT / one) for one in (".", "api", "images", "cni", "shim", "cri"))
-        try:
-            super().start()
-        finally:
-            del os.environ["PYTHONPATH"]
+    module = "tests.support.killpoints"
 
     def arm(self, method: str, number: int) -> None:
         """Count from the next call of this method on, and die at this number (0: at none)."""
