@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import random
 import time
@@ -87,3 +88,30 @@ def test_a_log_whose_folder_was_removed(node: Ocirtd) -> None:
     node.runtime.ReopenContainerLog(cri.ReopenContainerLogRequest(container_id=box), timeout=PATIENCE)
     node.until(lambda: log.stat().st_size, "a line in the new log")
     node.stop_container(box)
+
+
+@pytest.mark.parametrize("length", [80, 16384])
+def test_a_flood(node: Ocirtd, length: int) -> None:
+    """As fast as it goes, into a log of bounded size: programs are run meanwhile, and the last lines are in order."""
+    node.stop()
+    node.config.write_text(node.config.read_text() + "[containers]\nlog_size_limit = 8388608\n")
+    node.start()
+    flood = node.place / "flood"
+    count = (16 << 20) // length
+    flood.write_text("".join(f"{number:012d}".ljust(length - 1, "x") + "\n" for number in range(count)))
+    pod = node.run_pod()
+    mount = cri.Mount(container_path="/flood", host_path=str(flood), readonly=True)
+    box = node.run(pod, "sh", "-c", "trap 'exit 7' TERM; while :; do cat /flood & wait; done", mounts=[mount])
+    log = Path(node.status(box).log_path)
+    old = Path(f"{log}.1")
+    node.until(old.exists, "the log to be full")
+    for _ in range(30):
+        assert node.exec(box, "echo", "here").stdout == b"here\n"
+        assert log.stat().st_size <= 8 << 20 or not log.exists()
+    node.stop_container(box, 20)
+    assert node.status(box).exit_code == 7
+    numbers = [int(line.split(b" ", 3)[3][:12]) for path in (old, log) for line in path.read_bytes().splitlines()]
+    assert all(after in (before + 1, 0) for before, after in itertools.pairwise(numbers))
+    assert len(numbers) > 8_000_000 // (length + 60)
+    log.unlink()
+    old.unlink()
