@@ -41,7 +41,7 @@ pinned = import tomllib; \
 build/libraries/ready: pyproject.toml
 	rm -rf build/libraries build/installer
 	$(PYTHON) -m venv build/installer
-	$(PYTHON) -c '$(call pinned,images api)' >build/installer/requirements
+	$(PYTHON) -c '$(call pinned,images api streams)' >build/installer/requirements
 	build/installer/bin/pip install -q --disable-pip-version-check --target build/libraries -r build/installer/requirements
 	@rm -rf build/installer
 	@touch $@
@@ -118,7 +118,7 @@ test: needs-test
 $(VENV)/ready: pyproject.toml
 	rm -rf $(VENV)
 	$(PYTHON) -m venv $(VENV)
-	$(PYTHON) -c '$(call pinned,images api test)' >$(VENV)/requirements
+	$(PYTHON) -c '$(call pinned,images api streams test)' >$(VENV)/requirements
 	@# The pip that comes with a Python may be too old to install for a newer one, which the tests do.
 	$(VENV)/bin/pip install -q --disable-pip-version-check pip==$(PIP)
 	$(VENV)/bin/pip install -q --disable-pip-version-check -r $(VENV)/requirements

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import json
 import os
@@ -9,6 +10,7 @@ import shutil
 import signal
 import socket
 import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +19,8 @@ import pytest
 from conformance import goprograms
 from conformance.drivers import Machine, call, ours
 from tests.support.isolation import mount_targets, umount
-from tests.support.layouts import Image, directory, layout
+from tests.support.layouts import Image, Layer, directory, image, layer, layout
+from tests.support.networks import new_host
 from tests.support.runtime import Result, wait_for
 
 ANNOTATION = "org.opencontainers.image.ref.name"
@@ -88,13 +91,30 @@ class Node:
 
     def load(self, images: dict[str, Image]) -> None:
         """Put images into the store, by their names."""
-        for name, image in images.items():
+        for name, found in images.items():
             place = self.place / "layout"
             place.mkdir()
-            target = image.descriptor(annotations={ANNOTATION: name})
-            archive = directory(place, layout([target], image.blobs()))
+            target = found.descriptor(annotations={ANNOTATION: name})
+            archive = directory(place, layout([target], found.blobs()))
             call([ours(), "--image-root", str(self.images), "load", str(archive)], env=self.machine.env).ok()
             shutil.rmtree(place)
+
+
+@contextlib.contextmanager
+def node_with(machine: Machine, image_name: str) -> Iterator[Node]:
+    """A node with a network of its own, whose store has an image of the machine's busybox."""
+    with new_host():
+        made = Node(machine, "n")
+        plain = machine.image.read_bytes()
+        path = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+        found = image(Layer(plain, plain, ""), layer("hello", "world"), Cmd=["sleep", "2147483647"], Env=[path])
+        made.load({image_name: found})
+        made.start()
+        try:
+            yield made
+        finally:
+            made.stop()
+            wait_for(lambda: not machine.processes(), "the end of what the node ran", 10)
 
 
 class Crictl:

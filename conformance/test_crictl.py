@@ -9,9 +9,7 @@ from pathlib import Path
 import pytest
 
 from conformance.drivers import Machine
-from conformance.nodes import Crictl, Node
-from tests.support.layouts import Layer, image, layer
-from tests.support.networks import new_host
+from conformance.nodes import Crictl, Node, node_with
 from tests.support.runtime import wait_for
 
 IMAGE = "localhost/ocirt-test:latest"
@@ -21,17 +19,8 @@ IMAGE = "localhost/ocirt-test:latest"
 def node(machine: Machine, no_leaks: list[Path]) -> Iterator[Node]:
     """A node with a network of its own, whose store has an image of the machine's busybox."""
     assert not no_leaks
-    with new_host():
-        made = Node(machine, "n")
-        plain = machine.image.read_bytes()
-        path = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
-        made.load({IMAGE: image(Layer(plain, plain, ""), layer("hello", "world"), Cmd=["sleep", "2147483647"], Env=[path])})
-        made.start()
-        try:
-            yield made
-        finally:
-            made.stop()
-            wait_for(lambda: not machine.processes(), "the end of what the node ran", 10)
+    with node_with(machine, IMAGE) as made:
+        yield made
 
 
 @pytest.fixture

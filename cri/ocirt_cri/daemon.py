@@ -42,6 +42,7 @@ from ocirt_cri.services.images import ImageService
 from ocirt_cri.services.pods import PodService
 from ocirt_cri.services.runtime import POD_CIDR, RuntimeService
 from ocirt_cri.services.stats import StatsService
+from ocirt_cri.services.streams import StreamService
 from ocirt_cri.stats.layers import LayerUsage
 from ocirt_cri.store import Store
 from ocirt_cri.volumes import Volumes
@@ -95,6 +96,7 @@ class Daemon:
             recovery = Recovery(node, sandboxes, containers)
             recovery.load()
             stats = await stack.enter_async_context(StatsService(node))
+            streams = await stack.enter_async_context(StreamService(node))
             services = (
                 RuntimeService(node),
                 PodService(node, sandboxes),
@@ -103,6 +105,7 @@ class Daemon:
                 EventService(node),
                 ImageService(node),
                 stats,
+                streams,
             )
             interceptors = await self._metrics(stack) if config["metrics.listen"] else ()
             server = Server(services, until=node.recovered, always=_ALWAYS, interceptors=interceptors)

@@ -74,6 +74,8 @@ KEYS = (
     Key("network.config_dir", TEXT, "/etc/cni/net.d", "the networks of pods (CNI); without any, one is built in"),
     Key("network.bin_dirs", TEXTS, ("/opt/cni/bin",), "where plugins of others are looked for"),
     Key("network.timeout", NUMBER, 180, "seconds after which making or ending a pod's network is given up", least=1),
+    Key("streams.address", TEXT, "127.0.0.1", "where exec, attach and port-forward are served: loopback", live=False),
+    Key("streams.port", NUMBER, 0, "the port there; 0: one that is free", live=False),
     Key("images.sync", FLAG, True, "wait for the disk before an image counts as there", live=False),
     Key("images.auth_file", TEXT, "", "credentials for pulls that bring none, as `ocirt login` keeps them", live=False),
     Key("images.policy", TEXT, "", 'the policy.json that images are checked against; "": the machine\'s', live=False),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import array
 import asyncio
 import os
 import socket
@@ -11,12 +12,13 @@ from ocirt.errors import Error
 from ocirt_api import status
 from ocirt_api.message import Message
 from ocirt_api.messages import shim as messages
-from ocirt_api.ttrpc import Client, DataReceived
+from ocirt_api.ttrpc import Client, DataReceived, ResponseReceived
 from ocirt_api.ttrpc.frames import ProtocolError
 from ocirt_api.wire import DecodeError
 
 M = TypeVar("M", bound=Message)
 _SOCKET = "socket"
+_CHUNK = 1 << 16
 
 
 class LostError(Error):
@@ -150,3 +152,30 @@ async def connect(container_id: str, directory: str) -> Shim:
     finally:
         os.close(fd)
     return shim
+
+
+async def pass_on(container_id: str, directory: str, method: str, request: Message, descriptor: int) -> None:
+    """Call a method that takes a descriptor; the shim has one of its own when this returns. Raises Error, OSError, LostError.
+
+    By a connection of its own: bytes of other calls that wait to be sent would go with it.
+    """
+    loop = asyncio.get_running_loop()
+    client = Client()
+    _, data = client.request(messages.SERVICE, method, request.encode())
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
+        connection.setblocking(False)
+        fd = os.open(directory, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            await loop.sock_connect(connection, f"/proc/self/fd/{fd}/{_SOCKET}")
+        finally:
+            os.close(fd)
+        rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [descriptor]))]
+        sent = connection.sendmsg([data], rights)
+        await loop.sock_sendall(connection, data[sent:])
+        while came := await loop.sock_recv(connection, _CHUNK):
+            for event in client.receive(came):
+                if isinstance(event, ResponseReceived):
+                    if event.status.code != status.OK:
+                        raise Error(status.code(event.status.code), event.status.message or "the shim gave no reason")
+                    return
+    raise LostError(container_id)

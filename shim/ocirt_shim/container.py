@@ -13,6 +13,7 @@ from ocirt.kernel import messages
 from ocirt_api.messages.shim import CREATED, PAUSED, RUNNING, STOPPED, CreateRequest, StateResponse
 from ocirt_shim import record as notes
 from ocirt_shim import streams
+from ocirt_shim.attached import Attached
 from ocirt_shim.lines import LIMIT
 from ocirt_shim.log import Log
 from ocirt_shim.streams import Output
@@ -49,6 +50,8 @@ class Container:
         self._record = record
         self._log = Log("")
         self._outputs: list[Output] = []
+        self._attached: list[Attached] = []
+        self._stdin_once = self._has_terminal = False
         self.cgroup: dict[str, Any] = {"paths": {}}
         self._own_pids = True  # a pid namespace of its own, which ends with init
         self.waiters: list[Callable[[], object]] = []
@@ -67,6 +70,7 @@ class Container:
         limits = request.log_line_limit or LIMIT, request.log_size_limit, request.log_rate_limit
         self._log = Log(request.log_path, *limits)
         self.id = request.id
+        self._stdin_once, self._has_terminal = request.stdin_once, terminal
         console = messages.socket_pair() if terminal else (-1, -1)
         inner = [console[1]] if terminal else self._make_pipes(stdin=request.stdin)
 
@@ -161,12 +165,47 @@ class Container:
 
     def _sink(self, name: str) -> Callable[[bytes], None]:
         def take(data: bytes) -> None:
-            if data:
-                self._log.write(name, data)
-            else:
+            if not data:
                 self._log.end(name)
+                return
+            self._log.write(name, data)
+            if self._attached:
+                for each in self._attached[:]:
+                    each.write(name, data)
+                self._throttle()
 
         return take
+
+    # -- who is attached --
+
+    @property
+    def terminal(self) -> int:
+        """The terminal's master, -1 without one."""
+        return self._outputs[0].fd if self._has_terminal and self._outputs else -1
+
+    def attach(self, ways: dict[str, int], word: int) -> None:
+        """From now on somebody gets what the container writes; see `Attached`."""
+        one = Attached(self._loop, ways, word, room=self._throttle, input_ended=self._end_input_once, gone=self._attached_gone)
+        self._attached.append(one)
+
+    def _throttle(self) -> None:
+        """Let the container wait for the slowest of them, as nothing may be lost."""
+        full = any(each.is_full for each in self._attached)
+        for output in self._outputs:
+            output.hold(back=full)
+
+    def _attached_gone(self, one: Attached) -> None:
+        self._attached.remove(one)
+        self._throttle()
+
+    def _end_input_once(self) -> None:
+        if self._stdin_once:
+            self._close_stdin()
+
+    def _close_stdin(self) -> None:
+        if self.stdin >= 0:
+            posix.close(self.stdin)
+            self.stdin = -1
 
     def start(self) -> None:
         """Let init go on to its program. Raises Error, and then it has ended."""
@@ -189,6 +228,8 @@ class Container:
             control.kill(self.cgroup, _SIGKILL)
         for output in self._outputs:
             output.drain()
+        for each in self._attached[:]:
+            each.end()
         self._record.save(status="stopped", exited_at=self.exited_at, exit_code=self.exit_code, oom_killed=self.oom_killed)
         waiters, self.waiters = self.waiters, []
         for tell in waiters:
@@ -205,12 +246,12 @@ class Container:
         self._log.close()
 
     def _close_streams(self) -> None:
+        for each in self._attached[:]:
+            each.close()
         for output in self._outputs:
             output.close()
         self._outputs.clear()
-        if self.stdin >= 0:
-            posix.close(self.stdin)
-            self.stdin = -1
+        self._close_stdin()
 
     # -- while it is there --
 
@@ -275,6 +316,14 @@ class Container:
     def _need(self) -> None:
         if not self.init:
             raise Error("state", "this shim has no container yet")
+
+    def need_running(self) -> None:
+        """Raise Error if its program does not run."""
+        self._need()
+        if self.exited_at or not self.started_at:
+            raise Error(
+                "state", "the container has stopped" if self.exited_at else "the container was not started", subject=self.id
+            )
 
 
 def _mapping(given: Any) -> dict[str, int]:

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
 
+    from ocirt.containers.execute import Execution
     from ocirt_shim.container import Container
     from ocirt_shim.loop import Loop
     from ocirt_shim.worker import Word
@@ -52,8 +53,8 @@ class Executions:
         self._number += 1
         Execute(self, self._loop, f"{self._directory}/exec-{self._number}", request, answer, fail).fork(process)
 
-    def work(self, process: dict[str, Any], stdio: tuple[int, int, int], group: list[str]) -> Word:
-        """In the fork: the pid of the program, which runs. Raises Error, OSError."""
+    def prepare(self, process: dict[str, Any], group: list[str], *, terminal: bool = False) -> Execution:
+        """In a fork: the program on its way into the container. Raises Error, OSError."""
         from ocirt.containers.execute import Execution, load_running  # noqa: PLC0415
         from ocirt.plan import Request  # noqa: PLC0415
         from ocirt.spec.load import refuse  # noqa: PLC0415
@@ -69,10 +70,15 @@ class Executions:
             record["bundle"],
             record["directory"],
             state_root=container.runtime,
-            pipes=True,
+            pipes=not terminal,
+            console="attached" if terminal else "",
             keyring=record.get("keyring", True),
         )
-        execution = Execution(record, process, request, group)
+        return Execution(record, process, request, group)
+
+    def work(self, process: dict[str, Any], stdio: tuple[int, int, int], group: list[str]) -> Word:
+        """In the fork: the pid of the program, which runs. Raises Error, OSError."""
+        execution = self.prepare(process, group)
         execution.run.stdio = stdio
         return {"pid": execution.make()}
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import _socket
 import posix
+from _struct import iter_unpack
 
 from ocirt.errors import Error
 from ocirt_api import status
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
 
 _CHUNK = 1 << 16
 _BACKLOG = 16
+_BESIDE = _socket.CMSG_SPACE(4 * 4)  # bytes: for a few descriptors
+_MSG_CMSG_CLOEXEC = 0x40000000
 
 
 class Call:
@@ -42,6 +45,10 @@ class Call:
             self._connection.respond(self._stream, message.encode())
         except (TooLargeError, EncodeError) as err:
             self.fail(Error("internal", str(err)))
+
+    def descriptor(self) -> int:
+        """The descriptor that came with the call: the first of those that nobody took. Raises Error."""
+        return self._connection.descriptor()
 
     def fail(self, err: Exception) -> None:
         """A failure, in words."""
@@ -74,6 +81,7 @@ class Connection:
         self._methods = methods
         self._server = Server()
         self._out = b""
+        self._descriptors: list[int] = []
         self._closed = False
         sock.setblocking(False)
         loop.add(sock.fileno(), self._move)
@@ -82,15 +90,24 @@ class Connection:
         self._flush()
         while not self._closed:
             try:
-                data = self._socket.recv(_CHUNK)
+                data, beside, _, _ = self._socket.recvmsg(_CHUNK, _BESIDE, _MSG_CMSG_CLOEXEC)
             except BlockingIOError:
                 return
             except OSError:
-                data = b""
+                data, beside = b"", []
+            for level, kind, packed in beside:
+                if (level, kind) == (_socket.SOL_SOCKET, _socket.SCM_RIGHTS):
+                    self._descriptors += [number for (number,) in iter_unpack("i", packed[: len(packed) // 4 * 4])]
             if not data:
                 self.close()
                 return
             self.take(data)
+
+    def descriptor(self) -> int:
+        """See `Call`."""
+        if not self._descriptors:
+            raise Error("invalid", "no descriptor came with the call")
+        return self._descriptors.pop(0)
 
     def take(self, data: bytes) -> None:
         """What the client has sent."""
@@ -148,6 +165,8 @@ class Connection:
             self._closed = True
             self._loop.remove(self._socket.fileno())
             self._socket.close()
+            for fd in self._descriptors:
+                posix.close(fd)
             self._on_close()
 
     def finish(self) -> None:

@@ -15,6 +15,7 @@ from ocirt.kernel import constants as k
 from ocirt.kernel.ffi import syscall
 from ocirt.kernel.process import prctl
 from ocirt_api.messages import shim as messages
+from ocirt_shim.clients import Clients
 from ocirt_shim.container import Container
 from ocirt_shim.execs import Executions
 from ocirt_shim.loop import Loop
@@ -57,6 +58,7 @@ class Shim:
         self.loop = Loop()
         self.container = Container(self.loop, asked["runtime"], record)
         self.executions = Executions(self.loop, self.container, self.directory)
+        self.clients = Clients(self.container, self.executions)
         self.listener = Listener(self.loop, f"{self.directory}/{SOCKET}", self._methods())
         mask = (1 << (_signal.SIGCHLD - 1)).to_bytes(_SIGSET_SIZE, "little")
         self._signals = syscall("signalfd4", -1, mask, _SIGSET_SIZE, _SFD_CLOEXEC | _SFD_NONBLOCK)
@@ -119,6 +121,8 @@ class Shim:
             "Update": _doing(lambda request: self.container.update(request.resources)),
             "ReopenLog": _doing(lambda _: self.container.reopen_log()),
             "Exec": self._exec,
+            "StreamExec": _passing_on(self.clients.execute),
+            "Attach": _passing_on(self.clients.attach),
             "Delete": self._delete,
         }
         return {(messages.SERVICE, name): (messages.METHODS[name][0], method) for name, method in own.items()}
@@ -163,6 +167,16 @@ def _doing(what: Callable[[Any], None]) -> Method:
     def method(request: Any, call: Call) -> Message:
         del call
         what(request)
+        return messages.Nothing()
+
+    return method
+
+
+def _passing_on(to: Callable[[Any, int], None]) -> Method:
+    """A method that gives away the descriptor that came with it, and answers when somebody has it."""
+
+    def method(request: Any, call: Call) -> Message:
+        to(request, call.descriptor())
         return messages.Nothing()
 
     return method

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import _socket
 import posix
 from errno import EIO
 
@@ -18,14 +19,25 @@ _ROUNDS = 16  # chunks in a row, the largest pipe's: one stream does not keep al
 class Output:
     """What comes out of a pipe or a terminal goes to `take`; b"" once, at its end."""
 
-    __slots__ = ("_loop", "_take", "fd")
+    __slots__ = ("_held", "_loop", "_take", "fd")
 
     def __init__(self, loop: Loop, fd: int, take: Callable[[bytes], object]) -> None:
         self._loop = loop
         self._take = take
         self.fd = fd
+        self._held = False
         posix.set_blocking(fd, False)
         loop.add(fd, self.move)
+
+    def hold(self, *, back: bool) -> None:
+        """Let the writer wait, or go on."""
+        if back == self._held or self.fd < 0:
+            return
+        self._held = back
+        if back:
+            self._loop.remove(self.fd)
+        else:
+            self._loop.add(self.fd, self.move)
 
     def move(self, rounds: int = _ROUNDS) -> None:
         """Take what is there. Never waits."""
@@ -90,6 +102,12 @@ def pipe(*, outward: bool) -> tuple[int, int]:
     """(inner end, outer end) of a pipe, close-on-exec; `outward`: the process writes."""
     reader, writer = posix.pipe2(posix.O_CLOEXEC)
     return (writer, reader) if outward else (reader, writer)
+
+
+def pair() -> tuple[int, int]:
+    """Two ends of one stream socket, close-on-exec."""
+    one, other = _socket.socketpair(_socket.AF_UNIX, _socket.SOCK_STREAM)
+    return one.detach(), other.detach()
 
 
 def null() -> int:

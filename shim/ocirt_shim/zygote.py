@@ -33,6 +33,7 @@ _PRELOADED = (
     *("ocirt.plan." + name for name in ("execute", "overlay")),
     *("ocirt.kernel.steps." + name for name in ("console", "idmap", "overlay")),
     *("ocirt." + name for name in ("cli.log", "spec.whole")),
+    *("ocirt_shim.remote." + name for name in ("session", "forward")),
 )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from ocirt_api.message import STRING, UINT32, Message, boolean, data, enum, int64, one, repeated, string, uint32
 
 SERVICE = "ocirt.shim.v1.Shim"
-PROTOCOL = 1
+PROTOCOL = 2
 # StateResponse.Status
 UNKNOWN, CREATED, RUNNING, PAUSED, STOPPED = range(5)
 
@@ -131,6 +131,20 @@ class ExecResponse(Message):
     spilled: str = string(6)
 
 
+class StreamRequest(Message):
+    """A client whose connection comes along: run a program for it, or give it the container's own streams."""
+
+    process: bytes = data(1)
+    stdin: bool = boolean(2)
+    stdout: bool = boolean(3)
+    stderr: bool = boolean(4)
+    terminal: bool = boolean(5)
+    transport: str = string(6)
+    protocol: str = string(7)
+    answer: bytes = data(8)
+    rest: bytes = data(9)
+
+
 # method: (request, response)
 METHODS: dict[str, tuple[type[Message], type[Message]]] = {
     "Version": (VersionRequest, VersionResponse),
@@ -146,4 +160,6 @@ METHODS: dict[str, tuple[type[Message], type[Message]]] = {
     "Update": (UpdateRequest, Nothing),
     "ReopenLog": (StateRequest, Nothing),
     "Exec": (ExecRequest, ExecResponse),
+    "StreamExec": (StreamRequest, Nothing),
+    "Attach": (StreamRequest, Nothing),
 }
