@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import os
 import random
@@ -107,7 +108,8 @@ def test_a_flood(node: Ocirtd, length: int) -> None:
     node.until(old.exists, "the log to be full")
     for _ in range(30):
         assert node.exec(box, "echo", "here").stdout == b"here\n"
-        assert log.stat().st_size <= 8 << 20 or not log.exists()
+        with contextlib.suppress(FileNotFoundError):  # it is being rotated
+            assert log.stat().st_size <= 8 << 20
     node.stop_container(box, 20)
     assert node.status(box).exit_code == 7
     numbers = [int(line.split(b" ", 3)[3][:12]) for path in (old, log) for line in path.read_bytes().splitlines()]
