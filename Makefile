@@ -9,7 +9,7 @@ VENV = build/venv
 PIP = 26.3
 CHECKED = $(wildcard ocirt api images cni shim cri launcher tests bench conformance)
 
-.PHONY: all build api images cri run test lint test-all test-unit test-system test-v2 test-vm test-vm-systemd test-power conformance conformance-kubelet bench clean \
+.PHONY: all build api images cri run test lint test-all test-unit test-system test-v2 test-vm test-vm-systemd test-power conformance conformance-cri conformance-kubelet bench clean \
 	needs needs-test needs-vm needs-conformance
 all: build
 
@@ -166,6 +166,11 @@ CONFORMANCE ?= conformance
 conformance: needs-conformance
 	@$(MAKE) --no-print-directory build api images $(VENV)/ready
 	$(VENV)/bin/pytest $(CONFORMANCE)
+
+# critest whole, where it is on PATH.
+conformance-cri: needs-conformance
+	@$(MAKE) --no-print-directory build api images $(VENV)/ready
+	OCIRT_TEST_CRITEST=1 $(VENV)/bin/pytest conformance/test_critest.py conformance/test_crictl.py conformance/test_streams.py
 
 # A kubelet on ocirtd. It is built from its Go modules: ten minutes for the first time.
 conformance-kubelet: needs-conformance

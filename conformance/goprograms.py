@@ -134,3 +134,11 @@ def crictl() -> str:
     """The machine's crictl, or one that is built."""
     module = "sigs.k8s.io/cri-tools"
     return program("crictl") or str(build("crictl", {module: "v1.34.0"}, [f"{module}/cmd/crictl"], go="1.24") / "crictl")
+
+
+def critest() -> str:
+    """The machine's critest. Skips the test where there is none."""
+    found = program("critest")
+    if found is None:
+        pytest.skip("critest is not on PATH")
+    return found

@@ -51,6 +51,7 @@ class Node:
         lines += ["[network]", f'config_dir = "{networks or self.place / "net.d"}"']
         self.config.write_text("\n".join(lines) + "\n")
         self.process: subprocess.Popen[bytes] | None = None
+        self.env = machine.env
 
     @property
     def endpoint(self) -> str:
@@ -62,7 +63,7 @@ class Node:
         argv = [daemon(), "--root", str(self.root), "--state", str(self.state), "--listen", self.endpoint]
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
-                [*argv, "--config", str(self.config)], stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=self.machine.env
+                [*argv, "--config", str(self.config)], stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=self.env
             )
         wait_for(self._listens, f"ocirtd ({self.log})", 30)
 
