@@ -80,10 +80,10 @@ class Shim:
         if self._ending:
             return  # the maker's connection is among those that are closed below
         self._ending = True
-        self.listener.close()
         for name in posix.listdir(self.directory):
             posix.unlink(f"{self.directory}/{name}")
         posix.rmdir(self.directory)
+        self.listener.close()  # last: who waits for the connection's end finds nothing any more
         self.loop.stop()
 
     def _on_child(self) -> None:
