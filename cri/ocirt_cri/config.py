@@ -7,6 +7,7 @@ right.
 from __future__ import annotations
 
 import os
+import re
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -14,14 +15,19 @@ from typing import Any
 
 from ocirt.errors import Error
 from ocirt.spec.names import nearest
-from ocirt_cri.keys import BY_NAME, FLAG, KEYS, LIMITS, NUMBER, TEXT, TEXT_MAP, TEXTS, Key
+from ocirt.spec.rlimits import NUMBERS
+from ocirt_cri.keys import BY_NAME, FLAG, HANDLERS, KEYS, LIMITS, NUMBER, TEXT, TEXT_MAP, TEXTS, Key
 from ocirt_cri.metrics import server as metrics
+from ocirt_cri.spec.inputs import HANDLERS as HANDLERS_OF_OURS
 from ocirt_cri.spec.inputs import Settings
 
 PLACE = "/etc/ocirt/ocirtd.toml"
 FLAGS = ("root", "state", "listen", "image_root", "log_level", "log_format")  # of the command line
 DEFAULT = "default"
+_RLIMIT = "RLIMIT_"
 _SCHEME = "unix://"
+_OF_HANDLERS = ("containers.", "pods.")  # the sections that a handler may change
+_HANDLER = re.compile("[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")  # a DNS label, as RuntimeClass has it
 _LONGEST = 90  # bytes of the socket's path, so that its scratch name fits into sun_path, too
 
 
@@ -50,10 +56,15 @@ class Config:
         """Where the networks of pods are configured, and their plugins."""
         return {"config_dir": self.values["network.config_dir"], "bin_dirs": list(self.values["network.bin_dirs"])}
 
+    def of_handler(self, name: str) -> Config:
+        """What is in force for the pods of a runtime handler; the whole as it is for ours, and for one that is not there."""
+        return Config({**self.values, **self.values["handlers"].get(name, {})}, self.sources, self.file)
+
     def settings(self) -> Settings:
         """What containers get, as `spec` reads it."""
         of = self.values
         return Settings(
+            handlers=(*HANDLERS_OF_OURS, *of["handlers"]),
             cgroup_manager=of["cgroups.manager"],
             cgroup_parent=of["cgroups.parent"],
             capabilities=tuple(of["containers.capabilities"]),
@@ -146,6 +157,8 @@ def _flat(document: Mapping[str, Any], place: str, above: str = "") -> list[tupl
 
 
 def _checked(key: Key, value: Any, subject: str) -> Any:
+    if key.kind == HANDLERS:
+        return _handlers(value, subject)
     if not _fits(key.kind, value):
         raise Error("usage", f"{value!r} is not a {key.kind}", subject=subject, hint=f"such as {shown(key.default)}")
     if key.words and value not in key.words:
@@ -154,7 +167,43 @@ def _checked(key: Key, value: Any, subject: str) -> Any:
         raise Error("usage", f"{value!r} is not one of its values", subject=subject, hint=hint)
     if key.kind == NUMBER and value < key.least:
         raise Error("usage", f"{value} is too small", subject=subject, hint=f"{key.least} or more")
+    if key.kind == LIMITS:
+        return _limits(value, subject)
     return tuple(value) if key.kind == TEXTS else value
+
+
+def _limits(value: Mapping[str, list[int]], subject: str) -> dict[str, list[int]]:
+    """Resource limits by their whole names; RLIMIT_ may be left out."""
+    found = {}
+    for name, (soft, hard) in value.items():
+        whole = name if name.startswith(_RLIMIT) else _RLIMIT + name
+        if whole not in NUMBERS:
+            near = nearest(whole, list(NUMBERS))
+            hint = f"did you mean {near.removeprefix(_RLIMIT)!r}?" if near else "see getrlimit(2)"
+            raise Error("usage", f"{name[:80]!r} is not a resource limit", subject=subject, hint=hint)
+        if not 0 <= soft <= hard:
+            raise Error("usage", f"{name}: {soft} is no soft limit below {hard}", subject=subject, hint="[soft, hard]")
+        found[whole] = [soft, hard]
+    return found
+
+
+def _handlers(value: Any, subject: str) -> dict[str, dict[str, Any]]:
+    """Of each handler the keys that it changes, by their whole names."""
+    if not isinstance(value, dict):
+        raise Error("usage", f"{value!r} is not a {HANDLERS}", subject=subject, hint="[handlers.NAME.containers]")
+    found = {}
+    for name, table in value.items():
+        place = f"{subject}.{name}"
+        if not _HANDLER.fullmatch(name) or name in HANDLERS_OF_OURS:
+            raise Error("usage", f"{name[:80]!r} cannot be the name of a handler", subject=subject, hint="such as sandboxed-2")
+        if not isinstance(table, dict):
+            raise Error("usage", f"{table!r} is no table", subject=place, hint=f"[handlers.{name}.containers]")
+        keys = _flat(table, place)
+        for key, _ in keys:
+            if not key.startswith(_OF_HANDLERS):
+                raise Error("usage", f"{key!r} is the same for all handlers", subject=place, hint="keys of containers and pods")
+        found[name] = {key: _checked(BY_NAME[key], one, f"{place}: {key}") for key, one in keys}
+    return found
 
 
 def _fits(kind: str, value: Any) -> bool:

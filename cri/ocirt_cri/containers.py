@@ -12,14 +12,14 @@ from typing import TYPE_CHECKING
 from ocirt.errors import Error
 from ocirt_api.cri import api_pb2 as cri
 from ocirt_api.messages import shim as messages
-from ocirt_cri import creation, events, logs, model
+from ocirt_cri import creation, events, limits, logs, model
 from ocirt_cri.errors import DeadlineError
 from ocirt_cri.leftovers import delete_by_force, remove_tree
 from ocirt_cri.model import Container
 from ocirt_cri.node import find
 from ocirt_cri.operations import refuse_other
 from ocirt_cri.shims import LostError, Shim, connect
-from ocirt_cri.spec import document, resources, validate
+from ocirt_cri.spec import document, inforce, resources, validate
 
 if TYPE_CHECKING:
     from ocirt_cri.node import Node
@@ -296,23 +296,26 @@ class Containers:
             await node.store.note(container)
             await self.discard(container)
         node.drop(container)
-        node.events.tell(events.DELETED, container.id, node.sandboxes.get(container.pod_id), [container])
+        self._tell(events.DELETED, container)
         _log.info("container %s was removed", container.id, extra=logs.of_container(container))
 
     # -- while it is there --
 
     async def update(self, request: cri.UpdateContainerResourcesRequest) -> None:
-        """Change limits. Raises Error."""
+        """Change limits; the status has what is in force afterwards. Raises Error."""
         node = self._node
         container = node.container(request.container_id)
         if container.state not in (cri.CONTAINER_RUNNING, cri.CONTAINER_CREATED):
             raise Error("state", "the container has ended", subject=container.id)
-        resources.check(request.linux, "linux")
-        wanted = resources.resources_of(request.linux, node.host, "linux", pids=node.settings.pids_limit)
         async with container.lock:
+            pids = node.config_of(node.pod(container.pod_id).status.runtime_handler)["containers.pids_limit"]
+            wanted = resources.update_of(container.limits, request.linux, node.host, "linux", pids=pids)
             shim = await self.shim(container)
             await shim.call("Update", messages.UpdateRequest(resources=document.encode(wanted)), messages.Nothing, _CALL_PATIENCE)
-            container.status.resources.linux.MergeFrom(request.linux)
+            asked = resources.changed(container.limits, request.linux)
+            asked.oom_score_adj = container.limits.oom_score_adj  # of the program, which has started
+            seen = await asyncio.to_thread(lambda: limits.read(container.cgroup, asked))
+            container.status.resources.linux.CopyFrom(inforce.reported(asked, seen))
             await node.store.put(container)
 
     async def reopen_log(self, identifier: str) -> None:
@@ -324,5 +327,4 @@ class Containers:
         await shim.call("ReopenLog", messages.StateRequest(), messages.Nothing, _CALL_PATIENCE)
 
     def _tell(self, kind: cri.ContainerEventType.ValueType, container: Container) -> None:
-        node = self._node
-        node.events.tell(kind, container.id, node.sandboxes.get(container.pod_id), node.containers_of(container.pod_id))
+        self._node.tell(kind, container.id, self._node.sandboxes.get(container.pod_id))

@@ -7,11 +7,14 @@ import os
 from typing import TYPE_CHECKING, Any
 
 from ocirt.errors import Error
+from ocirt_api.cri.api_pb2 import LinuxContainerResources
 from ocirt_api.messages import shim as messages
+from ocirt_cri import limits
+from ocirt_cri.checkpoint.checkpoints import document_path
 from ocirt_cri.lookups import HostLookups
 from ocirt_cri.sandboxes import is_plain, request_of
 from ocirt_cri.shims import Shim, connected
-from ocirt_cri.spec import build, imagevolumes, inputs
+from ocirt_cri.spec import build, imagevolumes, inforce, inputs, resources
 from ocirt_cri.spec.document import encode
 
 if TYPE_CHECKING:
@@ -33,6 +36,7 @@ class Creation:
         self._node = node
         self._sandbox = sandbox
         self._container = container
+        self._settings = node.config_of(sandbox.status.runtime_handler)
         self._image: Image
         self._config: ImageConfig
 
@@ -61,12 +65,22 @@ class Creation:
         built = await self._build(root)
         answer = await shim.call("Create", self._request(built, root), messages.CreateResponse, _PATIENCE)
         self._container.pid = answer.pid
+        await asyncio.to_thread(self._limits)
         return shim
+
+    def _limits(self) -> None:
+        """The status shows those that are in force. In a thread: it reads files."""
+        node, container = self._node, self._container
+        asked = LinuxContainerResources()
+        asked.CopyFrom(container.config.linux.resources)
+        asked.oom_score_adj = resources.oom_score_adj(asked, node.host)
+        seen = limits.read(node.locate(container.id), asked)
+        container.status.resources.linux.CopyFrom(inforce.reported(asked, seen))
 
     async def _root(self) -> Root:
         node, container = self._node, self._container
         # With the ids of the image, also in a user namespace: its overlay maps the layer above as it maps those below.
-        return await node.roots.create(container.id, self._image, size=node.config["containers.disk_limit"])
+        return await node.roots.create(container.id, self._image, size=self._settings["containers.disk_limit"])
 
     async def _shim(self) -> Shim:
         node, container = self._node, self._container
@@ -90,7 +104,6 @@ class Creation:
         status.mounts.extend(built.mounts)
         status.user.linux.uid, status.user.linux.gid = built.user.uid, built.user.gid
         status.user.linux.supplemental_groups.extend(built.user.groups)
-        status.resources.linux.CopyFrom(container.config.linux.resources)
         return built
 
     def _built(self, lowers: tuple[Path, ...], volumes: dict[int, inputs.ImageVolume], paths: dict[str, Any]) -> build.Built:
@@ -120,11 +133,15 @@ class Creation:
             volumes=volumes,
         )
         with HostLookups(lowers, self._pid_namespace) as lookups:
-            built = build.build(pod, asked, node.host, node.settings, lookups)
+            built = build.build(pod, asked, node.host, self._settings.settings(), lookups)
         if built.relabel:
             raise Error("unsupported", "ocirtd does not label files for SELinux yet", subject="config.mounts")
         for directory in built.directories:
             _make_directory(directory)
+        if path := document_path(asked.directory):
+            os.makedirs(asked.directory, 0o700, exist_ok=True)
+            with open(path, "wb") as file:
+                file.write(encode(built.document))
         if built.log_path:
             os.makedirs(os.path.dirname(built.log_path), 0o755, exist_ok=True)
         return built
@@ -174,9 +191,9 @@ class Creation:
             stdin=container.config.stdin,
             stdin_once=container.config.stdin_once,
             log_path=built.log_path,
-            log_line_limit=node.config["containers.log_line_limit"],
-            log_size_limit=node.config["containers.log_size_limit"],
-            log_rate_limit=node.config["containers.log_rate_limit"],
+            log_line_limit=self._settings["containers.log_line_limit"],
+            log_size_limit=self._settings["containers.log_size_limit"],
+            log_rate_limit=self._settings["containers.log_rate_limit"],
             cgroup_manager=node.config["cgroups.manager"],
         )
 

@@ -20,6 +20,7 @@ from ocirt import state
 from ocirt.errors import Error
 from ocirt_cri import config as configuration
 from ocirt_cri import logs, machine
+from ocirt_cri.checkpoint.checkpoints import Checkpoints
 from ocirt_cri.config import Config
 from ocirt_cri.containers import Containers
 from ocirt_cri.images.images import Images
@@ -35,10 +36,12 @@ from ocirt_cri.reserve import Reserve
 from ocirt_cri.rootfs import Roots
 from ocirt_cri.sandboxes import Sandboxes
 from ocirt_cri.server import Server
+from ocirt_cri.services.checkpoints import CheckpointService
 from ocirt_cri.services.containers import ContainerService
 from ocirt_cri.services.events import EventService
 from ocirt_cri.services.exec import ExecService
 from ocirt_cri.services.images import ImageService
+from ocirt_cri.services.metrics import MetricsService
 from ocirt_cri.services.pods import PodService
 from ocirt_cri.services.runtime import POD_CIDR, RuntimeService
 from ocirt_cri.services.stats import StatsService
@@ -93,19 +96,23 @@ class Daemon:
             stack.callback(containers.close)
             sandboxes = Sandboxes(node, containers)
             stack.callback(sandboxes.close)
-            recovery = Recovery(node, sandboxes, containers)
+            checkpoints = Checkpoints(node, containers)
+            recovery = Recovery(node, sandboxes, containers, checkpoints)
             recovery.load()
             stats = await stack.enter_async_context(StatsService(node))
             streams = await stack.enter_async_context(StreamService(node))
+            metrics = stack.enter_context(MetricsService(node))
             services = (
                 RuntimeService(node),
                 PodService(node, sandboxes),
                 ContainerService(node, containers),
+                CheckpointService(node, checkpoints),
                 ExecService(node, containers),
                 EventService(node),
                 ImageService(node),
                 stats,
                 streams,
+                metrics,
             )
             interceptors = await self._metrics(stack) if config["metrics.listen"] else ()
             server = Server(services, until=node.recovered, always=_ALWAYS, interceptors=interceptors)

@@ -8,13 +8,14 @@ from typing import Any
 from ocirt_cri.spec import inputs
 
 # What a value may be: (what a person calls it, the Python types that TOML gives for it).
-TEXT, NUMBER, FLAG, TEXTS, TEXT_MAP, LIMITS = (
+TEXT, NUMBER, FLAG, TEXTS, TEXT_MAP, LIMITS, HANDLERS = (
     "text",
     "number",
     "true or false",
     "list of texts",
     "table of texts",
     "table of limits",
+    "table of handlers",
 )
 
 
@@ -46,6 +47,7 @@ KEYS = (
     Key("netns_dir", TEXT, "/run/netns", "where network namespaces of pods are bound", live=False),
     Key("log_level", TEXT, "info", "what is logged", words=("debug", "info", "warning", "error")),
     Key("log_format", TEXT, "text", "how: lines for a person, or JSON", words=("text", "json")),
+    Key("handlers", HANDLERS, {}, "more runtime handlers, by name: the keys of pods and containers that differ for their pods"),
     Key("cgroups.manager", TEXT, "cgroupfs", "who makes cgroups; the kubelet asks", live=False, words=("cgroupfs", "systemd")),
     Key("cgroups.parent", TEXT, "", 'of pods that name none; "": /ocirt, or system.slice'),
     Key("pods.sysctls", TEXT_MAP, dict(inputs.SYSCTLS), "of pods with a network of their own that do not say otherwise"),

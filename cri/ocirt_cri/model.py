@@ -53,6 +53,7 @@ class Sandbox(_Told):
     interface: the one that has its addresses; hostname: its name; cgroup: controller to directory, empty where it has none alone
     boot_id: of the boot in which it was ready; stopped: whether all that it had was given back
     reached: the generation of the network helper through which the paths lead
+    made: directories of cgroups that were made for it; updated: what `overhead` and `resources` were changed to, in hexadecimal
     """
 
     id: str
@@ -67,6 +68,8 @@ class Sandbox(_Told):
     stopped: bool = False
     cgroup: Mapping[str, str] = field(default_factory=dict)
     reached: int = 0
+    made: list[str] = field(default_factory=list)
+    updated: str = ""
     item: cri.PodSandbox = field(default_factory=cri.PodSandbox)
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)
 
@@ -93,6 +96,14 @@ class Sandbox(_Told):
         """The path of its network namespace, "" for the node's."""
         return self.namespaces.get("network", "")
 
+    @property
+    def limits(self) -> cri.UpdatePodSandboxResourcesRequest:
+        """Its `overhead` and `resources`, as they were given or changed since."""
+        if self.updated:
+            return cri.UpdatePodSandboxResourcesRequest.FromString(bytes.fromhex(self.updated))
+        linux = self.config.linux
+        return cri.UpdatePodSandboxResourcesRequest(overhead=linux.overhead, resources=linux.resources)
+
     def refresh(self) -> None:
         """After a change of the status: what lists say of it."""
         of = self.status
@@ -108,7 +119,7 @@ class Sandbox(_Told):
 
     def more(self) -> str:
         """What neither status nor configuration say, for the disk."""
-        names = ("namespaces", "files", "interface", "hostname", "boot_id", "stopped")
+        names = ("namespaces", "files", "interface", "hostname", "boot_id", "stopped", "made", "updated")
         return json.dumps({name: getattr(self, name) for name in names})
 
 
@@ -165,6 +176,21 @@ class Container(_Told):
         if self.found is None and self.locate is not None:
             self.found = self.locate(self.id)
         return self.found or {}
+
+    @property
+    def image(self) -> str:
+        """A name of its image."""
+        return self.status.image.image
+
+    @property
+    def started_at(self) -> int:
+        """Nanoseconds, 0: not yet."""
+        return self.status.started_at
+
+    @property
+    def limits(self) -> cri.LinuxContainerResources:
+        """Those that are in force."""
+        return self.status.resources.linux
 
     def refresh(self) -> None:
         """After a change of the status: what lists say of it."""

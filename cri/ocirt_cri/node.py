@@ -16,6 +16,7 @@ from ocirt_cri.operations import Operations
 from ocirt_cri.reserve import Reserve
 
 if TYPE_CHECKING:
+    from ocirt_api.cri import api_pb2 as cri
     from ocirt_cri.config import Config
     from ocirt_cri.images.images import Images
     from ocirt_cri.networks import Networks
@@ -66,6 +67,10 @@ class Node:
     def settings(self) -> Settings:
         """What containers get."""
         return self.config.settings()
+
+    def config_of(self, handler: str) -> Config:
+        """What is in force for the pods of a runtime handler."""
+        return self.config.of_handler(handler)
 
     @property
     def source(self) -> Node:
@@ -126,10 +131,11 @@ class Node:
         if isinstance(one, Sandbox):
             self.sandboxes[one.id] = self._pod_keys[one.key] = one
         else:
-            one.locate = self._locate
+            one.locate = self.locate
             self.all_containers[one.id] = self._container_keys[one.key] = one
 
-    def _locate(self, container_id: str) -> Mapping[str, str]:
+    def locate(self, container_id: str) -> Mapping[str, str]:
+        """A container's cgroup, controller to directory; empty if there is none. It reads the runtime's record: for a thread."""
         try:
             record = state.load(self.runtime, container_id)
         except (Error, OSError):
@@ -147,6 +153,10 @@ class Node:
             self.all_containers.pop(one.id, None)
             if self._container_keys.get(one.key) is one:
                 del self._container_keys[one.key]
+
+    def tell(self, kind: cri.ContainerEventType.ValueType, identifier: str, sandbox: Sandbox | None) -> None:
+        """Something happened to a container of a pod, or to the pod: listeners are told, with all of the pod as it is now."""
+        self.events.tell(kind, identifier, sandbox, () if sandbox is None else self.containers_of(sandbox.id))
 
     def pod_of_key(self, key: Key) -> Sandbox | None:
         """The pod with this metadata."""

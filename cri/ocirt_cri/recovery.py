@@ -17,14 +17,14 @@ from typing import TYPE_CHECKING
 from ocirt.errors import Error
 from ocirt_api.cri import api_pb2 as cri
 from ocirt_api.messages import shim as messages
-from ocirt_cri import files, logs, model
+from ocirt_cri import files, logs, model, podcgroup
 from ocirt_cri.leftovers import delete_by_force, remove_tree
 from ocirt_cri.model import Container, Sandbox
-from ocirt_cri.sandboxes import cgroup_of, is_plain, request_of
+from ocirt_cri.sandboxes import is_plain, request_of
 from ocirt_cri.shims import connect
-from ocirt_cri.spec import cgroups
 
 if TYPE_CHECKING:
+    from ocirt_cri.checkpoint.checkpoints import Checkpoints
     from ocirt_cri.containers import Containers
     from ocirt_cri.node import Node
     from ocirt_cri.sandboxes import Sandboxes
@@ -36,10 +36,11 @@ _log = logging.getLogger(__name__)
 class Recovery:
     """One look at everything. `load` is quick; `run` asks shims, all at the same time."""
 
-    def __init__(self, node: Node, sandboxes: Sandboxes, containers: Containers) -> None:
+    def __init__(self, node: Node, sandboxes: Sandboxes, containers: Containers, checkpoints: Checkpoints) -> None:
         self._node = node
         self._sandboxes = sandboxes
         self._containers = containers
+        self._checkpoints = checkpoints
         self._half_pods: list[Sandbox] = []
         self._half_containers: list[Container] = []
 
@@ -48,8 +49,7 @@ class Recovery:
         node = self._node
         for pod in node.store.sandboxes():
             if pod.phase == model.MADE:
-                parent = cgroups.parent(pod.config.linux.cgroup_parent, node.settings, "cgroup_parent")
-                pod.cgroup = cgroup_of(pod, parent)
+                pod.cgroup = podcgroup.of(pod, node.settings)
                 node.add(pod)
             else:
                 self._half_pods.append(pod)
@@ -97,6 +97,8 @@ class Recovery:
             container.set_started(found.pid, found.started_at)
             await node.store.note(container)
         self._containers.watch(container, shim)
+        if found.status == messages.PAUSED:
+            await self._checkpoints.recover(container)
         if found.status == messages.STOPPED:
             await self._containers.ended(container, found)
 
@@ -105,7 +107,7 @@ class Recovery:
         rebooted = sandbox.boot_id != node.boot_id
         gone = bool(sandbox.netns) and not await asyncio.to_thread(os.path.exists, sandbox.netns)
         if sandbox.is_ready and (rebooted or gone):
-            await self._sandboxes.not_ready(sandbox)
+            await self._sandboxes.failed(sandbox)
             why = _REBOOTED if rebooted else f"{sandbox.netns} is gone"
             _log.warning("pod %s is not ready: %s", sandbox.id, why, extra=logs.of_pod(sandbox))
         if sandbox.is_ready and sandbox.namespaces.get("pid"):
@@ -115,7 +117,7 @@ class Recovery:
             if sandbox.namespaces.get("pid"):
                 self._sandboxes.watch(sandbox)
             else:
-                await self._sandboxes.not_ready(sandbox)
+                await self._sandboxes.failed(sandbox)
         if rebooted and not sandbox.stopped and not is_plain(sandbox):
             # Namespaces are gone; addresses of networks are files.
             await node.networks.down(request_of(node, sandbox))

@@ -9,17 +9,14 @@ import secrets
 import time
 from typing import TYPE_CHECKING, Any
 
-from ocirt.cgroups import paths as cgroup_paths
-from ocirt.cgroups import systemd
-from ocirt.cgroups.layout import detect
 from ocirt.errors import Error
 from ocirt_api.cri import api_pb2 as cri
-from ocirt_cri import events, files, logs, model
+from ocirt_cri import events, files, logs, model, podcgroup
 from ocirt_cri.model import Sandbox
 from ocirt_cri.node import find
 from ocirt_cri.operations import refuse_other
 from ocirt_cri.spec import pod as wants
-from ocirt_cri.stats.sources import is_of_one_pod
+from ocirt_cri.spec import podresources, resources
 
 if TYPE_CHECKING:
     from ocirt_cri.containers import Containers
@@ -46,7 +43,8 @@ class Sandboxes:
     async def run(self, request: cri.RunPodSandboxRequest) -> str:
         """The id of the pod that a request means: of a new one, or of the one that an earlier attempt has made. Raises Error."""
         node = self._node
-        wanted = wants.pod_of(request.config, request.runtime_handler, node.host, node.settings)
+        settings = node.config_of(request.runtime_handler).settings()
+        wanted = wants.pod_of(request.config, request.runtime_handler, node.host, settings)
         capabilities_of(request.config)
         key = model.pod_key(request.config.metadata)
         known = node.pod_of_key(key)
@@ -77,11 +75,13 @@ class Sandboxes:
         )
         sandbox.status.id = sandbox.id
         sandbox.status.linux.namespaces.options.CopyFrom(config.linux.security_context.namespace_options)
-        sandbox.cgroup = cgroup_of(sandbox, wanted.cgroup_parent)
+        sandbox.cgroup = podcgroup.of(sandbox, node.settings)
+        sandbox.made = podcgroup.missing(sandbox.cgroup, node.settings)
         await node.store.put(sandbox)
         try:
             # At the same time; who fails does not leave the other half-way.
-            made = await asyncio.gather(self._files(sandbox, wanted), self._network(sandbox, wanted), return_exceptions=True)
+            parts = (self._files(sandbox, wanted), self._network(sandbox, wanted), self._cgroup(sandbox, wanted))
+            made = await asyncio.gather(*parts, return_exceptions=True)
             for one in made:
                 if isinstance(one, BaseException):
                     raise one
@@ -95,7 +95,7 @@ class Sandboxes:
         node.add(sandbox)
         self.watch(sandbox)
         for kind in (events.CREATED, events.STARTED):
-            node.events.tell(kind, sandbox.id, sandbox)
+            node.tell(kind, sandbox.id, sandbox)
         _log.info("pod %s runs: %s/%s", sandbox.id, config.metadata.namespace, config.metadata.name, extra=logs.of_pod(sandbox))
         return sandbox.id
 
@@ -104,6 +104,13 @@ class Sandboxes:
         sandbox.files = await asyncio.to_thread(files.make, directory, sandbox.config, wanted.hostname, wanted.owner)
         if sandbox.config.log_directory:
             await asyncio.to_thread(os.makedirs, sandbox.config.log_directory, 0o755, exist_ok=True)
+
+    async def _cgroup(self, sandbox: Sandbox, wanted: PodWants) -> None:
+        if sandbox.made:
+            try:
+                sandbox.made = await asyncio.to_thread(podcgroup.make, dict(sandbox.cgroup), wanted.resources)
+            except Error as err:
+                raise _named(err, "config.linux.resources") from None
 
     async def _network(self, sandbox: Sandbox, wanted: PodWants) -> None:
         if not (wanted.network or wanted.ipc or wanted.uts or wanted.pid or wanted.ids):
@@ -144,7 +151,12 @@ class Sandboxes:
                 os.close(fd)
         if sandbox.is_ready and sandbox.phase == model.MADE:
             _log.warning("pod %s is not ready: the init of its PID namespace has ended", sandbox.id, extra=logs.of_pod(sandbox))
-            await self.not_ready(sandbox)
+            await self.failed(sandbox)
+
+    async def failed(self, sandbox: Sandbox) -> None:
+        """It is not ready any more, without having been stopped."""
+        await self.not_ready(sandbox)
+        self._node.tell(events.STOPPED, sandbox.id, sandbox)
 
     async def not_ready(self, sandbox: Sandbox) -> None:
         """No container is made in it from now on."""
@@ -170,7 +182,7 @@ class Sandboxes:
                 await node.networks.down(request_of(node, sandbox))
             sandbox.stopped = True
             await node.store.note(sandbox)
-        node.events.tell(events.STOPPED, sandbox.id, sandbox, node.containers_of(sandbox.id))
+        node.tell(events.STOPPED, sandbox.id, sandbox)
         _log.info("pod %s was stopped", sandbox.id, extra=logs.of_pod(sandbox))
 
     async def remove(self, identifier: str) -> None:
@@ -186,10 +198,9 @@ class Sandboxes:
         async with sandbox.lock:
             sandbox.phase = model.REMOVING
             await node.store.note(sandbox)
-            await asyncio.to_thread(files.remove, node.pod_directory(sandbox.id))
-            await node.reserve.spend(lambda: node.store.delete(sandbox))
+            await node.reserve.spend(lambda: self._leave_nothing(sandbox))
         node.drop(sandbox)
-        node.events.tell(events.DELETED, sandbox.id, sandbox)
+        node.tell(events.DELETED, sandbox.id, sandbox)
         _log.info("pod %s was removed", sandbox.id, extra=logs.of_pod(sandbox))
 
     async def _undo(self, sandbox: Sandbox) -> None:
@@ -208,8 +219,45 @@ class Sandboxes:
         node = self._node
         if not is_plain(sandbox):
             await node.networks.down(request_of(node, sandbox))
-        await asyncio.to_thread(files.remove, node.pod_directory(sandbox.id))
-        await node.store.delete(sandbox)
+        await self._leave_nothing(sandbox)
+
+    async def _leave_nothing(self, sandbox: Sandbox) -> None:
+        """Of what is left when its network is gone."""
+        await asyncio.to_thread(files.remove, self._node.pod_directory(sandbox.id))
+        if sandbox.made:
+            await asyncio.to_thread(podcgroup.remove, sandbox.made)
+        await self._node.store.delete(sandbox)
+
+    # -- while it is there --
+
+    async def update(self, request: cri.UpdatePodSandboxResourcesRequest) -> None:
+        """Other limits: in force where the pod's cgroup was made here, written down where it is the kubelet's. Raises Error."""
+        node = self._node
+        sandbox = node.pod(request.pod_sandbox_id)
+        podresources.of_pod(request.overhead, request.resources, node.host, "")
+        async with sandbox.lock:
+            if not sandbox.is_ready:
+                raise Error("state", "the pod was stopped", subject=sandbox.id)
+            limits = sandbox.limits
+            for name in ("overhead", "resources"):
+                if request.HasField(name):
+                    getattr(limits, name).CopyFrom(resources.changed(getattr(limits, name), getattr(request, name)))
+            wanted = podresources.of_pod(limits.overhead, limits.resources, node.host, "")
+            if sandbox.made:
+                try:
+                    await asyncio.to_thread(podcgroup.update, dict(sandbox.cgroup), wanted)
+                except Error as err:
+                    raise _named(err, "resources") from None
+            sandbox.updated = limits.SerializeToString().hex()
+            await node.store.put(sandbox)
+        _log.info("the limits of pod %s were changed", sandbox.id)
+
+
+def _named(err: Error, field: str) -> Error:
+    """An error of limits, with CRI's name of what it is about."""
+    if err.subject.startswith("/"):
+        err.subject = resources.place(err.subject, field)
+    return err
 
 
 def is_plain(sandbox: Sandbox) -> bool:
@@ -314,12 +362,3 @@ def quantity(text: str, field: str) -> int:
     if unit is None or not digits.isascii() or not digits.isdecimal():
         raise Error("invalid", f"{text[:80]!r} is no rate", subject=field, hint="such as 10M")
     return int(digits) * unit
-
-
-def cgroup_of(sandbox: Sandbox, parent: str) -> dict[str, str]:
-    """Controller to directory, of a cgroup that holds this pod and nothing else; empty if there is none."""
-    if not is_of_one_pod(sandbox.config.linux.cgroup_parent, sandbox.config.metadata.uid):
-        return {}
-    layout = detect()
-    inner = systemd.expand(parent) if parent.endswith(".slice") and "/" not in parent else parent
-    return cgroup_paths.resolve("/" + inner.lstrip("/"), sandbox.id, layout, rootless=False)

@@ -24,7 +24,7 @@ from ocirt_shim.zygote import command
 CONTROL, OWNER = 3, 4
 READY = b"ready"
 # What a fork may be asked to load.
-_PACKAGES = ("ocirt", "ocirt_api", "ocirt_shim", "ocirt_cni", "ocirt_cri", "wsproto", "h11")
+_PACKAGES = ("ocirt", "ocirt_api", "ocirt_shim", "ocirt_cni", "ocirt_cri")
 _PATIENCE = 60.0  # seconds that one may take to start
 _ATTEMPTS = 3
 _CHUNK = 1 << 16

@@ -6,7 +6,7 @@ import posix
 
 from ocirt import jsonlite, paths, state
 from ocirt.cgroups.layout import detect
-from ocirt.criu import request, service
+from ocirt.criu import delegation, request, service
 from ocirt.errors import Error
 from ocirt.kernel import resolve
 from ocirt.kernel.process import close_on_exec_from
@@ -21,15 +21,18 @@ DESCRIPTORS = "descriptors.json"
 _O_PATH = 0o10000000
 
 
-def checkpoint(root: str, container_id: str, flags: dict[str, Any]) -> list[str]:
+def checkpoint(root: str, container_id: str, flags: dict[str, Any], document: dict[str, Any] | None = None) -> list[str]:
     """Dump a container that runs or is paused, then delete it, unless `flags` have it live on (leave-running, pre-dump).
+
+    document: its config.json, if that is not in the bundle. Without it a container whose root is an overlay of its own is
+    refused, as nobody could restore it: who has made the overlay, and knows how to make it again, has that as well.
 
     flags: those of the command line, by name: image-path and work-path (absolute, the latter may be ""), parent-path (relative to
     the images), page-server as (address, port), status-fd (-1: none), and what ocirt.criu.request takes.
     Returns what was wrong with the deleting. Raises Error, OSError.
     """
     record = state.load(root, container_id)
-    _check(record)
+    _check(record, document)
     close_on_exec_from(3)
     service.check_version()
     if flags.get("pre-dump"):
@@ -39,8 +42,8 @@ def checkpoint(root: str, container_id: str, flags: dict[str, Any]) -> list[str]
     lock = state.lock(record["directory"])
     try:
         record = state.load(root, container_id)
-        _check(record)
-        _dump(record, flags)
+        _check(record, document)
+        _dump(record, flags, document)
         if flags.get("pre-dump") or flags.get("leave-running"):
             return []
         return _delete(record)
@@ -48,13 +51,13 @@ def checkpoint(root: str, container_id: str, flags: dict[str, Any]) -> list[str]
         posix.close(lock)
 
 
-def _check(record: Record) -> None:
+def _check(record: Record, document: dict[str, Any] | None) -> None:
     now = state.status(record)
     if now not in ("running", "paused"):
         raise Error("state", f"Container cannot be checkpointed in {now} state")
     if "mount" not in record["namespaces"]:
         raise Error("unsupported", "a container without a mount namespace cannot be checkpointed: its mounts are the host's")
-    if record.get("overlay"):
+    if record.get("overlay") and document is None:
         raise Error(
             "unsupported",
             "a container whose root is an overlay of its own cannot be checkpointed",
@@ -62,15 +65,17 @@ def _check(record: Record) -> None:
         )
 
 
-def _dump(record: Record, flags: dict[str, Any]) -> None:
-    spec = _spec(record)
+def _dump(record: Record, flags: dict[str, Any], document: dict[str, Any] | None) -> None:
+    spec = _spec(record, document)
     pid, cgroup = record["pid"], record["cgroup"]
-    rootfs = posix.open(record["rootfs"], _O_PATH | posix.O_DIRECTORY | posix.O_CLOEXEC)
+    # An overlay of its own is mounted nowhere else.
+    root = f"/proc/{pid}/root" if record.get("overlay") else record["rootfs"]
+    rootfs = posix.open(root, _O_PATH | posix.O_DIRECTORY | posix.O_CLOEXEC)
     options = request.dump(
         spec,
         flags,
         pid=pid,
-        root=record["rootfs"],
+        root=root,
         external=_outside(record),
         freezer=cgroup["paths"].get("freezer") or cgroup["paths"].get("", ""),
         mounts=request.mounts_from_outside(spec, record["bundle"], detect(), cgroup["paths"], lambda path: place(rootfs, path)),
@@ -88,6 +93,7 @@ def _dump(record: Record, flags: dict[str, Any]) -> None:
             posix.write(status_fd, b"\0")
             posix.close(status_fd)
 
+    given = delegation.options()
     criu = service.Service(directories=places)
     kind = "PRE_DUMP" if flags.get("pre-dump") else "DUMP"
     try:
@@ -99,13 +105,15 @@ def _dump(record: Record, flags: dict[str, Any]) -> None:
         criu.end()
         _let_run(record, was_paused=was_paused)
         raise service.explain(err, f"{places[-1]}/{request.DUMP_LOG}") from None
+    finally:
+        delegation.put_back(given)
 
 
-def _spec(record: Record) -> dict[str, Any]:
-    """The container's config.json, which is still in its bundle: of what it says CRIU needs mounts, devices and masks."""
+def _spec(record: Record, document: dict[str, Any] | None) -> dict[str, Any]:
+    """The container's config.json, or that in its bundle: of what it says CRIU needs mounts, devices and masks."""
     from ocirt.spec.load import read_spec  # noqa: PLC0415
 
-    return read_spec(record["bundle"], record.get("config") or "config.json")
+    return read_spec(record["bundle"], record.get("config") or "config.json", document=document)
 
 
 def _outside(record: Record) -> list[str]:

@@ -8,7 +8,7 @@ from ocirt import paths, state
 from ocirt.cgroups.layout import own_cgroups
 from ocirt.containers.checkpoint import directories, place, read_descriptors
 from ocirt.containers.create import Creation
-from ocirt.criu import request, service
+from ocirt.criu import delegation, request, service
 from ocirt.errors import Error
 from ocirt.kernel import constants as k
 from ocirt.kernel import mount, process
@@ -52,7 +52,11 @@ class Restoration(Creation):
     def make(self) -> Record:
         """Make what CRIU needs, and have it restore the processes. They run when this returns. Raises Error, OSError."""
         super().make()
-        self._attempt(self._restore)
+        given = delegation.options()
+        try:
+            self._attempt(self._restore)
+        finally:
+            delegation.put_back(given)
         return self.record
 
     def _start_criu(self) -> None:

@@ -43,6 +43,9 @@ class MadeUp:
     is_running: bool = True
     pid: int = 0
     cgroup: Mapping[str, str] = field(default_factory=dict)
+    image: str = "image:1"
+    started_at: int = 1
+    limits: cri.LinuxContainerResources = field(default_factory=cri.LinuxContainerResources)
 
     @property
     def metadata(self) -> cri.ContainerMetadata:

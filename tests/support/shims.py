@@ -10,8 +10,6 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import wsproto
-
 import ocirt
 from ocirt.errors import Error
 from ocirt.zygote import wire
@@ -33,7 +31,6 @@ class Zygote:
         me = os.pidfd_open(os.getpid())
         self.errors, errors = os.pipe2(os.O_CLOEXEC)
         homes = [str(Path(ocirt.__path__[0]).parent), *(str(ROOT / floor) for floor in ("api", "shim", "cri", "cni", "images"))]
-        homes.append(str(Path(wsproto.__file__).parents[1]))
         python = os.path.realpath(python)
         null = os.open(os.devnull, os.O_RDWR)
         high = {there: os.dup(here) for there, here in {0: null, 1: null, 2: errors, 3: theirs.fileno(), 4: me}.items()}

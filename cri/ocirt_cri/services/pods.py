@@ -1,10 +1,14 @@
-"""Pods: RunPodSandbox, StopPodSandbox, RemovePodSandbox, PodSandboxStatus, ListPodSandbox, StreamPodSandboxes."""
+"""Pods: RunPodSandbox, StopPodSandbox, RemovePodSandbox, PodSandboxStatus, ListPodSandbox, StreamPodSandboxes,
+UpdatePodSandboxResources.
+"""
 
 from __future__ import annotations
 
 import json
 import time
 from typing import TYPE_CHECKING
+
+from google.protobuf.json_format import MessageToDict
 
 from ocirt_api.cri import api_pb2 as cri
 from ocirt_cri.node import has_labels
@@ -51,12 +55,16 @@ class PodService:
         )
 
     def _info(self, sandbox: Sandbox) -> str:
+        limits = sandbox.limits
         return json.dumps(
             {
                 "namespaces": sandbox.namespaces,
                 "files": sandbox.files,
                 "hostname": sandbox.hostname,
                 "cgroup": dict(sandbox.cgroup),
+                "cgroupMade": bool(sandbox.made),
+                "overhead": MessageToDict(limits.overhead, preserving_proto_field_name=True),
+                "resources": MessageToDict(limits.resources, preserving_proto_field_name=True),
                 "stopped": sandbox.stopped,
             }
         )
@@ -70,6 +78,14 @@ class PodService:
         found = self._chosen(request.filter)
         for start in range(0, len(found), _AT_ONCE):
             yield cri.StreamPodSandboxesResponse(pod_sandboxes=found[start : start + _AT_ONCE])
+
+    async def UpdatePodSandboxResources(
+        self, request: cri.UpdatePodSandboxResourcesRequest
+    ) -> cri.UpdatePodSandboxResourcesResponse:
+        """Answers when the new limits hold."""
+        updating = self._sandboxes.update(request)
+        await self._node.operations.shielded(f"update of {request.pod_sandbox_id}", updating)
+        return cri.UpdatePodSandboxResourcesResponse()
 
     def _chosen(self, wanted: cri.PodSandboxFilter) -> list[cri.PodSandbox]:
         state = wanted.state.state if wanted.HasField("state") else None

@@ -44,9 +44,9 @@ class RuntimeService:
         ready = node.recovered.is_set()
         network, why = (await node.networks.status()) if ready else (False, "recovering")
         host = node.host
+        user_namespaces = host.user_namespaces and host.idmapped_mounts
         features = cri.RuntimeHandlerFeatures(
-            recursive_read_only_mounts=host.recursive_read_only,
-            user_namespaces=host.user_namespaces and host.idmapped_mounts,
+            recursive_read_only_mounts=host.recursive_read_only, user_namespaces=user_namespaces
         )
         return cri.StatusResponse(
             status=cri.RuntimeStatus(
@@ -56,7 +56,9 @@ class RuntimeService:
                 ]
             ),
             runtime_handlers=[cri.RuntimeHandler(name=name, features=features) for name in node.settings.handlers],
-            features=cri.RuntimeFeatures(supplemental_groups_policy=True, mount_options=True),
+            features=cri.RuntimeFeatures(
+                supplemental_groups_policy=True, user_namespaces_host_network=user_namespaces, mount_options=True
+            ),
             info={"config": self._config()} if request.verbose else {},
         )
 

@@ -16,12 +16,12 @@ from ocirt_cri.spec.document import encode
 from ocirt_cri.spec.execprocess import exec_process
 from ocirt_cri.streams.port import Port
 from ocirt_cri.streams.tokens import Tokens, Wish
-from ocirt_shim.remote.upgrade import ATTACH, EXEC, PORT_FORWARD
+from ocirt_shim.remote import ATTACH, EXEC, PORT_FORWARD
 
 if TYPE_CHECKING:
     from ocirt_cri.model import Container
     from ocirt_cri.node import Node
-    from ocirt_shim.remote.upgrade import Upgrade
+    from ocirt_cri.streams.upgrade import Upgrade
 
 _MODULE = "ocirt_shim.remote.forward"  # its `serve` runs in the fork
 _MOST_PORT = 0xFFFF

@@ -86,7 +86,7 @@ def build(pod: Pod, container: Container, host: Host, settings: Settings, lookup
     limits = resources.resources_of(config.linux.resources, host, pids=settings.pids_limit)
     linux: Json = {
         "namespaces": namespaces.entries(pod, container, lookups),
-        "cgroupsPath": cgroups.path(pod.config.linux.cgroup_parent, settings, container.id, "sandbox_config.linux.cgroup_parent"),
+        "cgroupsPath": cgroups.path(pod.config, pod.id, settings, container.id, "sandbox_config.linux.cgroup_parent"),
         "resources": limits | {"devices": found_devices.rules},
     }
     if nodes := list(found_devices.nodes.values()):

@@ -1,6 +1,8 @@
 """`linux.cgroupsPath`: below the parent that the kubelet has made, or the daemon's own.
 
-With cgroupfs it is `PARENT/ID`; with systemd the parent is a slice, and the container a scope `ocirt-ID.scope` in it.
+With cgroupfs it is `PARENT/ID`; with systemd the parent is a slice, and the container a scope `ocirt-ID.scope` in it. A kubelet's
+parent is one pod's alone. Below another one a pod with limits of its own has the cgroup `PARENT/pod-POD`, and its containers in
+that; with systemd it has not, as a slice would have to be made for it.
 """
 
 from __future__ import annotations
@@ -13,10 +15,12 @@ from ocirt.errors import Error
 from ocirt_cri.spec.refuse import invalid, shown
 
 if TYPE_CHECKING:
+    from ocirt_api.cri.api_pb2 import PodSandboxConfig
     from ocirt_cri.spec.inputs import Settings
 
 _PARENTS = {"cgroupfs": "/ocirt", "systemd": "system.slice"}
 _PREFIX = "ocirt"
+_POD = "pod-"
 _SLICE = ".slice"
 
 
@@ -42,9 +46,29 @@ def parent(given: str, settings: Settings, field: str) -> str:
     return found
 
 
-def path(given: str, settings: Settings, identifier: str, field: str) -> str:
-    """The cgroupsPath of a container. Raises Error."""
-    above = parent(given, settings, field)
+def of_pod(config: PodSandboxConfig, identifier: str, settings: Settings, field: str) -> tuple[str, bool]:
+    """What is above a pod's containers, as `parent` says it, and whether that holds this pod and nothing else. Raises Error."""
+    above = parent(config.linux.cgroup_parent, settings, field)
+    if is_of_one_pod(config.linux.cgroup_parent, config.metadata.uid):
+        return above, True
+    limited = config.linux.HasField("resources") or config.linux.HasField("overhead")
+    if limited and settings.cgroup_manager != "systemd":
+        return f"{above}/{_POD}{identifier}", True
+    return above, False
+
+
+def is_of_one_pod(cgroup_parent: str, uid: str) -> bool:
+    """Whether a pod's parent cgroup is its own, as the kubelet's are: `…/podUID`, or `…-podUID.slice` with `_` for `-`.
+
+    Others put many pods below one parent, whose use says nothing of any of them.
+    """
+    name = cgroup_parent.rstrip("/").rpartition("/")[2].removesuffix(_SLICE)
+    return bool(uid) and name.endswith((f"pod{uid}", f"pod{uid.replace('-', '_')}"))
+
+
+def path(config: PodSandboxConfig, pod: str, settings: Settings, identifier: str, field: str) -> str:
+    """The cgroupsPath of a container of a pod. Raises Error."""
+    above, _ = of_pod(config, pod, settings, field)
     if settings.cgroup_manager == "systemd":
         return f"{above}:{_PREFIX}:{identifier}"
     return f"{above}/{identifier}"

@@ -32,6 +32,7 @@ CAPABILITIES = (
     "CAP_AUDIT_WRITE",
     "CAP_SETFCAP",
 )
+HANDLERS = ("", "ocirt")  # two names of the one that is always there
 SYSCTLS = {"net.ipv4.ip_unprivileged_port_start": "0", "net.ipv4.ping_group_range": "0 2147483647"}
 
 
@@ -90,7 +91,7 @@ class Settings:
     shm_size: bytes of /dev/shm
     """
 
-    handlers: tuple[str, ...] = ("", "ocirt")
+    handlers: tuple[str, ...] = HANDLERS
     cgroup_manager: str = "cgroupfs"
     cgroup_parent: str = ""
     capabilities: tuple[str, ...] = CAPABILITIES

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from ocirt_api.cri import api_pb2 as cri
-from ocirt_cri.spec import cgroups, resources, sysctls, usernamespace, validate
+from ocirt_cri.spec import podresources, sysctls, usernamespace, validate
 
 if TYPE_CHECKING:
     from ocirt_api.cri.api_pb2 import PodSandboxConfig
@@ -21,7 +21,7 @@ class PodWants:
 
     ids: of its user namespace, which owns the others; None: the host's. The pod's files and its /dev/shm belong to their root
     hostname: what is set, and what HOSTNAME says; sysctls: paths below /proc/sys and values
-    cgroup_parent: absolute, or a slice; resources: what is to be set there, "linux.resources" of all containers together
+    resources: for a cgroup of its own, "linux.resources" of all containers together
     """
 
     network: bool
@@ -31,7 +31,6 @@ class PodWants:
     ids: IdMap | None
     hostname: str
     sysctls: dict[str, str]
-    cgroup_parent: str
     resources: Json
     shm_size: int
 
@@ -58,7 +57,6 @@ def pod_of(config: PodSandboxConfig, handler: str, host: Host, settings: Setting
         sysctls=sysctls.of_pod(
             config.linux.sysctls, settings.sysctls, options, "config.linux.sysctls", user_namespace=ids is not None
         ),
-        cgroup_parent=cgroups.parent(config.linux.cgroup_parent, settings, "config.linux.cgroup_parent"),
-        resources=resources.resources_of(config.linux.resources, host, "config.linux.resources"),
+        resources=podresources.of_pod(config.linux.overhead, config.linux.resources, host, "config.linux."),
         shm_size=settings.shm_size,
     )

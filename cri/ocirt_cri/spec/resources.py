@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING
 from ocirt.cgroups.limits import writes
 from ocirt.errors import Error
 from ocirt.spec.resources import check_resources_document
+from ocirt_api.cri.api_pb2 import LinuxContainerResources
 from ocirt_cri.spec.refuse import invalid, shown, unsupported
 
 if TYPE_CHECKING:
-    from ocirt_api.cri.api_pb2 import LinuxContainerResources
     from ocirt_cri.spec.inputs import Host, Json
 
 FIELD = "config.linux.resources"
@@ -62,11 +62,11 @@ def check(wanted: LinuxContainerResources, field: str = FIELD) -> None:
     if not -1000 <= wanted.oom_score_adj <= 1000:
         raise invalid(f"{field}.oom_score_adj", f"{wanted.oom_score_adj} is out of range", "-1000 to 1000")
     for name, value in sorted(wanted.unified.items()):
-        place = f'{field}.unified["{name[:80]}"]'
+        where = f'{field}.unified["{name[:80]}"]'
         if name in _NOT_LIMITS:
-            raise invalid(place, f"{shown(name)} is no limit", "such as memory.high")
+            raise invalid(where, f"{shown(name)} is no limit", "such as memory.high")
         if "\0" in value or "\0" in name or "\n" in name:
-            raise invalid(place, f"{shown(value)} is no value of a file", "text without NUL")
+            raise invalid(where, f"{shown(value)} is no value of a file", "text without NUL")
     _by_the_runtime(_document(wanted), field)
 
 
@@ -92,6 +92,44 @@ def resources_of(wanted: LinuxContainerResources, host: Host, field: str = FIELD
         found.pop("hugepageLimits", None)
     if pids > 0 and "pids" in host.controllers:
         found["pids"] = {"limit": pids}
+    return found
+
+
+def changed(old: LinuxContainerResources, new: LinuxContainerResources) -> LinuxContainerResources:
+    """What is given now, and for the rest what was before.
+
+    A limit of memory says what it says of swap: where there was none, or the limit of both is too low now, there is none.
+    """
+    found = LinuxContainerResources()
+    found.CopyFrom(old)
+    found.MergeFrom(new)
+    limit, swap = new.memory_limit_in_bytes, new.memory_swap_limit_in_bytes
+    both = old.memory_swap_limit_in_bytes
+    if limit and not swap and both > 0 and (both == old.memory_limit_in_bytes or limit < 0 or limit > both):
+        found.memory_swap_limit_in_bytes = 0
+    pages = {one.page_size: one.limit for one in [*old.hugepage_limits, *new.hugepage_limits]}
+    del found.hugepage_limits[:]
+    for size, most in pages.items():
+        found.hugepage_limits.add(page_size=size, limit=most)
+    return found
+
+
+def update_of(old: LinuxContainerResources, new: LinuxContainerResources, host: Host, field: str, *, pids: int) -> Json:
+    """`linux.resources` for a change of limits that are in force (`old`) to what is given now. Raises Error.
+
+    Memory that is in use is not taken away: the runtime refuses that, as the kernel does with version 1.
+    """
+    whole = changed(old, new)
+    check(whole, field)
+    asked = LinuxContainerResources()
+    asked.CopyFrom(new)
+    if new.memory_limit_in_bytes or new.memory_swap_limit_in_bytes:
+        # They depend on each other.
+        asked.memory_limit_in_bytes = whole.memory_limit_in_bytes
+        asked.memory_swap_limit_in_bytes = whole.memory_swap_limit_in_bytes
+    found = resources_of(asked, host, field, pids=pids)
+    if "memory" in found:
+        found["memory"]["checkBeforeUpdate"] = True
     return found
 
 
@@ -127,14 +165,15 @@ def _by_the_runtime(document: Json, field: str) -> None:
     """What the runtime would refuse, said in CRI's words."""
     for pointer, message, hint, severity in check_resources_document(document):
         if severity == "error":
-            raise invalid(_place(pointer, field), message, hint)
+            raise invalid(place(pointer, field), message, hint)
     try:
         writes({name: value for name, value in document.items() if name in ("unified", "hugepageLimits")}, "v2", "")
     except Error as err:
-        raise invalid(_place(err.subject, field), err.message, err.hint) from None
+        raise invalid(place(err.subject, field), err.message, err.hint) from None
 
 
-def _place(pointer: str, field: str) -> str:
+def place(pointer: str, field: str) -> str:
+    """CRI's name of what `linux.resources` has at a pointer."""
     if pointer in _NAMES:
         return f"{field}.{_NAMES[pointer]}"
     kind, _, rest = pointer.removeprefix("/").partition("/")

@@ -7,7 +7,6 @@ import time
 from typing import TYPE_CHECKING
 
 from ocirt_api.cri import api_pb2 as cri
-from ocirt_cni.errors import Error as NetworkError
 from ocirt_cri.stats import cgroups, network
 from ocirt_cri.stats.rates import Rates
 
@@ -69,12 +68,12 @@ class Collector:
         if whole is not None:
             rate = None if whole.cpu is None else self._rate(pod.id, whole.cpu)
             _fill(whole, rate, linux.cpu, linux.memory, linux.io)
-            count = cgroups.processes(pod.cgroup)
+            count = len(cgroups.processes(pod.cgroup))
         else:
             whole = _sum([usage for _, usage in usages])
             rates = [one.cpu.usage_nano_cores.value for one in linux.containers if one.cpu.HasField("usage_nano_cores")]
             _fill(whole, sum(rates) if rates or not mine else None, linux.cpu, linux.memory, linux.io)
-            count = sum(cgroups.processes(one.cgroup) for one in mine)
+            count = sum(len(cgroups.processes(one.cgroup)) for one in mine)
         linux.process.timestamp = whole.timestamp
         linux.process.process_count.value = count
         self._network(pod, mine, linux)
@@ -118,16 +117,7 @@ class Collector:
 
     def _network(self, pod: Pod, containers: list[Container], linux: cri.LinuxPodSandboxStats) -> None:
         """The counters of its interfaces; none for a pod in the host's network, or whose namespace is gone."""
-        if not pod.netns:
-            return
-        try:
-            found = self._links.interfaces(pod.netns)
-        except (NetworkError, OSError):
-            pid = next((one.pid for one in containers if one.pid), 0)
-            try:
-                found = network.of_process(pid) if pid else []
-            except OSError:
-                found = []
+        found = network.of_pod(self._links, pod.netns, next((one.pid for one in containers if one.pid), 0))
         if not found:
             return
         linux.network.timestamp = time.time_ns()

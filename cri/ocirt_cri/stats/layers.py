@@ -10,15 +10,18 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from ocirt_cri.spawn import spawn
+from ocirt_cri.stats.walker import measure
 from ocirt_images.errors import Error
 
 if TYPE_CHECKING:
     import subprocess
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterable, Mapping
+    from pathlib import Path
 
     from ocirt_images.snapshots import Upper
 
 _PERIOD = 5.0  # seconds between two looks at which containers there are
+_GLANCE = 0.02  # seconds that a caller's own look may take
 _log = logging.getLogger(__name__)
 
 
@@ -45,6 +48,7 @@ class LayerUsage:
         self._uppers = uppers
         self._again = again
         self._known: dict[str, Written] = {}
+        self._paths: dict[str, Path] = {}
         self._task: asyncio.Task[None] | None = None
         self._process: subprocess.Popen[bytes] | None = None
 
@@ -65,6 +69,31 @@ class LayerUsage:
     def get(self, container_id: str) -> Written | None:
         """What a container has written; None: that is not known yet."""
         return self._known.get(container_id)
+
+    def look(self, container_ids: Iterable[str]) -> dict[str, Written]:
+        """What these have written, for a caller in a thread. Raises OSError.
+
+        What the walker has not come to yet is looked at now, if that is soon done.
+        """
+        wanted = list(container_ids)
+        missing = [one for one in wanted if one not in self._known]
+        if missing:
+            self._paths = {name: upper.path for name, upper in self._uppers().items()}
+            end = time.monotonic() + _GLANCE
+
+            def between() -> None:
+                if time.monotonic() > end:
+                    raise TimeoutError  # the walker takes its time
+
+            for one in missing:
+                found = measure(self._paths[one], between) if one in self._paths and time.monotonic() < end else None
+                if found is not None:
+                    self._known[one] = Written(found.size, found.inodes, time.time_ns())
+        return {one: self._known[one] for one in wanted if one in self._known}
+
+    def path(self, container_id: str) -> Path | None:
+        """Where a container writes, as far as is known."""
+        return self._paths.get(container_id)
 
     def total(self) -> Written:
         """Of all containers together, as far as is known."""
@@ -104,7 +133,8 @@ class LayerUsage:
         """Say what there is to walk, whenever that changes."""
         told: dict[str, str] = {}
         while True:
-            paths = {name: str(upper.path) for name, upper in uppers.items()}
+            self._paths = {name: upper.path for name, upper in uppers.items()}
+            paths = {name: str(path) for name, path in self._paths.items()}
             if paths != told:
                 writer.write(json.dumps({"walk": paths}).encode() + b"\n")
                 told = paths

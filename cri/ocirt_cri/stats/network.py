@@ -12,6 +12,7 @@ import threading
 from dataclasses import dataclass
 from struct import pack, unpack_from
 
+from ocirt_cni.errors import Error
 from ocirt_cni.netlink import codec
 from ocirt_cni.netlink.links import header
 from ocirt_cni.netlink.socket import KernelError, Netlink, Request
@@ -33,13 +34,17 @@ _LOOPBACK = "lo"
 
 @dataclass(frozen=True, slots=True)
 class Interface:
-    """What an interface has moved, as the pod sees it."""
+    """What an interface has moved, as the pod sees it: bytes, if nothing else is said."""
 
     name: str
     received: int
     receive_errors: int
     sent: int
     send_errors: int
+    packets_received: int
+    packets_sent: int
+    receive_drops: int
+    send_drops: int
 
 
 class Links:
@@ -71,6 +76,19 @@ class Links:
         return [one for one in map(_interface, found) if one is not None and one.name != _LOOPBACK]
 
 
+def of_pod(links: Links, netns: str, pid: int) -> list[Interface]:
+    """The interfaces of a pod, by its namespace or else by a process in it (0: there is none); none if `netns` is ""."""
+    if not netns:
+        return []
+    try:
+        return links.interfaces(netns)
+    except (Error, OSError):
+        try:
+            return of_process(pid) if pid else []
+        except OSError:
+            return []
+
+
 def _number(netlink: Netlink, namespace: int) -> int:
     """The number of a namespace in ours, which is given one if it has none."""
     by_fd = _UNSPECIFIED + codec.attribute(_NETNSA_FD, pack("=I", namespace))
@@ -89,11 +107,12 @@ def _number(netlink: Netlink, namespace: int) -> int:
 def _interface(message: bytes) -> Interface | None:
     attributes = codec.parse(message, _HEADER)
     counters = attributes.get(_IFLA_STATS64)
-    if counters is None or len(counters) < 48:
+    if counters is None or len(counters) < 64:
         return None
-    # rtnl_link_stats64: packets received, sent, bytes received, sent, errors received, sent
-    _, _, received, sent, receive_errors, send_errors = unpack_from("=6Q", counters)
-    return Interface(codec.text(attributes[_IFLA_IFNAME]), received, receive_errors, sent, send_errors)
+    # rtnl_link_stats64: packets received, sent, bytes received, sent, errors received, sent, dropped received, sent
+    packets_in, packets_out, received, sent, errors_in, errors_out, drops_in, drops_out = unpack_from("=8Q", counters)
+    name = codec.text(attributes[_IFLA_IFNAME])
+    return Interface(name, received, errors_in, sent, errors_out, packets_in, packets_out, drops_in, drops_out)
 
 
 def of_process(pid: int, proc: str = "/proc") -> list[Interface]:
@@ -103,12 +122,12 @@ def of_process(pid: int, proc: str = "/proc") -> list[Interface]:
 
 
 def parse(text: str) -> list[Interface]:
-    """proc(5), /proc/net/dev: a name, then eight numbers received and eight sent: bytes, packets, errors, …"""
+    """proc(5), /proc/net/dev: a name, then eight numbers received and eight sent: bytes, packets, errors, drops, …"""
     found = []
     for line in text.split("\n"):
         name, colon, rest = line.partition(":")
         words = rest.split()
-        if colon and len(words) >= 11 and all(word.isdigit() for word in words[:11]) and name.strip() != _LOOPBACK:
-            numbers = [int(word) for word in words[:11]]
-            found.append(Interface(name.strip(), numbers[0], numbers[2], numbers[8], numbers[10]))
+        if colon and len(words) >= 12 and all(word.isdigit() for word in words[:12]) and name.strip() != _LOOPBACK:
+            of = [int(word) for word in words[:12]]
+            found.append(Interface(name.strip(), of[0], of[2], of[8], of[10], of[1], of[9], of[3], of[11]))
     return found

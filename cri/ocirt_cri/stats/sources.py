@@ -11,7 +11,10 @@ if TYPE_CHECKING:
 
 
 class Container(Protocol):
-    """A container. cgroup: controller to directory, as its runtime's record has it; pid: of its init, 0 if there is none."""
+    """A container. cgroup: controller to directory, as its runtime's record has it; pid: of its init, 0 if there is none.
+
+    image: a name of it; started_at: nanoseconds since the epoch; limits: those that are in force
+    """
 
     @property
     def id(self) -> str:  # noqa: D102
@@ -43,6 +46,18 @@ class Container(Protocol):
 
     @property
     def cgroup(self) -> Mapping[str, str]:  # noqa: D102
+        ...
+
+    @property
+    def image(self) -> str:  # noqa: D102
+        ...
+
+    @property
+    def started_at(self) -> int:  # noqa: D102
+        ...
+
+    @property
+    def limits(self) -> cri.LinuxContainerResources:  # noqa: D102
         ...
 
 
@@ -93,12 +108,3 @@ class Source(Protocol):
 
     def pods(self) -> Iterable[Pod]:
         """All of them."""
-
-
-def is_of_one_pod(cgroup_parent: str, uid: str) -> bool:
-    """Whether a pod's parent cgroup is its own, as the kubelet's are: `…/podUID`, or `…-podUID.slice` with `_` for `-`.
-
-    Others put many pods below one parent, whose use says nothing of any of them.
-    """
-    name = cgroup_parent.rstrip("/").rpartition("/")[2].removesuffix(".slice")
-    return bool(uid) and name.endswith((f"pod{uid}", f"pod{uid.replace('-', '_')}"))

@@ -110,7 +110,7 @@ class _Walker:
 
 
 def measure(directory: Path, between: Callable[[], object] | None = None) -> Usage | None:
-    """What a writable layer takes; None if it is gone, or cannot be read."""
+    """What a writable layer takes; None if it is gone, or cannot be read. An OSError of `between` ends it so."""
     try:
         counted = limits.usage(directory)
         return Usage(*counted) if counted else tree.usage(Upper(directory).fs, between)

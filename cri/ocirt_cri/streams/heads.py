@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import h11
 
-from ocirt_shim.remote.upgrade import ATTACH, EXEC, PORT_FORWARD, Refused
+from ocirt_cri.streams.upgrade import Refused
+from ocirt_shim.remote import ATTACH, EXEC, PORT_FORWARD
 
 LARGEST = 1 << 16  # bytes
 _REASONS = {

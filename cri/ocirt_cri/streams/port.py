@@ -14,7 +14,7 @@ from collections.abc import Awaitable, Callable
 from ocirt.errors import Error
 from ocirt_cri.streams.heads import Head, refusal
 from ocirt_cri.streams.tokens import Tokens, Wish
-from ocirt_shim.remote.upgrade import Refused, Upgrade, agree
+from ocirt_cri.streams.upgrade import Refused, Upgrade, agree
 
 # Gives a client's socket, and the bytes after its head, to who serves it. Raises Error, OSError.
 Give = Callable[[Wish, Upgrade, socket.socket, bytes], Awaitable[None]]

@@ -17,7 +17,7 @@ _BYTES = 16
 
 @dataclass(frozen=True, slots=True)
 class Wish:
-    """What a token stands for: a kind (of `ocirt_shim.remote.upgrade`), the id of a container or pod, what else is known."""
+    """What a token stands for: a kind (of `ocirt_shim.remote`), the id of a container or pod, what else is known."""
 
     kind: str
     target: str

@@ -2,3 +2,8 @@
 
 The connection of a client comes here as a descriptor, with the request's head read. No byte of it goes through ocirtd.
 """
+
+# What a client wants, by what, and the one protocol that more than one module knows.
+EXEC, ATTACH, PORT_FORWARD = "exec", "attach", "portforward"
+SPDY, WEBSOCKET = "spdy", "websocket"
+TUNNEL = "SPDY/3.1+portforward.k8s.io"

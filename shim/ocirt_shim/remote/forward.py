@@ -12,7 +12,7 @@ from ocirt.kernel import messages
 from ocirt.kernel.ffi import syscall
 from ocirt_shim.flow import Flow
 from ocirt_shim.loop import WRITE, Loop
-from ocirt_shim.remote import upgrade
+from ocirt_shim.remote import SPDY, TUNNEL
 from ocirt_shim.remote.channels import FaultError
 from ocirt_shim.remote.pairs import InTunnel, OverSpdy, OverWebSocket
 from ocirt_shim.remote.session import shut
@@ -267,9 +267,9 @@ class Session:
 
 
 def _pairs(asked: dict[str, Any], session: Session) -> Pairs:
-    if asked["transport"] == upgrade.SPDY:
+    if asked["transport"] == SPDY:
         return OverSpdy(session)
-    if asked["protocol"] == upgrade.TUNNEL:
+    if asked["protocol"] == TUNNEL:
         return InTunnel(session)
     return OverWebSocket(session, asked["protocol"], asked["ports"])
 

@@ -15,7 +15,7 @@ _SIZES_SINCE, _STATUS_SINCE = 3, 4
 
 
 class OverSpdy:
-    """See `Channels`. `protocol` is one of those that `upgrade` knows."""
+    """See `Channels`. `protocol` is one of those that `ocirt_cri.streams.upgrade` knows."""
 
     def __init__(self, wanted: Wanted, protocol: str, listener: Listener) -> None:
         self._version = _VERSIONS[protocol]

@@ -14,7 +14,7 @@ _CLOSE = 255  # v5: the byte after it is a channel on which nothing more comes
 
 
 class OverWebSocket:
-    """See `Channels`. `protocol` is one of those that `upgrade` knows."""
+    """See `Channels`. `protocol` is one of those that `ocirt_cri.streams.upgrade` knows."""
 
     def __init__(self, wanted: Wanted, protocol: str, listener: Listener) -> None:
         self._listener = listener

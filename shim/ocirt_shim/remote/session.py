@@ -10,7 +10,7 @@ from _struct import pack, unpack
 
 from ocirt_shim.flow import Flow
 from ocirt_shim.loop import Loop
-from ocirt_shim.remote import upgrade
+from ocirt_shim.remote import SPDY
 from ocirt_shim.remote.channels import FaultError, Outcome, Wanted
 from ocirt_shim.remote.overspdy import OverSpdy
 from ocirt_shim.remote.overwebsocket import OverWebSocket
@@ -77,7 +77,7 @@ class Session:
         self._marks = (0, 0)
         self._quiet = 0  # nanoseconds
         wanted = Wanted(stdin=request.stdin, stdout=request.stdout, stderr=request.stderr, terminal=request.terminal)
-        kind = OverSpdy if request.transport == upgrade.SPDY else OverWebSocket
+        kind = OverSpdy if request.transport == SPDY else OverWebSocket
         self._channels = kind(wanted, request.protocol, self)
         self._client = Flow(self.loop, fd, take=self._receive, writable=self._go_on, broken=self.on_gone, limit=buffer)
         self._creation = self.loop.after(_CREATION, lambda: self._finish(Outcome(failure="the client opens too few streams")))

@@ -39,6 +39,7 @@ def test_a_kill_at_any_moment(networked: Ocirtd) -> None:
     node = networked
     for number in range(MOMENTS):
         config = node.pod_config(f"pod{number}", options=OWN)
+        config.linux.resources.memory_limit_in_bytes = 64 << 20  # so that it has a cgroup of its own
         kill_during(node, node.runtime.RunPodSandbox.future, cri.RunPodSandboxRequest(config=config), 0.1)
         pod = node.run_pod(config)
         assert len(node.pods()) == 1

@@ -268,8 +268,14 @@ def test_events_tell_what_happens(node: Ocirtd) -> None:
         *((pod, kind) for kind in (cri.CONTAINER_STOPPED_EVENT, cri.CONTAINER_DELETED_EVENT)),
     ]
     assert all(one.pod_sandbox_status.metadata.name for one in events)
-    started = events[3]
-    assert [one.id for one in started.containers_statuses] == [box]
+    states = [one.pod_sandbox_status.state for one in events]
+    assert states == [cri.SANDBOX_READY] * 6 + [cri.SANDBOX_NOTREADY] * 2
+    # All containers as they are then; what was removed is not among them.
+    found = [[(one.id, one.state) for one in event.containers_statuses] for event in events]
+    ended = [(box, cri.CONTAINER_EXITED)]
+    assert found == [[], [], [(box, cri.CONTAINER_CREATED)], [(box, cri.CONTAINER_RUNNING)], ended, [], [], []]
+    assert events[4].containers_statuses[0].reason == "Completed"
+    assert [one.created_at for one in events] == sorted(one.created_at for one in events)
 
 
 def test_bad_requests_leave_nothing(node: Ocirtd) -> None:
@@ -315,4 +321,4 @@ def test_what_it_is(node: Ocirtd) -> None:
     node.runtime.UpdateRuntimeConfig(cri.UpdateRuntimeConfigRequest())
     with refused(grpc.StatusCode.UNIMPLEMENTED) as words:
         node.runtime.CheckpointPod(cri.CheckpointPodRequest())
-    assert "CheckpointPod" in words[0]
+    assert "whole pods" in words[0]

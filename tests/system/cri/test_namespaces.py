@@ -143,3 +143,24 @@ def test_an_image_as_a_volume(networked: Ocirtd) -> None:
     assert {one.container_path: one.image.image_ref or one.image.image for one in status.mounts}["/image"]
     node.remove_pod(pod)
     assert node.left() == []
+
+
+def test_a_user_namespace_in_the_nodes_network(networked: Ocirtd) -> None:
+    """The pod has its ids, and the node's interfaces; the node's sysfs cannot be written to."""
+    node = networked
+    ids = [cri.IDMapping(host_id=200_000, container_id=0, length=65_536)]
+    user = cri.UserNamespace(mode=cri.POD, uids=ids, gids=ids)
+    options = cri.NamespaceOption(network=cri.NODE, ipc=cri.POD, pid=cri.CONTAINER, userns_options=user)
+    pod = node.run_pod(node.pod_config(options=options))
+    wanted = node.container_config("sleep", "1000")
+    wanted.linux.security_context.namespace_options.userns_options.CopyFrom(user)
+    wanted.linux.security_context.namespace_options.network = cri.NODE
+    made = node.create(pod, wanted)
+    node.start_container(made)
+    assert node.exec(made, "cat", "/proc/self/uid_map").stdout.split() == [b"0", b"200000", b"65536"]
+    assert node.exec(made, "readlink", "/proc/self/ns/net").stdout.decode().strip() == os.readlink("/proc/self/ns/net")
+    assert node.exec(made, "touch", "/sys/file").exit_code != 0
+    assert node.exec(made, "ls", "/sys/class/net").stdout.split() != []
+    found = node.runtime.Status(cri.StatusRequest(), timeout=10)
+    assert found.features.user_namespaces_host_network
+    assert all(one.features.user_namespaces for one in found.runtime_handlers)

@@ -25,6 +25,7 @@ from ocirt_api.ttrpc import RequestReceived
 from ocirt_api.ttrpc import Server as Ttrpc
 from ocirt_cri import config as configuration
 from ocirt_cri import machine
+from ocirt_cri.checkpoint.checkpoints import Checkpoints
 from ocirt_cri.containers import Containers
 from ocirt_cri.images.images import Images
 from ocirt_cri.images.settings import Settings
@@ -282,7 +283,7 @@ async def serving(place: Path) -> AsyncIterator[Daemon]:
         containers = Containers(node)
         stack.callback(containers.close)
         sandboxes = Sandboxes(node, containers)
-        recovery = Recovery(node, sandboxes, containers)
+        recovery = Recovery(node, sandboxes, containers, Checkpoints(node, containers))
         recovery.load()
         services = (
             RuntimeService(node),

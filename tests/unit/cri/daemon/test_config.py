@@ -42,7 +42,7 @@ def test_a_file_is_read() -> None:
     assert settings.cgroup_manager == "systemd"
     assert settings.pids_limit == 99
     assert settings.capabilities == ("CAP_CHOWN",)
-    assert settings.rlimits == {"NOFILE": (1024, 4096)}
+    assert settings.rlimits == {"RLIMIT_NOFILE": (1024, 4096)}
     assert settings.sysctls == {"net.core.somaxconn": "1024"}
     assert found.socket == "/run/ocirt/ocirt.sock"
 
@@ -61,6 +61,8 @@ def test_a_file_is_read() -> None:
         ("[containers]\nhost_devices = 1", "is not a true or false"),
         ("[containers]\ncapabilities = 'CAP_CHOWN'", "is not a list of texts"),
         ("[containers]\nrlimits = { NOFILE = 3 }", "is not a table of limits"),
+        ("[containers]\nrlimits = { NOFILES = [1, 2] }", "'NOFILES' is not a resource limit (did you mean 'NOFILE'?)"),
+        ("[containers]\nrlimits = { RLIMIT_CORE = [2, 1] }", "2 is no soft limit below 1"),
         ("[cgroups]\nmanager = 'systmd'", "did you mean 'systemd'?"),
         ("root = 'relative'", "not an absolute path"),
         ("listen = 'tcp://1.2.3.4:5'", "is no address"),
@@ -96,6 +98,41 @@ def test_a_reload_changes_what_may_change() -> None:
     now = config.reloaded(old, new)
     assert (now["root"], now["containers.pids_limit"]) == ("/a", 5)
     assert now.sources["containers.pids_limit"] == "f.toml"
+
+
+def test_handlers() -> None:
+    """Each is the whole configuration with some keys changed, by either form of TOML."""
+    found = parse(
+        "[containers]\npids_limit = 5\nhost_devices = false\n[handlers.small.containers]\npids_limit = 9\n"
+        "capabilities = ['CAP_KILL']\n[handlers.wide.pods]\nshm_size = 8192\n[handlers.same]\n"
+    )
+    assert found.settings().handlers == ("", "ocirt", "small", "wide", "same")
+    small, wide = found.of_handler("small").settings(), found.of_handler("wide").settings()
+    assert (small.pids_limit, small.capabilities, small.host_devices) == (9, ("CAP_KILL",), False)
+    assert (wide.pids_limit, wide.shm_size) == (5, 8192)
+    assert small.handlers == wide.handlers == found.settings().handlers
+    for name in ("", "ocirt", "same", "gone"):
+        assert found.of_handler(name).settings() == found.settings()
+    assert parse(config.text(found))["handlers"] == found["handlers"]
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("handlers = 5", "not a table of handlers"),
+        ("handlers.x = 5", "f.toml: handlers.x: 5 is no table"),
+        ("handlers.ocirt.containers.pids_limit = 1", "'ocirt' cannot be the name"),
+        ("handlers.'A_b'.containers.pids_limit = 1", "'A_b' cannot be the name"),
+        ("handlers.x.containers.pids_limits = 1", "did you mean 'containers.pids_limit'"),
+        ("handlers.x.containers.pids_limit = -1", "handlers.x: containers.pids_limit: -1 is too small"),
+        ("handlers.x.root = '/a'", "'root' is the same for all handlers"),
+        ("handlers.x.handlers.y = {}", "'handlers' is the same"),
+    ],
+)
+def test_handlers_that_cannot_be(text: str, words: str) -> None:
+    with pytest.raises(Error) as found:
+        parse(text)
+    assert words in str(found.value)
 
 
 def test_the_command_line(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ import pytest
 from ocirt.cgroups.limits import writes
 from ocirt.cgroups.systemd import unit_of
 from ocirt_api.cri import api_pb2 as cri
-from ocirt_cri.spec import cgroups, resources
+from ocirt_cri.spec import cgroups, podresources, resources
 from ocirt_cri.spec.pod import pod_of
 from tests.unit.cri.spec.requests import (
     CONTAINER_ID,
@@ -177,6 +177,26 @@ def test_cgroup(manager: str, given: str, of_settings: str, wanted: str) -> None
 
 
 @pytest.mark.parametrize(
+    ("manager", "given", "limited", "wanted"),
+    [
+        ("cgroupfs", "/kubepods/pod{uid}", True, ("/kubepods/pod{uid}", True)),
+        ("cgroupfs", "/kubepods/pod{uid}", False, ("/kubepods/pod{uid}", True)),
+        ("cgroupfs", "/shared", True, ("/shared/pod-abc", True)),
+        ("cgroupfs", "/shared", False, ("/shared", False)),
+        ("systemd", "kubepods-pod{uid}.slice", True, ("kubepods-pod{uid}.slice", True)),
+        ("systemd", "shared.slice", True, ("shared.slice", False)),
+    ],
+)
+def test_the_cgroup_of_a_pod(manager: str, given: str, limited: bool, wanted: tuple[str, bool]) -> None:
+    of = pod_config(linux=cri.LinuxPodSandboxConfig(cgroup_parent=given.format(uid="11")))
+    of.metadata.uid = "11"
+    if limited:
+        of.linux.resources.cpu_shares = 100
+    found = cgroups.of_pod(of, "abc", with_settings(cgroup_manager=manager), "f")
+    assert found == (wanted[0].format(uid="11"), wanted[1])
+
+
+@pytest.mark.parametrize(
     ("manager", "given", "word"),
     [
         ("cgroupfs", "/a/../../b", "no path"),
@@ -231,3 +251,53 @@ def test_annotations_that_go_on() -> None:
         "p": "5",
     }
     assert found["io.kubernetes.cri.sandbox-id"] == POD_ID
+
+
+# -- pods ----------------------------------------------------------------------------------------------------------------------
+
+MIB = 1 << 20
+
+
+@pytest.mark.parametrize(
+    ("overhead", "containers", "wanted"),
+    [
+        ({}, {}, {}),
+        ({"cpu_shares": 10, "memory_limit_in_bytes": MIB}, {}, {}),
+        ({"cpu_shares": 10}, {"cpu_shares": 100}, {"cpu_shares": 110}),
+        ({"cpu_shares": 262144}, {"cpu_shares": 100}, {"cpu_shares": 262144}),
+        (
+            {"cpu_quota": 10_000, "cpu_period": 50_000},
+            {"cpu_quota": 30_000},
+            {"cpu_quota": 50_000},
+        ),
+        ({"cpu_quota": 10_000}, {"cpu_quota": -1}, {"cpu_quota": -1}),
+        (
+            {"memory_limit_in_bytes": MIB},
+            {"memory_limit_in_bytes": 2 * MIB, "memory_swap_limit_in_bytes": 3 * MIB},
+            {"memory_limit_in_bytes": 3 * MIB, "memory_swap_limit_in_bytes": 4 * MIB},
+        ),
+        ({"memory_limit_in_bytes": MIB}, {"memory_limit_in_bytes": -1}, {"memory_limit_in_bytes": -1}),
+    ],
+)
+def test_overhead(overhead: dict[str, Any], containers: dict[str, Any], wanted: dict[str, Any]) -> None:
+    found = podresources.together(cri.LinuxContainerResources(**overhead), cri.LinuxContainerResources(**containers))
+    assert found == cri.LinuxContainerResources(**wanted)
+
+
+def test_what_is_not_given_stays() -> None:
+    pages = [cri.HugepageLimit(page_size="2MB", limit=1), cri.HugepageLimit(page_size="1GB", limit=2)]
+    old = cri.LinuxContainerResources(cpu_shares=5, cpuset_cpus="0", hugepage_limits=pages, unified={"a.b": "1"})
+    new = cri.LinuxContainerResources(
+        cpu_quota=5000, cpuset_cpus="1", hugepage_limits=[cri.HugepageLimit(page_size="2MB", limit=3)], unified={"a.c": "2"}
+    )
+    found = resources.changed(old, new)
+    assert (found.cpu_shares, found.cpu_quota, found.cpuset_cpus, dict(found.unified)) == (5, 5000, "1", {"a.b": "1", "a.c": "2"})
+    assert {one.page_size: one.limit for one in found.hugepage_limits} == {"2MB": 3, "1GB": 2}
+    assert resources.changed(found, cri.LinuxContainerResources()) == found
+
+
+def test_bad_limits_of_a_pod_name_their_field() -> None:
+    for name in ("overhead", "resources"):
+        given = {"overhead": cri.LinuxContainerResources(), "resources": cri.LinuxContainerResources()}
+        given[name].cpu_shares = 1
+        refused(lambda: podresources.of_pod(given["overhead"], given["resources"], HOST, ""), f"{name}.cpu_shares", "range")  # noqa: B023

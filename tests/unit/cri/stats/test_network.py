@@ -17,7 +17,10 @@ Inter-|   Receive                                                |  Transmit
 
 
 def test_interfaces() -> None:
-    assert network.parse(TEXT) == [Interface("eth0", 123456789, 3, 987654321, 5), Interface("net.1", 12, 0, 7, 0)]
+    assert network.parse(TEXT) == [
+        Interface("eth0", 123456789, 3, 987654321, 5, 22, 33, 4, 6),
+        Interface("net.1", 12, 0, 7, 0, 1, 1, 0, 0),
+    ]
 
 
 def test_what_is_no_such_file() -> None:

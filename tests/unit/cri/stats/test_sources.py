@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from ocirt_cri.stats.sources import is_of_one_pod
+from ocirt_cri.spec.cgroups import is_of_one_pod
 
 UID = "12345678-aaaa-bbbb-cccc-123456789abc"
 

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ocirt_cri.streams.heads import LARGEST, Head, refusal
-from ocirt_shim.remote.upgrade import Refused
+from ocirt_cri.streams.upgrade import Refused
 
 HEAD = (
     b"POST /exec/abc?x=1 HTTP/1.1\r\nHost: h\r\nConnection: Upgrade\r\nUpgrade: SPDY/3.1\r\n"

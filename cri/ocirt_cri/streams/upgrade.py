@@ -9,14 +9,13 @@ from __future__ import annotations
 
 from binascii import b2a_base64
 from hashlib import sha1
+from typing import TYPE_CHECKING
 
-TYPE_CHECKING = False
+from ocirt_shim.remote import PORT_FORWARD, SPDY, TUNNEL, WEBSOCKET
+
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-EXEC, ATTACH, PORT_FORWARD = "exec", "attach", "portforward"
-SPDY, WEBSOCKET = "spdy", "websocket"
-TUNNEL = "SPDY/3.1+portforward.k8s.io"
 _SPDY_WORD = "SPDY/3.1"
 _COMMANDS = ("v4.channel.k8s.io", "v3.channel.k8s.io", "v2.channel.k8s.io", "channel.k8s.io")
 _COMMANDS_BY_WEBSOCKET = (

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from ocirt_shim.remote.upgrade import ATTACH, EXEC, PORT_FORWARD, TUNNEL, Refused, agree
+from ocirt_cri.streams.upgrade import Refused, agree
+from ocirt_shim.remote import ATTACH, EXEC, PORT_FORWARD, TUNNEL
 
 SPDY = [("connection", "Upgrade"), ("upgrade", "SPDY/3.1")]
 KEY = "dGhlIHNhbXBsZSBub25jZQ=="
