@@ -46,8 +46,10 @@ class Node:
         self.socket = self.state / "ocirt.sock"
         self.log = self.place / "log"
         self.config = self.place / "ocirtd.toml"
+        self.nri = self.place / "nri.sock"
         self.place.mkdir()
         lines = [f'image_root = "{self.images}"', f'netns_dir = "{self.place}/netns"']
+        lines += ["[nri]", f'socket = "{self.nri}"', f'plugins = "{self.place}/nri.d"', f'config_dir = "{self.place}"']
         lines += ["[network]", f'config_dir = "{networks or self.place / "net.d"}"']
         self.config.write_text("\n".join(lines) + "\n")
         self.process: subprocess.Popen[bytes] | None = None

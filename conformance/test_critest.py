@@ -25,7 +25,6 @@ ALLOWED = {
     "public image with digest should be pulled and removed": "its digest is that of an image of another registry",
     "AppArmor": "this kernel runs without AppArmor",
     "SELinux": "this kernel runs without SELinux",
-    "[NRI]": "conformance/test_nri.py has these",
 }
 
 
@@ -49,7 +48,7 @@ def node(machine: Machine, no_leaks: list[Path], tmp_path: Path) -> Iterator[Nod
 def run(node: Node, report: Path, *flags: str) -> dict[str, tuple[str, str]]:
     """What became of each spec that was chosen: (passed, failed or skipped; why)."""
     argv = [str(goprograms.critest()), f"--runtime-endpoint={node.endpoint}", f"--image-endpoint={node.endpoint}"]
-    argv += [f"--ginkgo.junit-report={report}", "--ginkgo.timeout=20m", *flags]
+    argv += [f"--nri-socket={node.nri}", f"--ginkgo.junit-report={report}", "--ginkgo.timeout=20m", *flags]
     with node.log.with_name("critest").open("wb") as log:
         subprocess.run(argv, stdin=subprocess.DEVNULL, stdout=log, stderr=log, check=False, timeout=SECONDS, cwd=node.place)
     assert report.exists(), node.log.with_name("critest").read_text()[-4000:]

@@ -23,6 +23,7 @@ from ocirt_cri.spec import document, inforce, resources, validate
 
 if TYPE_CHECKING:
     from ocirt_cri.node import Node
+    from ocirt_cri.spec.inputs import Json
 
 _ID = 32  # bytes
 _KILL_PATIENCE = 30.0  # seconds that what was killed may take to be gone
@@ -95,6 +96,7 @@ class Containers:
         node.add(container)
         self.watch(container, shim)
         self._tell(events.CREATED, container)
+        await node.nri.created(sandbox, container)
         _log.info(
             "container %s was created in pod %s: %s",
             container.id,
@@ -105,6 +107,7 @@ class Containers:
         return container.id
 
     async def _undo(self, container: Container) -> None:
+        await self._node.nri.removed(container)
         try:
             await self.discard(container)
         except Exception as err:  # noqa: BLE001  (the first failure is the one to tell; its row stays, and a start undoes it)
@@ -161,6 +164,22 @@ class Containers:
 
     async def _start(self, container: Container) -> None:
         node = self._node
+        refusal: Error | None = None
+        sandbox = node.sandboxes.get(container.pod_id)
+        if container.state == cri.CONTAINER_CREATED and sandbox is not None and sandbox.is_ready:
+            try:
+                await node.nri.start(container)
+            except Error as err:
+                refusal = err
+        try:
+            await self._start_now(container, refusal)
+        finally:
+            if container.exited.is_set():
+                await node.nri.stopped(container)
+        await node.nri.started(container)
+
+    async def _start_now(self, container: Container, refusal: Error | None) -> None:
+        node = self._node
         async with container.lock:
             if container.state != cri.CONTAINER_CREATED:
                 word = cri.ContainerState.Name(container.status.state).removeprefix("CONTAINER_").lower()
@@ -169,6 +188,8 @@ class Containers:
             if sandbox is None or not sandbox.is_ready:
                 raise Error("state", "the pod was stopped", subject=container.pod_id, hint="run another attempt of it")
             try:
+                if refusal is not None:
+                    raise refusal
                 shim = await self.shim(container)
                 found = await shim.call("Start", messages.StartRequest(), messages.StateResponse)
             except (Error, OSError) as err:
@@ -223,6 +244,7 @@ class Containers:
             container.status.reason,
             extra=logs.of_container(container),
         )
+        await self._node.nri.stopped(container)
 
     async def lost(self, container: Container, err: Exception) -> None:
         """Its shim is gone, and with it what it knew: what still runs of the container is killed."""
@@ -242,11 +264,16 @@ class Containers:
         container.set_ended(model.LOST_CODE, time.time_ns(), reason=model.LOST, message=message)
         await self._node.store.note(container)
         self._tell(events.STOPPED, container)
+        await self._node.nri.stopped(container)
 
     # -- its end --
 
     async def stop(self, container: Container, seconds: int) -> None:
         """End its program: by its signal, and after so many seconds by SIGKILL. Raises DeadlineError, Error."""
+        await self._end(container, seconds)
+        await self._node.nri.stopped(container)
+
+    async def _end(self, container: Container, seconds: int) -> None:
         if container.state not in (cri.CONTAINER_RUNNING, cri.CONTAINER_CREATED):
             return
         if container.state == cri.CONTAINER_CREATED and seconds > 0:
@@ -296,6 +323,7 @@ class Containers:
             await node.store.note(container)
             await self.discard(container)
         node.drop(container)
+        await node.nri.removed(container)
         self._tell(events.DELETED, container)
         _log.info("container %s was removed", container.id, extra=logs.of_container(container))
 
@@ -307,16 +335,24 @@ class Containers:
         container = node.container(request.container_id)
         if container.state not in (cri.CONTAINER_RUNNING, cri.CONTAINER_CREATED):
             raise Error("state", "the container has ended", subject=container.id)
+        pids = node.config_of(node.pod(container.pod_id).status.runtime_handler)["containers.pids_limit"]
+        wanted = resources.update_of(container.limits, request.linux, node.host, "linux", pids=pids)
+        linux = cri.LinuxContainerResources()
+        linux.CopyFrom(request.linux)
+        wanted = await node.nri.update(container, linux, wanted)
+        await self.change(container, wanted, linux)
+        await node.nri.updated(container)
+
+    async def change(self, container: Container, wanted: Json, linux: cri.LinuxContainerResources) -> None:
+        """Set limits: `wanted` is what `linux.resources` of a config.json is, `linux` the same for the status. Raises Error."""
         async with container.lock:
-            pids = node.config_of(node.pod(container.pod_id).status.runtime_handler)["containers.pids_limit"]
-            wanted = resources.update_of(container.limits, request.linux, node.host, "linux", pids=pids)
             shim = await self.shim(container)
             await shim.call("Update", messages.UpdateRequest(resources=document.encode(wanted)), messages.Nothing, _CALL_PATIENCE)
-            asked = resources.changed(container.limits, request.linux)
+            asked = resources.changed(container.limits, linux)
             asked.oom_score_adj = container.limits.oom_score_adj  # of the program, which has started
             seen = await asyncio.to_thread(lambda: limits.read(container.cgroup, asked))
             container.status.resources.linux.CopyFrom(inforce.reported(asked, seen))
-            await node.store.put(container)
+            await self._node.store.put(container)
 
     async def reopen_log(self, identifier: str) -> None:
         """Its log was renamed. Raises Error."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from ocirt.errors import Error
@@ -63,7 +64,10 @@ class Creation:
         assert isinstance(shim, Shim)
         assert not isinstance(root, BaseException)
         built = await self._build(root)
-        answer = await shim.call("Create", self._request(built, root), messages.CreateResponse, _PATIENCE)
+        built = replace(built, document=await self._node.nri.create(self._sandbox, self._container, built.document))
+        self._container.process = dict(built.document["process"])
+        bundle = await asyncio.to_thread(self._bundle, built.document) if built.document.get("hooks") else ""
+        answer = await shim.call("Create", self._request(built, root, bundle), messages.CreateResponse, _PATIENCE)
         self._container.pid = answer.pid
         await asyncio.to_thread(self._limits)
         return shim
@@ -97,7 +101,6 @@ class Creation:
         paths = await self._paths()
         built = await asyncio.to_thread(self._built, root.lowers, volumes, paths)
         status, container = self._container.status, self._container
-        container.process = dict(built.document["process"])
         container.stop_signal = built.stop_signal.number
         status.stop_signal = built.stop_signal.status
         status.log_path = built.log_path
@@ -173,7 +176,15 @@ class Creation:
             return ""
         return f"/proc/{found.pid}/ns/pid"
 
-    def _request(self, built: build.Built, root: Root) -> messages.CreateRequest:
+    def _bundle(self, document: inputs.Json) -> str:
+        """In a thread: a bundle for hooks, which are told of one, and where those that look for it find the container's root."""
+        bundle = os.path.join(self._node.container_directory(self._container.id), "bundle")
+        os.makedirs(os.path.join(bundle, document["root"]["path"]), exist_ok=True)
+        with open(os.path.join(bundle, "config.json"), "wb") as file:
+            file.write(encode(document))
+        return bundle
+
+    def _request(self, built: build.Built, root: Root, bundle: str) -> messages.CreateRequest:
         node, container = self._node, self._container
         uids, gids = built.ids.documents() if built.ids is not None else ([], [])
         overlay = messages.Overlay(
@@ -186,6 +197,7 @@ class Creation:
         )
         return messages.CreateRequest(
             id=container.id,
+            bundle=bundle,
             config=encode(built.document),
             root=overlay,
             stdin=container.config.stdin,

@@ -31,6 +31,7 @@ from ocirt_cri.metrics import server as metrics
 from ocirt_cri.metrics.calls import Calls
 from ocirt_cri.networks import Helper
 from ocirt_cri.node import Node
+from ocirt_cri.nri.runtime import Nri
 from ocirt_cri.recovery import Recovery
 from ocirt_cri.reserve import Reserve
 from ocirt_cri.rootfs import Roots
@@ -99,6 +100,8 @@ class Daemon:
             checkpoints = Checkpoints(node, containers)
             recovery = Recovery(node, sandboxes, containers, checkpoints)
             recovery.load()
+            if config["nri.enabled"]:
+                node.nri = await stack.enter_async_context(Nri(node, containers))
             stats = await stack.enter_async_context(StatsService(node))
             streams = await stack.enter_async_context(StreamService(node))
             metrics = stack.enter_context(MetricsService(node))

@@ -12,6 +12,7 @@ from ocirt import state
 from ocirt.errors import Error
 from ocirt_cri.events import Events
 from ocirt_cri.model import Container, Key, Sandbox
+from ocirt_cri.nri.hooks import Hooks
 from ocirt_cri.operations import Operations
 from ocirt_cri.reserve import Reserve
 
@@ -56,6 +57,7 @@ class Node:
     events: Events = field(default_factory=Events)
     pod_cidr: str = ""
     reserve: Reserve = field(default_factory=Reserve)
+    nri: Hooks = field(default_factory=Hooks)
     recovered: asyncio.Event = field(default_factory=asyncio.Event)
     sandboxes: dict[str, Sandbox] = field(default_factory=dict)
     all_containers: dict[str, Container] = field(default_factory=dict)

@@ -69,6 +69,7 @@ class Recovery:
         for pod in self._half_pods:
             await _tried(self._half_pod(pod), pod.id)
         await _tried(self._orphans(), "what has no row")
+        await _tried(node.nri.begin(), "NRI")
         node.recovered.set()
         _log.info(
             "%d pods and %d containers were found again in %.2f s",

@@ -85,6 +85,7 @@ class Sandboxes:
             for one in made:
                 if isinstance(one, BaseException):
                     raise one
+            await node.nri.run_pod(sandbox)
             sandbox.phase = model.MADE
             sandbox.status.state = cri.SANDBOX_READY
             sandbox.refresh()
@@ -93,6 +94,7 @@ class Sandboxes:
             await self._undo(sandbox)
             raise
         node.add(sandbox)
+        await node.nri.ran_pod(sandbox)
         self.watch(sandbox)
         for kind in (events.CREATED, events.STARTED):
             node.tell(kind, sandbox.id, sandbox)
@@ -178,6 +180,7 @@ class Sandboxes:
             if sandbox.is_ready:
                 await self.not_ready(sandbox)
             await asyncio.gather(*(self._containers.stop(one, 0) for one in node.containers_of(sandbox.id)))
+            await node.nri.stopped_pod(sandbox)
             if not is_plain(sandbox):
                 await node.networks.down(request_of(node, sandbox))
             sandbox.stopped = True
@@ -200,10 +203,12 @@ class Sandboxes:
             await node.store.note(sandbox)
             await node.reserve.spend(lambda: self._leave_nothing(sandbox))
         node.drop(sandbox)
+        await node.nri.removed_pod(sandbox)
         node.tell(events.DELETED, sandbox.id, sandbox)
         _log.info("pod %s was removed", sandbox.id, extra=logs.of_pod(sandbox))
 
     async def _undo(self, sandbox: Sandbox) -> None:
+        await self._node.nri.removed_pod(sandbox)
         try:
             await self.discard(sandbox)
         except Exception as err:  # noqa: BLE001  (the first failure is the one to tell; its row stays, and a start undoes it)
@@ -235,6 +240,7 @@ class Sandboxes:
         node = self._node
         sandbox = node.pod(request.pod_sandbox_id)
         podresources.of_pod(request.overhead, request.resources, node.host, "")
+        await node.nri.update_pod(sandbox, request.overhead, request.resources)
         async with sandbox.lock:
             if not sandbox.is_ready:
                 raise Error("state", "the pod was stopped", subject=sandbox.id)
@@ -250,6 +256,7 @@ class Sandboxes:
                     raise _named(err, "resources") from None
             sandbox.updated = limits.SerializeToString().hex()
             await node.store.put(sandbox)
+        await node.nri.updated_pod(sandbox)
         _log.info("the limits of pod %s were changed", sandbox.id)
 
 

@@ -43,7 +43,13 @@ class Ocirtd:
         self.place = place
         self.cgroup_parent = cgroup_parent
         self.config = place / "ocirtd.toml"
-        tables = (f'[cgroups]\nmanager = "{manager}"', "[images]\nsync = false", f'[network]\nconfig_dir = "{place}/net.d"')
+        self.nri = place / "n"
+        tables = (
+            f'[cgroups]\nmanager = "{manager}"',
+            "[images]\nsync = false",
+            f'[network]\nconfig_dir = "{place}/net.d"',
+            f'[nri]\nsocket = "{self.nri}"\nplugins = "{place}/nri.d"\nconfig_dir = "{place}/nri.conf.d"',
+        )
         self.config.write_text("\n".join(tables) + "\n")
         self.log = place / "log"
         self.socket = place / "s"

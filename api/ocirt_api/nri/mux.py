@@ -19,11 +19,16 @@ PLUGIN, RUNTIME = 1, 2
 
 HEADER = Struct(">II")
 LARGEST = TTRPC_HEADER.size + LIMIT  # bytes in one piece: a whole frame of ttrpc
+_FIRST = 4096  # bytes of a reader's buffer in Go (bufio)
 
 
-def split(channel: int, data: bytes) -> bytes:
-    """`data` for a channel, as pieces to be sent."""
-    parts = [data[at : at + LARGEST] for at in range(0, len(data), LARGEST)]
+def split(channel: int, frame: bytes) -> bytes:
+    """A frame of ttrpc for a channel, as pieces to be sent.
+
+    The first has no more than what a reader in Go asks for at once (its library fails if a piece is larger), and the rest is one:
+    the same library drops a connection on which too many wait to be read.
+    """
+    parts = [frame[:_FIRST], frame[_FIRST:]] if len(frame) > _FIRST else [frame]
     return b"".join([HEADER.pack(channel, len(part)) + part for part in parts])
 
 

@@ -42,8 +42,10 @@ def plugin(node: Ocirtd, script: str) -> Path:
 def configure(node: Ocirtd, **keys: object) -> None:
     """A daemon with these keys of [network]."""
     node.stop()
-    text = node.config.read_text() + f'bin_dirs = ["{node.place}/bin"]\n'
-    node.config.write_text(text + "".join(f"{name} = {value}\n" for name, value in keys.items()))
+    more = f'bin_dirs = ["{node.place}/bin"]\n' + "".join(f"{name} = {value}\n" for name, value in keys.items())
+    text = node.config.read_text()
+    assert "[network]\n" in text
+    node.config.write_text(text.replace("[network]\n", "[network]\n" + more))
     node.start()
 
 

@@ -41,10 +41,15 @@ def test_a_channel_that_nobody_has_is_dropped() -> None:
     assert Channels().receive(split(7, b"abc") + split(PLUGIN, b"d")) == [(PLUGIN, b"d")]
 
 
-def test_what_is_too_long_goes_in_pieces() -> None:
-    wire = split(PLUGIN, bytes(LARGEST + 1))
-    assert len(wire) == LARGEST + 1 + 16
-    assert len(joined(Channels().receive(wire), PLUGIN)) == LARGEST + 1
+@pytest.mark.parametrize(("size", "pieces"), [(0, [0]), (4096, [4096]), (4097, [4096, 1]), (LARGEST, [4096, LARGEST - 4096])])
+def test_a_frame_in_pieces_that_a_reader_in_go_takes(size: int, pieces: list[int]) -> None:
+    wire = split(PLUGIN, bytes(size))
+    found, at = [], 0
+    while at < len(wire):
+        found.append(int.from_bytes(wire[at + 4 : at + 8], "big"))
+        at += 8 + found[-1]
+    assert found == pieces
+    assert len(joined(Channels().receive(wire), PLUGIN)) == size
 
 
 def test_a_piece_that_no_sender_makes_ends_the_connection() -> None:
