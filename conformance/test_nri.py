@@ -13,7 +13,7 @@ from typing import Any
 import grpc
 import pytest
 from google.protobuf import json_format
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from conformance import goprograms
@@ -192,7 +192,7 @@ def test_the_same_as_their_runtime(peer: Path) -> None:
         assert theirs.stdout is not None
         conflicts = []
 
-        @settings(max_examples=400, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+        @settings(max_examples=400)
         @given(wanted=st.lists(adjustments(), min_size=1, max_size=3))
         def compare(wanted: list[nri.ContainerAdjustment]) -> None:
             for one in wanted:

@@ -6,6 +6,7 @@ setuptools knows no executables among a wheel's scripts, and no .proto files. Wh
 - `ocirt-cni`, `ocirtd` and `containerd-shim-ocirt-v2`, the same once more: what a wheel installs are files, not links;
 - `ocirt-python`, in whose first line the installer names its interpreter, so that the launcher need not guess;
 - completions for shells and manual pages, below the environment's share/, made from the package's own tables;
+- a unit of systemd for ocirtd, where systemd looks if the environment is /usr or /usr/local, and an example of a crictl.yaml;
 - the stubs of api/, made beside their .proto files before setuptools looks for modules (see api/stubs.py);
 - byte code for the interpreter that builds, for installers that compile nothing, module by module and once more in one file (see
   loader.py). It is never checked against its source (the time that an installer gives the source is not known here), and an
@@ -37,6 +38,7 @@ import stubs  # noqa: E402
 
 Settings = dict[str, Any] | None
 
+_INSTALLED = {"ocirtd.service": "lib/systemd/system", "crictl.yaml": "share/ocirt"}  # of cri/install/
 SCRATCH = HERE.parent / "build" / "setuptools"
 
 
@@ -106,7 +108,9 @@ def _complete(wheel: Path, *, pure: bool, home: str) -> str:
         plain = {launcher.archive_name(one.name): launcher.archive(one, checked=False) for one in launcher.PACKAGES}
     if not home:
         plain |= inside
-    plain |= {f"{distribution}-{version}.data/data/share/{place}": text.encode() for place, text in _shared().items()}
+    root = f"{distribution}-{version}.data/data"
+    plain |= {f"{root}/share/{place}": text.encode() for place, text in _shared().items()}
+    plain |= {f"{root}/{place}/{one}": (HERE.parent / "cri/install" / one).read_bytes() for one, place in _INSTALLED.items()}
     tag = "py3-none-" + ".".join(tags)
     target = wheel.with_name(f"{distribution}-{version}-{tag}.whl")
     scratch = wheel.with_suffix(".new")

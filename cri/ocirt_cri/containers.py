@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from ocirt.errors import Error
 from ocirt_api.cri import api_pb2 as cri
 from ocirt_api.messages import shim as messages
-from ocirt_cri import creation, events, limits, model
+from ocirt_cri import creation, events, limits, logs, model
 from ocirt_cri.errors import DeadlineError
 from ocirt_cri.leftovers import delete_by_force, remove_tree
 from ocirt_cri.model import Container
@@ -97,7 +97,13 @@ class Containers:
         self.watch(container, shim)
         self._tell(events.CREATED, container)
         await node.nri.created(sandbox, container)
-        _log.info("container %s was created in pod %s: %s", container.id, sandbox.id, container.metadata.name)
+        _log.info(
+            "container %s was created in pod %s: %s",
+            container.id,
+            sandbox.id,
+            container.metadata.name,
+            extra=logs.of_container(container),
+        )
         return container.id
 
     async def _undo(self, container: Container) -> None:
@@ -105,10 +111,18 @@ class Containers:
         try:
             await self.discard(container)
         except Exception as err:  # noqa: BLE001  (the first failure is the one to tell; its row stays, and a start undoes it)
-            _log.error("container %s was not made, and not all of it could be taken back: %s", container.id, err)
+            _log.error(
+                "container %s was not made, and not all of it could be taken back: %s",
+                container.id,
+                err,
+                extra=logs.of_container(container),
+            )
 
     async def discard(self, container: Container) -> None:
         """Leave nothing of a container, however much there is of it. Raises Error, OSError."""
+        await self._node.reserve.spend(lambda: self._discard(container))
+
+    async def _discard(self, container: Container) -> None:
         node = self._node
         await self._delete(container)
         await node.volumes.release(container.id)
@@ -125,7 +139,7 @@ class Containers:
             await shim.end(_CALL_PATIENCE)
         except (Error, OSError, TimeoutError) as err:
             # It has no container yet, and ends with the connection; or it is lost.
-            _log.debug("container %s: %s", container.id, err)
+            _log.debug("container %s: %s", container.id, err, extra=logs.of_container(container))
             if (shim_there := node.shims.pop(container.id, None)) is not None:
                 shim_there.close()
             await asyncio.to_thread(delete_by_force, node.runtime, container.id)
@@ -184,17 +198,17 @@ class Containers:
             if container.state == cri.CONTAINER_CREATED:  # it may have ended already
                 container.set_started(found.pid, found.started_at or time.time_ns())
                 self._tell(events.STARTED, container)
-            await node.store.put(container)
+            await node.store.note(container)
 
     async def _not_started(self, container: Container, err: Exception) -> None:
         text = str(err)[: 4 << 10]
         container.set_ended(model.START_ERROR_CODE, time.time_ns(), reason=model.START_ERROR, message=text)
-        await self._node.store.put(container)
+        await self._node.store.note(container)
         self._tell(events.STOPPED, container)
         try:
             await self._delete(container)
         except Exception as late:  # noqa: BLE001  (what is left goes with the container)
-            _log.warning("container %s: %s", container.id, late)
+            _log.warning("container %s: %s", container.id, late, extra=logs.of_container(container))
 
     def watch(self, container: Container, shim: Shim) -> None:
         """Wait for a container's end. The connection counts from now on."""
@@ -221,23 +235,34 @@ class Containers:
                 container.set_started(found.pid, found.started_at)
                 self._tell(events.STARTED, container)
             container.set_ended(found.exit_code, found.exited_at or time.time_ns(), oom_killed=found.oom_killed)
-            await self._node.store.put(container)
+            await self._node.store.note(container)
         self._tell(events.STOPPED, container)
-        _log.info("container %s has ended: %d (%s)", container.id, found.exit_code, container.status.reason)
+        _log.info(
+            "container %s has ended: %d (%s)",
+            container.id,
+            found.exit_code,
+            container.status.reason,
+            extra=logs.of_container(container),
+        )
         await self._node.nri.stopped(container)
 
     async def lost(self, container: Container, err: Exception) -> None:
         """Its shim is gone, and with it what it knew: what still runs of the container is killed."""
         if container.exited.is_set() or container.phase == model.REMOVING:
             return
-        _log.error("container %s: its shim is lost: %s", container.id, err)
+        _log.error("container %s: its shim is lost: %s", container.id, err, extra=logs.of_container(container))
         try:
             await asyncio.to_thread(delete_by_force, self._node.runtime, container.id)
         except Error as late:
-            _log.error("container %s: what is left of it could not be removed: %s", container.id, late)
+            _log.error(
+                "container %s: what is left of it could not be removed: %s",
+                container.id,
+                late,
+                extra=logs.of_container(container),
+            )
         message = "the process that held the container was lost"
         container.set_ended(model.LOST_CODE, time.time_ns(), reason=model.LOST, message=message)
-        await self._node.store.put(container)
+        await self._node.store.note(container)
         self._tell(events.STOPPED, container)
         await self._node.nri.stopped(container)
 
@@ -261,7 +286,9 @@ class Containers:
                     async with asyncio.timeout(seconds):
                         await container.exited.wait()
                 except TimeoutError:
-                    _log.info("container %s did not end within %d seconds", container.id, seconds)
+                    _log.info(
+                        "container %s did not end within %d seconds", container.id, seconds, extra=logs.of_container(container)
+                    )
                 else:
                     return
             await self._kill(shim, signal.SIGKILL, everybody=True)
@@ -293,12 +320,12 @@ class Containers:
         await self.stop(container, 0)
         async with container.lock:
             container.phase = model.REMOVING
-            await node.store.put(container)
+            await node.store.note(container)
             await self.discard(container)
         node.drop(container)
         await node.nri.removed(container)
         self._tell(events.DELETED, container)
-        _log.info("container %s was removed", container.id)
+        _log.info("container %s was removed", container.id, extra=logs.of_container(container))
 
     # -- while it is there --
 

@@ -140,8 +140,7 @@ class Creation:
         if built.relabel:
             raise Error("unsupported", "ocirtd does not label files for SELinux yet", subject="config.mounts")
         for directory in built.directories:
-            os.makedirs(directory.path, directory.mode, exist_ok=True)
-            os.chown(directory.path, directory.uid, directory.gid)
+            _make_directory(directory)
         if path := document_path(asked.directory):
             os.makedirs(asked.directory, 0o700, exist_ok=True)
             with open(path, "wb") as file:
@@ -205,8 +204,25 @@ class Creation:
             stdin_once=container.config.stdin_once,
             log_path=built.log_path,
             log_line_limit=self._settings["containers.log_line_limit"],
+            log_size_limit=self._settings["containers.log_size_limit"],
+            log_rate_limit=self._settings["containers.log_rate_limit"],
             cgroup_manager=node.config["cgroups.manager"],
         )
+
+
+def _make_directory(wanted: inputs.Directory) -> None:
+    """Make one, unless somebody else was quicker: what is there keeps its owner and its mode. Raises OSError."""
+    path = wanted.path.rstrip("/")
+    os.makedirs(os.path.dirname(path), wanted.mode, exist_ok=True)
+    try:
+        os.mkdir(path, wanted.mode)
+    except FileExistsError:
+        return
+    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    try:
+        os.fchown(fd, wanted.uid, wanted.gid)
+    finally:
+        os.close(fd)
 
 
 def _mappings(documents: list[dict[str, Any]]) -> list[messages.IDMapping]:

@@ -13,6 +13,7 @@ import sys
 from collections.abc import Callable
 from contextlib import AsyncExitStack
 from pathlib import Path
+from typing import Any
 
 import ocirt
 from ocirt import state
@@ -25,10 +26,14 @@ from ocirt_cri.containers import Containers
 from ocirt_cri.images.images import Images
 from ocirt_cri.images.settings import Settings
 from ocirt_cri.locks import Locks
+from ocirt_cri.metrics import node as numbers
+from ocirt_cri.metrics import server as metrics
+from ocirt_cri.metrics.calls import Calls
 from ocirt_cri.networks import Helper
 from ocirt_cri.node import Node
 from ocirt_cri.nri.runtime import Nri
 from ocirt_cri.recovery import Recovery
+from ocirt_cri.reserve import Reserve
 from ocirt_cri.rootfs import Roots
 from ocirt_cri.sandboxes import Sandboxes
 from ocirt_cri.server import Server
@@ -39,7 +44,7 @@ from ocirt_cri.services.exec import ExecService
 from ocirt_cri.services.images import ImageService
 from ocirt_cri.services.metrics import MetricsService
 from ocirt_cri.services.pods import PodService
-from ocirt_cri.services.runtime import RuntimeService
+from ocirt_cri.services.runtime import POD_CIDR, RuntimeService
 from ocirt_cri.services.stats import StatsService
 from ocirt_cri.services.streams import StreamService
 from ocirt_cri.stats.layers import LayerUsage
@@ -112,7 +117,8 @@ class Daemon:
                 streams,
                 metrics,
             )
-            server = Server(services, until=node.recovered, always=_ALWAYS)
+            interceptors = await self._metrics(stack) if config["metrics.listen"] else ()
+            server = Server(services, until=node.recovered, always=_ALWAYS, interceptors=interceptors)
             await server.start(config.socket)
             stack.push_async_callback(server.stop)
             loop.add_signal_handler(signal.SIGHUP, self.reload)
@@ -123,6 +129,18 @@ class Daemon:
             _notify("STOPPING=1")
             await asyncio.wait([recovering], timeout=_SETTLE)
             await node.operations.settle(_SETTLE)
+
+    async def _metrics(self, stack: AsyncExitStack) -> tuple[Calls]:
+        """What counts calls; it is shown, with the node's numbers, to who asks."""
+        node, calls = self._node, Calls()
+
+        def text() -> str:
+            return "".join(map(str, (*numbers.families(node), *calls.families())))
+
+        server = metrics.Server(text, lambda: metrics.unwell(node))
+        await server.start(self._config["metrics.listen"])
+        stack.push_async_callback(server.stop)
+        return (calls,)
 
     async def _parts(self, stack: AsyncExitStack, store: Store) -> Node:
         config = self._config
@@ -140,6 +158,8 @@ class Daemon:
             stall=config["images.stall"],
             connections=config["images.connections"],
         )
+        reserve = Reserve((config["root"], config.image_root))
+        await asyncio.to_thread(reserve.make)
         images = await stack.enter_async_context(Images(image_store, settings, pinned=config["images.pinned"]))
         roots = Roots(images, instance)
         zygote = await stack.enter_async_context(Zygote())
@@ -150,7 +170,7 @@ class Daemon:
                 "root": config["root"],
                 "instance": instance,
             },
-            self._config.cni,
+            self._cni,
         )
         stack.push_async_callback(networks.close)
         return Node(
@@ -158,6 +178,8 @@ class Daemon:
             host=await asyncio.to_thread(machine.look),
             boot_id=state.boot_id(),
             instance=instance,
+            pod_cidr=store.meta(POD_CIDR),
+            reserve=reserve,
             store=store,
             images=images,
             roots=roots,
@@ -166,6 +188,9 @@ class Daemon:
             zygote=zygote,
             networks=networks,
         )
+
+    def _cni(self) -> dict[str, Any]:
+        return self._node.cni()  # which is there before anybody asks
 
     def reload(self) -> None:
         """Read the configuration anew; it is taken whole or not at all, and what differs is logged."""

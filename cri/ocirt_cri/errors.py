@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import errno
+
 from ocirt.errors import Error
 from ocirt_api import status
+
+_USED_UP = (errno.ENOSPC, errno.EDQUOT, errno.EMFILE, errno.ENFILE)  # what somebody may free
 
 
 class DeadlineError(Error):
@@ -23,4 +27,6 @@ def status_of(err: Exception) -> int:
     code = getattr(err, "code", None)
     if isinstance(code, str):
         return status.of(code)
-    return status.UNKNOWN if isinstance(err, OSError) else status.INTERNAL
+    if isinstance(err, OSError):
+        return status.RESOURCE_EXHAUSTED if err.errno in _USED_UP else status.UNKNOWN
+    return status.INTERNAL

@@ -6,8 +6,13 @@ import datetime as dt
 import json
 import logging
 import sys
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from ocirt_cri.model import Container, Sandbox
 
 _FORMATS = ("text", "json")
+_FIELDS = ("pod", "container", "rpc")
 
 
 class _Lines(logging.Formatter):
@@ -23,7 +28,7 @@ class _Lines(logging.Formatter):
 
 
 class _Json(logging.Formatter):
-    """One object a line: time, level, part, msg, and error with a traceback."""
+    """One object a line: time, level, part, msg; pod, container and rpc where it is about one; and error with a traceback."""
 
     def format(self, record: logging.LogRecord) -> str:
         found = {
@@ -32,6 +37,7 @@ class _Json(logging.Formatter):
             "part": record.name.rpartition(".")[2],
             "msg": record.getMessage(),
         }
+        found |= {name: getattr(record, name) for name in _FIELDS if hasattr(record, name)}
         if record.exc_info:
             found["error"] = self.formatException(record.exc_info)
         return json.dumps(found)
@@ -51,3 +57,13 @@ def set_up(level: str, form: str) -> None:
     root.setLevel(level.upper())
     for name in ("asyncio", "cygrpc", "grpc"):
         logging.getLogger(name).setLevel(logging.WARNING)
+
+
+def of_pod(sandbox: Sandbox) -> dict[str, str]:
+    """What a line about a pod has besides, for `extra`."""
+    return {"pod": sandbox.id}
+
+
+def of_container(container: Container) -> dict[str, str]:
+    """The same, about a container."""
+    return {"pod": container.pod_id, "container": container.id}

@@ -23,8 +23,30 @@ _SIGKILL_CODE = 137
 Key = tuple[str, ...]
 
 
+class _Told:
+    """What the status of a pod says as that of a container does."""
+
+    __slots__ = ()
+    status: cri.PodSandboxStatus | cri.ContainerStatus
+
+    @property
+    def labels(self) -> Mapping[str, str]:
+        """For filters."""
+        return self.status.labels
+
+    @property
+    def annotations(self) -> Mapping[str, str]:
+        """Somebody's."""
+        return self.status.annotations
+
+    @property
+    def created_at(self) -> int:
+        """Nanoseconds."""
+        return self.status.created_at
+
+
 @dataclass(slots=True, eq=False)
-class Sandbox:
+class Sandbox(_Told):
     """A pod. Times are nanoseconds since the epoch.
 
     namespaces: paths by kind (network, ipc, uts, user), of those that are its own; files: paths by what they are (hosts, …)
@@ -65,16 +87,6 @@ class Sandbox:
         return self.status.metadata
 
     @property
-    def labels(self) -> Mapping[str, str]:
-        """For filters."""
-        return self.status.labels
-
-    @property
-    def annotations(self) -> Mapping[str, str]:
-        """Somebody's."""
-        return self.status.annotations
-
-    @property
     def is_ready(self) -> bool:
         """Whether containers can be made in it."""
         return self.status.state == cri.SANDBOX_READY
@@ -83,11 +95,6 @@ class Sandbox:
     def netns(self) -> str:
         """The path of its network namespace, "" for the node's."""
         return self.namespaces.get("network", "")
-
-    @property
-    def created_at(self) -> int:
-        """Nanoseconds."""
-        return self.status.created_at
 
     @property
     def limits(self) -> cri.UpdatePodSandboxResourcesRequest:
@@ -117,7 +124,7 @@ class Sandbox:
 
 
 @dataclass(slots=True, eq=False)
-class Container:
+class Container(_Told):
     """A container.
 
     process: the process.json that an exec begins with; stop_signal: as kill(2) takes it; started: whether its program ever ran
@@ -154,16 +161,6 @@ class Container:
         return self.status.metadata
 
     @property
-    def labels(self) -> Mapping[str, str]:
-        """For filters."""
-        return self.status.labels
-
-    @property
-    def annotations(self) -> Mapping[str, str]:
-        """Somebody's."""
-        return self.status.annotations
-
-    @property
     def state(self) -> int:
         """One of the CRI's four."""
         return self.status.state
@@ -179,11 +176,6 @@ class Container:
         if self.found is None and self.locate is not None:
             self.found = self.locate(self.id)
         return self.found or {}
-
-    @property
-    def created_at(self) -> int:
-        """Nanoseconds."""
-        return self.status.created_at
 
     @property
     def image(self) -> str:
@@ -219,10 +211,10 @@ class Container:
             self.exited.set()
 
     def set_started(self, pid: int, at: int) -> None:
-        """Its program runs."""
+        """Its program runs. Times are in their order, also where the clock has jumped."""
         self.pid = pid
         self.status.state = cri.CONTAINER_RUNNING
-        self.status.started_at = at
+        self.status.started_at = max(at, self.status.created_at)
         self.refresh()
 
     def set_ended(self, code: int, at: int, *, oom_killed: bool = False, reason: str = "", message: str = "") -> None:

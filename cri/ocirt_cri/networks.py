@@ -36,6 +36,9 @@ class Networks(Protocol):
     async def paths(self, pod: Mapping[str, Any]) -> dict[str, Any]:
         """Where the namespaces and the /dev/shm of a pod are found now: {"namespaces", "shm"}."""
 
+    async def strays(self, known: Mapping[str, Any]) -> list[str]:
+        """Pods that something is left of, and that are not in `known`: see `network.sandbox.strays`."""
+
     async def status(self) -> tuple[bool, str]:
         """Whether pods can have networks, and if not, why."""
 
@@ -76,6 +79,10 @@ class Helper:
     async def paths(self, pod: Mapping[str, Any]) -> dict[str, Any]:
         """See `Networks`."""
         return await self._ask("sandbox-paths", pod)
+
+    async def strays(self, known: Mapping[str, Any]) -> list[str]:
+        """See `Networks`."""
+        return [str(pod) for pod in (await self._ask("sandbox-strays", known))["pods"]]
 
     async def status(self) -> tuple[bool, str]:
         """See `Networks`."""

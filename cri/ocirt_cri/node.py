@@ -6,7 +6,7 @@ import asyncio
 import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from ocirt import state
 from ocirt.errors import Error
@@ -14,6 +14,7 @@ from ocirt_cri.events import Events
 from ocirt_cri.model import Container, Key, Sandbox
 from ocirt_cri.nri.hooks import Hooks
 from ocirt_cri.operations import Operations
+from ocirt_cri.reserve import Reserve
 
 if TYPE_CHECKING:
     from ocirt_api.cri import api_pb2 as cri
@@ -36,6 +37,8 @@ class Node:
     """The daemon's parts. It is the context of all services, and the source of statistics.
 
     instance: a word that other daemons on this machine do not have, in all that is made
+    pod_cidr: the ranges of pods' addresses that the kubelet has named last
+    reserve: what removals may use of a disk that is full
     recovered: set once what an earlier process has left is known
     """
 
@@ -52,6 +55,8 @@ class Node:
     networks: Networks
     operations: Operations = field(default_factory=Operations)
     events: Events = field(default_factory=Events)
+    pod_cidr: str = ""
+    reserve: Reserve = field(default_factory=Reserve)
     nri: Hooks = field(default_factory=Hooks)
     recovered: asyncio.Event = field(default_factory=asyncio.Event)
     sandboxes: dict[str, Sandbox] = field(default_factory=dict)
@@ -96,9 +101,18 @@ class Node:
         """Where a container has what its image's volumes hold."""
         return os.path.join(self.config["root"], "containers", container_id)
 
+    @property
+    def netns_prefix(self) -> str:
+        """What the names of all network namespaces of this daemon begin with."""
+        return f"ocirt-{self.instance}-"
+
     def netns(self, pod_id: str) -> str:
         """Where a pod's network namespace is bound."""
-        return os.path.join(self.config["netns_dir"], f"ocirt-{pod_id[:32]}")
+        return os.path.join(self.config["netns_dir"], self.netns_prefix + pod_id[:32])
+
+    def cni(self) -> dict[str, Any]:
+        """What the network helper is told of networks, for all pods."""
+        return {**self.config.cni(), "pod_cidr": self.pod_cidr}
 
     # Pods and containers, from memory.
 

@@ -50,6 +50,11 @@ class Operations:
         task.add_done_callback(self._loosed)
         return await asyncio.shield(task)
 
+    @property
+    def count(self) -> int:
+        """How many are under way."""
+        return len(self._running) + len(self._loose)
+
     async def settle(self, seconds: float) -> None:
         """Wait for what runs, but not for longer. What has not ended then goes on until the process ends, and is undone later."""
         tasks = [task for task, _ in self._running.values()] + list(self._loose)

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 from ocirt.errors import Error
 from ocirt_api.cri import api_pb2 as cri
 from ocirt_api.messages import shim as messages
-from ocirt_cri import files, model, podcgroup
+from ocirt_cri import files, logs, model, podcgroup
 from ocirt_cri.leftovers import delete_by_force, remove_tree
 from ocirt_cri.model import Container, Sandbox
 from ocirt_cri.sandboxes import is_plain, request_of
@@ -84,7 +84,7 @@ class Recovery:
         node = self._node
         if container.boot_id != node.boot_id:
             container.set_ended(model.LOST_CODE, time.time_ns(), reason=model.LOST, message=_REBOOTED)
-            await node.store.put(container)
+            await node.store.note(container)
             return
         seconds = float(node.config["limits.recovery"])
         try:
@@ -96,7 +96,7 @@ class Recovery:
             return
         if found.status in (messages.RUNNING, messages.PAUSED) and container.state == cri.CONTAINER_CREATED:
             container.set_started(found.pid, found.started_at)
-            await node.store.put(container)
+            await node.store.note(container)
         self._containers.watch(container, shim)
         if found.status == messages.PAUSED:
             await self._checkpoints.recover(container)
@@ -109,7 +109,8 @@ class Recovery:
         gone = bool(sandbox.netns) and not await asyncio.to_thread(os.path.exists, sandbox.netns)
         if sandbox.is_ready and (rebooted or gone):
             await self._sandboxes.failed(sandbox)
-            _log.warning("pod %s is not ready: %s", sandbox.id, _REBOOTED if rebooted else f"{sandbox.netns} is gone")
+            why = _REBOOTED if rebooted else f"{sandbox.netns} is gone"
+            _log.warning("pod %s is not ready: %s", sandbox.id, why, extra=logs.of_pod(sandbox))
         if sandbox.is_ready and sandbox.namespaces.get("pid"):
             found = await node.networks.paths(request_of(node, sandbox))
             sandbox.reached = node.networks.generation
@@ -136,7 +137,7 @@ class Recovery:
                 await _tried(self._orphan(name), name)
         for name in await asyncio.to_thread(_names, node.runtime):
             if name not in known:
-                _log.info("removing container %s, which no row knows", name)
+                _log.info("removing container %s, which no row knows", name, extra={"container": name})
                 await _tried(asyncio.to_thread(delete_by_force, node.runtime, name), name)
         for name in await asyncio.to_thread(_names, os.path.join(node.config["root"], "containers")):
             if name not in known:
@@ -144,21 +145,39 @@ class Recovery:
         for name in await asyncio.to_thread(_names, os.path.join(node.directory, "pods")):
             if name not in node.sandboxes:
                 await _tried(self._nobodys_pod(name), name)
+        await _tried(self._strays(), "networks of pods that no row knows")
         await node.roots.reconcile(known)
         await node.volumes.reconcile()
 
     async def _nobodys_pod(self, name: str) -> None:
         """The directory of a pod that no row knows, and what its id leads to."""
         node = self._node
-        asked = {"pod": name, "directory": node.pod_directory(name), "netns": node.netns(name), "cni": node.config.cni()}
+        seconds = node.config["network.timeout"]
+        directory = node.pod_directory(name)
+        asked = {"pod": name, "directory": directory, "netns": node.netns(name), "cni": node.cni(), "seconds": seconds}
         await node.networks.down(asked)
-        await asyncio.to_thread(files.remove, node.pod_directory(name))
+        await asyncio.to_thread(files.remove, directory)
+
+    async def _strays(self) -> None:
+        """Namespaces and addresses of this daemon whose pods have no directory any more."""
+        node = self._node
+        known = {
+            "known": list(node.sandboxes),
+            "netns": [pod.netns for pod in node.pods() if pod.netns],
+            "netns_dir": node.config["netns_dir"],
+            "prefix": node.netns_prefix,
+            "cni": node.cni(),
+            "seconds": node.config["network.timeout"],
+        }
+        for pod in await node.networks.strays(known):
+            _log.info("taking back the network of pod %s, which no row knows", pod, extra={"pod": pod})
+            await _tried(self._nobodys_pod(pod), pod)
 
     async def _orphan(self, name: str) -> None:
         """A shim that no row knows."""
         node = self._node
         directory = node.shim_directory(name)
-        _log.info("ending the shim of %s, which no row knows", name)
+        _log.info("ending the shim of %s, which no row knows", name, extra={"container": name})
         try:
             async with asyncio.timeout(float(node.config["limits.recovery"])):
                 shim = await connect(name, directory)

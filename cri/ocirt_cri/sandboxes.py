@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from ocirt.errors import Error
 from ocirt_api.cri import api_pb2 as cri
-from ocirt_cri import events, files, model, podcgroup
+from ocirt_cri import events, files, logs, model, podcgroup
 from ocirt_cri.model import Sandbox
 from ocirt_cri.node import find
 from ocirt_cri.operations import refuse_other
@@ -98,7 +98,7 @@ class Sandboxes:
         self.watch(sandbox)
         for kind in (events.CREATED, events.STARTED):
             node.tell(kind, sandbox.id, sandbox)
-        _log.info("pod %s runs: %s/%s", sandbox.id, config.metadata.namespace, config.metadata.name)
+        _log.info("pod %s runs: %s/%s", sandbox.id, config.metadata.namespace, config.metadata.name, extra=logs.of_pod(sandbox))
         return sandbox.id
 
     async def _files(self, sandbox: Sandbox, wanted: PodWants) -> None:
@@ -152,7 +152,7 @@ class Sandboxes:
                 loop.remove_reader(fd)
                 os.close(fd)
         if sandbox.is_ready and sandbox.phase == model.MADE:
-            _log.warning("pod %s is not ready: the init of its PID namespace has ended", sandbox.id)
+            _log.warning("pod %s is not ready: the init of its PID namespace has ended", sandbox.id, extra=logs.of_pod(sandbox))
             await self.failed(sandbox)
 
     async def failed(self, sandbox: Sandbox) -> None:
@@ -164,7 +164,7 @@ class Sandboxes:
         """No container is made in it from now on."""
         sandbox.status.state = cri.SANDBOX_NOTREADY
         sandbox.refresh()
-        await self._node.store.put(sandbox)
+        await self._node.store.note(sandbox)
 
     async def stop(self, identifier: str) -> None:
         """Stop a pod's containers at once and give back what it has. No error for one that is stopped, or not there."""
@@ -184,9 +184,9 @@ class Sandboxes:
             if not is_plain(sandbox):
                 await node.networks.down(request_of(node, sandbox))
             sandbox.stopped = True
-            await node.store.put(sandbox)
+            await node.store.note(sandbox)
         node.tell(events.STOPPED, sandbox.id, sandbox)
-        _log.info("pod %s was stopped", sandbox.id)
+        _log.info("pod %s was stopped", sandbox.id, extra=logs.of_pod(sandbox))
 
     async def remove(self, identifier: str) -> None:
         """Remove a pod with its containers, whether or not they run. No error for one that is not there."""
@@ -200,22 +200,27 @@ class Sandboxes:
         await asyncio.gather(*(self._containers.remove(one.id) for one in node.containers_of(sandbox.id)))
         async with sandbox.lock:
             sandbox.phase = model.REMOVING
-            await node.store.put(sandbox)
-            await self._leave_nothing(sandbox)
+            await node.store.note(sandbox)
+            await node.reserve.spend(lambda: self._leave_nothing(sandbox))
         node.drop(sandbox)
         await node.nri.removed_pod(sandbox)
         node.tell(events.DELETED, sandbox.id, sandbox)
-        _log.info("pod %s was removed", sandbox.id)
+        _log.info("pod %s was removed", sandbox.id, extra=logs.of_pod(sandbox))
 
     async def _undo(self, sandbox: Sandbox) -> None:
         await self._node.nri.removed_pod(sandbox)
         try:
             await self.discard(sandbox)
         except Exception as err:  # noqa: BLE001  (the first failure is the one to tell; its row stays, and a start undoes it)
-            _log.error("pod %s was not made, and not all of it could be taken back: %s", sandbox.id, err)
+            _log.error(
+                "pod %s was not made, and not all of it could be taken back: %s", sandbox.id, err, extra=logs.of_pod(sandbox)
+            )
 
     async def discard(self, sandbox: Sandbox) -> None:
         """Leave nothing of a pod that nobody has been told of, or that is being removed. Raises Error, OSError."""
+        await self._node.reserve.spend(lambda: self._discard(sandbox))
+
+    async def _discard(self, sandbox: Sandbox) -> None:
         node = self._node
         if not is_plain(sandbox):
             await node.networks.down(request_of(node, sandbox))
@@ -275,15 +280,15 @@ def is_plain(sandbox: Sandbox) -> bool:
 def request_of(node: Node, sandbox: Sandbox, wanted: PodWants | None = None) -> dict[str, Any]:
     """What the network helper is told of a pod. Without `wanted` it is to take something back."""
     metadata = sandbox.config.metadata
-    config = node.config
     options = sandbox.config.linux.security_context.namespace_options
     network = options.network != cri.NODE
     found: dict[str, Any] = {
         "pod": sandbox.id,
         "directory": node.pod_directory(sandbox.id),
-        "netns": node.netns(sandbox.id) if network else "",
+        "netns": (sandbox.netns or node.netns(sandbox.id)) if network else "",
+        "seconds": node.config["network.timeout"],
         "cni": {
-            **config.cni(),
+            **node.cni(),
             "args": {
                 "IgnoreUnknown": "1",
                 "K8S_POD_NAMESPACE": metadata.namespace,

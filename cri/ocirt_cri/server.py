@@ -12,7 +12,7 @@ import logging
 import os
 import secrets
 import shutil
-from collections.abc import AsyncIterator, Callable, Collection, Iterable
+from collections.abc import AsyncIterator, Callable, Collection, Iterable, Sequence
 from typing import Any
 
 import grpc
@@ -39,9 +39,16 @@ _log = logging.getLogger(__name__)
 class Server:
     """A server, which listens between `start` and `stop`."""
 
-    def __init__(self, services: Iterable[object], *, until: asyncio.Event | None = None, always: Collection[str] = ()) -> None:
+    def __init__(
+        self,
+        services: Iterable[object],
+        *,
+        until: asyncio.Event | None = None,
+        always: Collection[str] = (),
+        interceptors: Sequence[grpc.aio.ServerInterceptor] = (),
+    ) -> None:
         """until: what calls wait for, but for those of `always`."""
-        self._server = grpc.aio.server(options=_OPTIONS)
+        self._server = grpc.aio.server(options=_OPTIONS, interceptors=interceptors)
         found = list(services)
         for name in _SERVICES:
             self._server.add_generic_rpc_handlers((_handlers(name, found, until, always),))
@@ -137,9 +144,9 @@ async def _abort(context: grpc.aio.ServicerContext[Any, Any], name: str, err: Ex
         raise err
     number = status_of(err)
     if number == status.INTERNAL and not hasattr(err, "code"):
-        _log.error("%s: a bug in ocirtd", name, exc_info=err)
+        _log.error("%s: a bug in ocirtd", name, exc_info=err, extra={"rpc": name})
         text = f"a bug in ocirtd: {type(err).__name__}: {err}"
     else:
         text = str(err)
-        _log.info("%s: %s", name, text)
+        _log.info("%s: %s", name, text, extra={"rpc": name})
     await context.abort(_CODES[number], text)

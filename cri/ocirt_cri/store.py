@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 import sqlite3
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
@@ -26,9 +27,18 @@ CREATE TABLE pods (id TEXT PRIMARY KEY, phase TEXT NOT NULL, config BLOB NOT NUL
 CREATE TABLE containers (id TEXT PRIMARY KEY, pod TEXT NOT NULL, phase TEXT NOT NULL, config BLOB NOT NULL, status BLOB NOT NULL,
     more TEXT NOT NULL) WITHOUT ROWID;
 """
+_PUT_META = "INSERT OR REPLACE INTO meta VALUES (?, ?)"
 _PUT_POD = "INSERT OR REPLACE INTO pods VALUES (?, ?, ?, ?, ?)"
 _PUT_CONTAINER = "INSERT OR REPLACE INTO containers VALUES (?, ?, ?, ?, ?, ?)"
 _DELETE = {Sandbox: "DELETE FROM pods WHERE id = ?", Container: "DELETE FROM containers WHERE id = ?"}
+# By SQLite's primary result codes: what is the disk's fault.
+_DISK = {
+    sqlite3.SQLITE_FULL: "exhausted",
+    sqlite3.SQLITE_IOERR: "kernel",
+    sqlite3.SQLITE_CANTOPEN: "kernel",
+    sqlite3.SQLITE_READONLY: "kernel",
+}
+_log = logging.getLogger(__name__)
 Statement = tuple[str, tuple[Any, ...]]
 
 
@@ -36,10 +46,13 @@ class Store:
     """The database at a path, which is made if it is missing. Raises Error("corrupt" …), sqlite3.Error."""
 
     def __init__(self, path: str) -> None:
+        self._path = path
         self._thread = ThreadPoolExecutor(1, "store")
         self._connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
         self._waiting: list[tuple[Statement, asyncio.Future[None]]] = []
         self._committing: asyncio.Task[None] | None = None
+        self._missed: dict[str, Sandbox | Container] = {}  # what the disk did not take, by id
+        self.broken = ""  # why the last commit failed
         try:
             self._prepare(path)
         except BaseException:
@@ -73,7 +86,7 @@ class Store:
 
     def set_meta(self, name: str, value: str) -> None:
         """Keep a word. For the start: it waits for the disk."""
-        self._connection.execute("INSERT OR REPLACE INTO meta VALUES (?, ?)", (name, value))
+        self._connection.execute(_PUT_META, (name, value))
 
     def sandboxes(self) -> list[Sandbox]:
         """All pods. For the start."""
@@ -91,12 +104,34 @@ class Store:
             found.append(Container(identifier, pod, *messages, phase, **json.loads(more)))
         return found
 
+    async def put_meta(self, name: str, value: str) -> None:
+        """Keep a word. Raises sqlite3.Error."""
+        await self._write([(_PUT_META, (name, value))])
+
     async def put(self, *objects: Sandbox | Container) -> None:
-        """Write what these are now; they are on disk when it returns. Raises sqlite3.Error."""
-        await self._write(_row(one) for one in objects)
+        """Write what these are now; they are on disk when it returns. Raises Error("exhausted", "kernel"), sqlite3.Error."""
+        missed, self._missed = self._missed, {}
+        try:
+            await self._write(_row(one) for one in (missed | {one.id: one for one in objects}).values())
+        except BaseException:
+            self._missed = missed | self._missed
+            raise
+
+    async def note(self, *objects: Sandbox | Container) -> None:
+        """Write what these have become, if the disk takes it. If it does not, that goes with the next write.
+
+        What has happened has happened, and who frees the disk by removing pods is not to be stopped by its being full.
+        """
+        try:
+            await self.put(*objects)
+        except Error as err:
+            _log.error("%s", err)
+            self._missed |= {one.id: one for one in objects}
 
     async def delete(self, *objects: Sandbox | Container) -> None:
-        """Forget them. Raises sqlite3.Error."""
+        """Forget them. Raises Error("exhausted", "kernel"), sqlite3.Error."""
+        for one in objects:
+            self._missed.pop(one.id, None)
         await self._write((_DELETE[type(one)], (one.id,)) for one in objects)
 
     async def _write(self, statements: Iterable[Statement]) -> None:
@@ -118,10 +153,12 @@ class Store:
                 try:
                     await loop.run_in_executor(self._thread, self._commit, [statement for statement, _ in batch])
                 except Exception as err:  # noqa: BLE001  (whatever it is, those who wait hear of it)
+                    self.broken = f"what is to survive cannot be written down: {err}"
                     for _, future in batch:
                         if not future.done():
                             future.set_exception(err)
                 else:
+                    self.broken = ""
                     for _, future in batch:
                         if not future.done():
                             future.set_result(None)
@@ -134,8 +171,12 @@ class Store:
             for text, values in statements:
                 self._connection.execute(text, values)
             self._connection.execute("COMMIT")
-        except BaseException:
-            self._connection.execute("ROLLBACK")
+        except BaseException as err:
+            if self._connection.in_transaction:  # some failures have ended it
+                self._connection.execute("ROLLBACK")
+            if isinstance(err, sqlite3.Error) and (code := _DISK.get(err.sqlite_errorcode & 0xFF)):
+                words = "pods and containers cannot be written down"
+                raise Error(code, words, subject=self._path, cause=str(err), hint="is the disk full?") from None
             raise
 
 

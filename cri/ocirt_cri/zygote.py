@@ -42,6 +42,7 @@ class Zygote:
         self._control: socket.socket | None = None
         self._reaping: asyncio.Task[None] | None = None
         self.pid = 0
+        self.starts = 0  # how many there were
 
     async def __aenter__(self) -> Zygote:
         async with self._lock:
@@ -130,6 +131,7 @@ class Zygote:
         finally:
             os.close(said)
         self._control, self.pid = control, pid
+        self.starts += 1
         self._reaping = asyncio.create_task(self._reap(pid), name=f"end of zygote {pid}")
 
     async def _reap(self, pid: int) -> None:

@@ -67,7 +67,8 @@ class Container:
             raise Error("exists", "this shim has a container", subject=self.id)
         document = jsonlite.loads(request.config, "config.json", any_bytes=True)
         terminal = bool((document.get("process") or {}).get("terminal"))
-        self._log = Log(request.log_path, request.log_line_limit or LIMIT)
+        limits = request.log_line_limit or LIMIT, request.log_size_limit, request.log_rate_limit
+        self._log = Log(request.log_path, *limits)
         self.id = request.id
         self._stdin_once, self._has_terminal = request.stdin_once, terminal
         console = messages.socket_pair() if terminal else (-1, -1)

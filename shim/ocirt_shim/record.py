@@ -18,10 +18,11 @@ VERSION = 1
 class Record:
     """The file `state.json` in the shim's directory: `values` is what it says. It is whole at any moment."""
 
-    __slots__ = ("_path", "values")
+    __slots__ = ("_is_there", "_path", "values")
 
     def __init__(self, directory: str, values: dict[str, Any]) -> None:
         self._path = f"{directory}/{FILE}"
+        self._is_there = False
         pid = posix.getpid()
         self.values: dict[str, Any] = {
             "version": VERSION,
@@ -32,10 +33,18 @@ class Record:
         }
 
     def save(self, **values: Any) -> None:
-        """Write it, with these changed. Raises OSError."""
+        """Write it, with these changed. Raises OSError the first time.
+
+        Later the file stays as it was if the disk takes nothing: the container does not end with that, and the shim can be asked.
+        """
         self.values.update(values)
-        state.write_file(self._path + ".new", jsonlite.dumps(self.values).encode())
-        posix.rename(self._path + ".new", self._path)
+        try:
+            state.write_file(self._path + ".new", jsonlite.dumps(self.values).encode())
+            posix.rename(self._path + ".new", self._path)
+        except OSError:
+            if not self._is_there:
+                raise
+        self._is_there = True
 
 
 def load(directory: str) -> dict[str, Any]:

@@ -54,6 +54,7 @@ class Shim:
         record = Record(self.directory, {key: asked[key] for key in ("id", "runtime", "instance") if key in asked})
         record.save(status="empty")
         self._abandoned = False  # whether its maker is gone
+        self._ending = False
         self.loop = Loop()
         self.container = Container(self.loop, asked["runtime"], record)
         self.executions = Executions(self.loop, self.container, self.directory)
@@ -76,10 +77,13 @@ class Shim:
 
     def _end(self) -> None:
         """Leave nothing of the shim."""
-        self.listener.close()
+        if self._ending:
+            return  # the maker's connection is among those that are closed below
+        self._ending = True
         for name in posix.listdir(self.directory):
             posix.unlink(f"{self.directory}/{name}")
         posix.rmdir(self.directory)
+        self.listener.close()  # last: who waits for the connection's end finds nothing any more
         self.loop.stop()
 
     def _on_child(self) -> None:

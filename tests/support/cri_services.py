@@ -17,6 +17,7 @@ from ocirt_api.cri import api_pb2 as cri
 from ocirt_api.cri import api_pb2_grpc as stubs
 from ocirt_cri.images.images import Images
 from ocirt_cri.images.settings import Settings
+from ocirt_cri.reserve import Reserve
 from ocirt_cri.rootfs import Roots
 from ocirt_cri.server import Server
 from ocirt_cri.services.images import ImageService
@@ -131,7 +132,7 @@ async def serving(
         found = await stack.enter_async_context(Images(store, told, pinned=pinned, idle=idle))
         roots = Roots(found, "test")
         layers = await stack.enter_async_context(LayerUsage(roots.uppers))
-        context = SimpleNamespace(images=found, layers=layers, source=source or Source())
+        context = SimpleNamespace(images=found, layers=layers, reserve=Reserve(), source=source or Source())
         stats = await stack.enter_async_context(StatsService(context))
         server = Server([ImageService(context), stats])
         await server.start(f"{place}/socket")

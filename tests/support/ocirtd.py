@@ -7,6 +7,7 @@ import itertools
 import os
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -64,12 +65,22 @@ class Ocirtd:
         flags = {"config": self.config, "root": self.place / "r", "state": self.place / "v", "listen": f"unix://{self.socket}"}
         return [str(ROOT / "build" / "ocirtd"), *(f"--{name}={value}" for name, value in flags.items()), "--log-level=debug"]
 
+    @property
+    def environment(self) -> dict[str, str]:
+        """What it is started with: nothing of the machine's that images would take."""
+        env = {name: value for name, value in os.environ.items() if not name.lower().endswith("_proxy")}
+        return env | {"OCIRT_CERTS_D": str(self.place / "certs.d"), "HOME": str(self.place)}
+
     def start(self) -> None:
         """Start it, and wait until it is ready."""
-        env = {name: value for name, value in os.environ.items() if not name.lower().endswith("_proxy")}
-        env |= {"OCIRT_CERTS_D": str(self.place / "certs.d"), "HOME": str(self.place)}
         with self.log.open("ab") as log:
-            self.process = subprocess.Popen(self.command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=env)
+            self.process = subprocess.Popen(
+                self.command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=self.environment, cwd=ROOT
+            )
+        self.connect()
+
+    def connect(self) -> None:
+        """Be its client, and wait until it is ready."""
         self._channel = grpc.insecure_channel(f"unix:{self.socket}", options=_OPTIONS)
         self.runtime = stubs.RuntimeServiceStub(self._channel)
         self.images = stubs.ImageServiceStub(self._channel)
@@ -77,8 +88,7 @@ class Ocirtd:
 
     def is_ready(self) -> bool:
         """Whether it answers, and has found what an earlier one has left."""
-        assert self.process is not None
-        assert self.process.poll() is None, self.log.read_text()
+        assert self.process is None or self.process.poll() is None, self.log.read_text()
         try:
             found = self.runtime.Status(cri.StatusRequest(), timeout=PATIENCE)
         except grpc.RpcError:
@@ -102,12 +112,17 @@ class Ocirtd:
 
     def _end(self, number: int) -> int:
         assert self.process is not None
-        if self._channel is not None:
-            self._channel.close()
+        self.disconnect()
         self.process.send_signal(number)
         status = self.process.wait(PATIENCE)
         self.process = None
         return status
+
+    def disconnect(self) -> None:
+        """Be no client any more."""
+        if self._channel is not None:
+            self._channel.close()
+            self._channel = None
 
     def pull(self, registry: LocalRegistry, name: str, tag: str) -> str:
         """Have an image; its id."""
@@ -239,6 +254,23 @@ class Ocirtd:
         """What is in its directories that a daemon without pods should not have."""
         places = ("v/shims", "v/pods", "v/runtime", "r/containers", "r/images/writables")
         return [str(found) for name in places if (self.place / name).is_dir() for found in (self.place / name).iterdir()]
+
+
+class Wrapped(Ocirtd):
+    """The daemon's code in a program of the tests: `module` is called with the daemon's place, and then its arguments."""
+
+    module = ""
+
+    @property
+    def command(self) -> list[str]:
+        """How it is started."""
+        return [sys.executable, "-m", self.module, str(self.place), *super().command[1:]]
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """With the folders of packages, which the launcher finds by itself."""
+        folders = (ROOT, *(ROOT / floor for floor in ("api", "images", "cni", "shim", "cri")))
+        return super().environment | {"PYTHONPATH": ":".join(map(str, folders))}
 
 
 @contextlib.contextmanager

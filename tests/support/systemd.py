@@ -33,6 +33,7 @@ from tests.support.isolation import (
     MS_RDONLY,
     MS_REC,
     MS_REMOUNT,
+    cgroup_mounts,
     mount,
     pivot_root,
     unshare,
@@ -160,6 +161,10 @@ class Systemd:
         if self.pid:
             return next(path for path in self._groups if (path / "cgroup.type").exists()) / control_group[1:]
         return CGROUP / control_group[1:]
+
+    def roots(self) -> list[Path]:
+        """Where the tests see the roots of its hierarchies."""
+        return self._groups or cgroup_mounts()
 
     def directories(self) -> list[Path]:
         """All cgroups of containers, in all hierarchies."""

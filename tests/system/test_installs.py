@@ -406,6 +406,13 @@ def test_wheel_brings_completion_and_manual_pages(wheel: Path) -> None:
     assert shared["man/man8/ocirt.8"] == run(ROOT / "build" / "ocirt", "manual")
 
 
+def test_wheel_brings_a_unit_and_an_example(wheel: Path) -> None:
+    with zipfile.ZipFile(wheel) as archive:
+        found = {name.partition(".data/data/")[2]: archive.read(name) for name in archive.namelist() if ".data/data/" in name}
+    for name, place in (("ocirtd.service", "lib/systemd/system"), ("crictl.yaml", "share/ocirt")):
+        assert found[f"{place}/{name}"] == (ROOT / "cri/install" / name).read_bytes()
+
+
 def test_pure_wheel(python: Python, place: Path, pure_wheel: Path, hostile: Hostile, tmp_path: Path) -> None:
     """Without a compiler: slower, but as isolated."""
     assert pure_wheel.name == f"ocirt-{__version__}-py3-none-any.whl"

@@ -57,6 +57,8 @@ class CreateRequest(Message):
     log_path: str = string(7)
     log_line_limit: int = uint32(8)
     cgroup_manager: str = string(9)
+    log_size_limit: int = int64(16)
+    log_rate_limit: int = int64(17)
 
 
 class CreateResponse(Message):

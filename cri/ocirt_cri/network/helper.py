@@ -8,8 +8,11 @@ from __future__ import annotations
 
 import codecs
 import gc
+import os
 import posix
 import select
+import signal
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -49,12 +52,17 @@ _RUN_BY_JOBS = (
     "sysctl",
 )  # of ocirt_cni: the network that is built in, and those like it
 _BUG = "this is a bug in ocirt"
+_SLOW = "a plugin that hangs? key network.timeout"
 
 
 def serve(fd: int, owner: int, asked: dict[str, Any]) -> None:
-    """Until the connection or the process `owner` (a pidfd) ends. `asked`: the request that made it. Raises OSError."""
+    """Until the connection or the process `owner` (a pidfd) ends. Raises OSError.
+
+    asked: the request that made it: state and root (directories), instance (a word that no other daemon has).
+    """
     _load()
-    Helper(fd, owner, Keeper(str(asked["state"]))).run()
+    own = {"instance": str(asked["instance"]), "folder": f"{asked['root']}/cni"}
+    Helper(fd, owner, Keeper(str(asked["state"])), own).run()
 
 
 def _load() -> None:
@@ -66,19 +74,56 @@ def _load() -> None:
     gc.freeze()  # what is here stays, and the forks write to less of it
 
 
-class Helper:
-    """Jobs that run, by the pipe over which they answer."""
+class Job:
+    """A fork at work. number: of the request; seconds: that it may take, until `deadline` (monotonic, 0: for ever)."""
 
-    def __init__(self, fd: int, owner: int, keeper: Keeper) -> None:
+    __slots__ = ("deadline", "number", "pid", "said", "seconds")
+
+    def __init__(self, pid: int, request: dict[str, Any]) -> None:
+        self.pid = pid
+        self.number: int = request["n"]
+        self.seconds = float(request.get("seconds") or 0)
+        self.deadline = time.monotonic() + self.seconds if self.seconds else 0.0
+        self.said: list[bytes] = []
+
+    def give_up(self) -> None:
+        """Kill it, with the plugins that it has executed."""
+        # It stands still first: at the end of a plugin it would begin to undo things, by other plugins.
+        os.kill(self.pid, signal.SIGSTOP)
+        os.waitid(os.P_PID, self.pid, os.WSTOPPED | os.WEXITED | os.WNOWAIT)
+        for pid in (self.pid, *_below(self.pid)):
+            try:
+                os.kill(pid, signal.SIGKILL)
+            except ProcessLookupError:
+                pass
+        self.said = [_encoded(Error("unavailable", f"was not done after {self.seconds:g} s", subject="network", hint=_SLOW))]
+
+
+def _below(pid: int) -> list[int]:
+    """The processes below one, parents first. What has left its parent is not found any more."""
+    try:
+        with open(f"/proc/{pid}/task/{pid}/children", encoding="ascii") as file:
+            children = [int(word) for word in file.read().split()]
+    except FileNotFoundError:
+        return []
+    return [found for child in children for found in (child, *_below(child))]
+
+
+class Helper:
+    """Jobs that run, by the pipe over which they answer. own: what `cni` is to know of the daemon, in each request."""
+
+    def __init__(self, fd: int, owner: int, keeper: Keeper, own: dict[str, Any]) -> None:
         self._fd = fd
         self._owner = owner
         self._keeper = keeper
+        self._own = own
         self._decoder = wire.Decoder()
-        self._running: dict[int, tuple[int, int, list[bytes]]] = {}  # pipe: (pid, number, what was read)
+        self._running: dict[int, Job] = {}  # by the pipe that they answer over
         self._jobs: dict[str, Callable[[dict[str, Any]], dict[str, Any]]] = {
             "reload": lambda _: {},  # every job reads the configuration anew
             "sandbox-down": lambda request: sandbox.down(request, keeper),
             "sandbox-paths": lambda request: sandbox.paths(request, keeper),
+            "sandbox-strays": lambda request: sandbox.strays(request, keeper),
             "sandbox-up": lambda request: sandbox.up(request, keeper),
             "status": sandbox.status,
         }
@@ -89,7 +134,7 @@ class Helper:
         for fd in (self._fd, self._owner):
             poll.register(fd, select.POLLIN)
         while True:
-            for fd, _ in poll.poll():
+            for fd, _ in poll.poll(self._patience()):
                 if fd == self._owner:
                     return
                 if fd == self._fd:
@@ -102,6 +147,17 @@ class Helper:
                 elif fd in self._running and self._take(fd):
                     poll.unregister(fd)
                     posix.close(fd)
+            now = time.monotonic()
+            for fd in [fd for fd, job in self._running.items() if 0 < job.deadline <= now]:
+                self._running[fd].give_up()
+                self._finish(self._running.pop(fd))
+                poll.unregister(fd)
+                posix.close(fd)
+
+    def _patience(self) -> float | None:
+        """Milliseconds until the next job's time is over."""
+        deadlines = [job.deadline for job in self._running.values() if job.deadline]
+        return max(0.0, (min(deadlines) - time.monotonic()) * 1000 + 1) if deadlines else None
 
     def _begin(self, request: dict[str, Any]) -> int:
         """Have a fork do it; the pipe over which it answers."""
@@ -123,7 +179,7 @@ class Helper:
             finally:
                 posix._exit(0)
         posix.close(tell)
-        self._running[told] = pid, request["n"], []
+        self._running[told] = Job(pid, request)
         return told
 
     def _answer(self, request: dict[str, Any]) -> bytes:
@@ -131,7 +187,7 @@ class Helper:
             job = self._jobs.get(str(request.get("do")))
             if job is None:
                 raise Error("internal", f"no job: {request.get('do')}", subject="network helper")
-            return jsonlite.dumps(job(request)).encode()
+            return jsonlite.dumps(job(request | {"cni": {**(request.get("cni") or {}), **self._own}})).encode()
         except Error as err:
             return _encoded(err)
         except CniError as err:
@@ -145,22 +201,26 @@ class Helper:
 
     def _take(self, fd: int) -> bool:
         """Take what a job says; whether that was all."""
-        pid, number, taken = self._running[fd]
+        job = self._running[fd]
         data = posix.read(fd, _CHUNK)
         if data:
-            taken.append(data)
+            job.said.append(data)
             return False
         del self._running[fd]
-        if pid > 0:
-            posix.waitpid(pid, 0)
+        self._finish(job)
+        return True
+
+    def _finish(self, job: Job) -> None:
+        """Reap it, and pass on what it has said."""
+        if job.pid > 0:
+            posix.waitpid(job.pid, 0)
         try:
-            document: dict[str, Any] = jsonlite.loads(b"".join(taken), "the job's answer")
+            document: dict[str, Any] = jsonlite.loads(b"".join(job.said), "the job's answer")
         except Error:  # nothing, or a part of it
             document = wire.from_error(Error("unavailable", "the job was killed", hint="try again"))
-        data = wire.encode(document | {"n": number})
+        data = wire.encode(document | {"n": job.number})
         while data:
             data = data[posix.write(self._fd, data) :]
-        return True
 
 
 def _encoded(err: Error) -> bytes:

@@ -18,6 +18,7 @@ from ocirt.errors import Error
 from ocirt.kernel import constants as k
 from ocirt.kernel import messages
 from ocirt.kernel.ffi import syscall
+from ocirt_cri.network.forks import Holder, run
 
 _MS_BIND, _MS_REC = 0x1000, 0x4000
 _NS_GET_NSTYPE = 0xB703
@@ -59,7 +60,7 @@ class Keeper:
             os.close(fd)
 
     def _make(self) -> None:
-        if not os.path.ismount(self._place):
+        if not _is_mount(self._place):
             mount(self._place, self._place, "", _MS_BIND)
         mount("", self._place, "", k.MS_PRIVATE)  # or every copy of the tree would have a copy of the namespace: EINVAL
         os.close(os.open(self._file, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600))
@@ -76,35 +77,18 @@ class Keeper:
                 return
 
     def _make_on(self, processor: int) -> None:
-        ready, go = os.pipe2(os.O_CLOEXEC)
-        done, tell = os.pipe2(os.O_CLOEXEC)
-        pid = os.fork()
-        if not pid:
-            try:
-                os.close(go)
-                os.close(done)
-                os.sched_setaffinity(0, {processor})
-                syscall("unshare", k.CLONE_NEWNS)
-                mount("", "/", "", _MS_REC | k.MS_PRIVATE)
-                mount("keeper", self._place, "tmpfs", 0, "mode=700")
-                os.chdir(self._place)
-                # Nothing of the host's stays in it: what is mounted somewhere cannot be unmounted for good.
-                syscall("pivot_root", b".", b".")
-                syscall("umount2", b".", k.MNT_DETACH)
-                os.write(tell, b"t")
-                os.read(ready, 1)
-            finally:
-                os._exit(0)
-        os.close(ready)
-        os.close(tell)
-        try:
-            if os.read(done, 1) != b"t":
-                raise Error("kernel", "the mount namespace that keeps those of pods cannot be made", subject=self._place)
+        def work() -> None:
+            os.sched_setaffinity(0, {processor})
+            syscall("unshare", k.CLONE_NEWNS)
+            mount("", "/", "", _MS_REC | k.MS_PRIVATE)
+            mount("keeper", self._place, "tmpfs", 0, "mode=700")
+            os.chdir(self._place)
+            # Nothing of the host's stays in it: what is mounted somewhere cannot be unmounted for good.
+            syscall("pivot_root", b".", b".")
+            syscall("umount2", b".", k.MNT_DETACH)
+
+        with Holder(work, "make the mount namespace that keeps those of pods") as pid:
             mount(f"/proc/{pid}/ns/mnt", self._file, "", _MS_BIND)
-        finally:
-            os.close(go)
-            os.close(done)
-            os.waitpid(pid, 0)
 
     def _open_root(self) -> int:
         """By a fork that goes in, and passes it out."""
@@ -148,7 +132,7 @@ class Keeper:
             kind: syscall("open_tree", fd, b"", k.OPEN_TREE_CLONE | k.OPEN_TREE_CLOEXEC | k.AT_EMPTY_PATH)
             for kind, fd in namespaces.items()
         }
-        _in_fork(lambda: self._attach(pod, trees), "keep the namespaces of a pod")
+        run(lambda: self._attach(pod, trees), "keep the namespaces of a pod")
         for fd in trees.values():
             os.close(fd)
 
@@ -163,7 +147,7 @@ class Keeper:
     def drop(self, pod: str) -> None:
         """Let go of the namespaces of a pod; nothing if there are none. Raises OSError, Error."""
         if os.access(pod, os.F_OK, dir_fd=self.root):
-            _in_fork(lambda: self._detach(pod), "drop the namespaces of a pod")
+            run(lambda: self._detach(pod), "drop the namespaces of a pod")
 
     def _detach(self, pod: str) -> None:
         self.enter()
@@ -189,26 +173,16 @@ def mount(source: str, target: str, kind: str, flags: int, data: str = "") -> No
     syscall("mount", source.encode() or b"none", target.encode(), kind.encode() or None, flags, data.encode() or None)
 
 
-def _in_fork(work: object, what: str) -> None:
-    """Raises Error if it fails there."""
-    said, tell = os.pipe2(os.O_CLOEXEC)
-    pid = os.fork()
-    if not pid:
-        try:
-            try:
-                work()  # type: ignore[operator]
-                os.write(tell, b"0")
-            except OSError as err:
-                from ocirt.cli.log import describe  # noqa: PLC0415  (only for a failure)
+def _is_mount(directory: str) -> bool:
+    """Whether something is mounted there: also a bind within a file system, which os.path.ismount does not see."""
+    return _mount_id(directory) != _mount_id(os.path.dirname(directory))
 
-                os.write(tell, describe(err).encode()[:1000])
-        finally:
-            os._exit(0)
-    os.close(tell)
+
+def _mount_id(path: str) -> str:
+    """Of the mount that a path leads to (proc(5), fdinfo)."""
+    fd = os.open(path, _O_PATH | os.O_CLOEXEC)
     try:
-        word = os.read(said, 1024)
+        with open(f"/proc/self/fdinfo/{fd}", encoding="ascii") as file:
+            return next(line for line in file if line.startswith("mnt_id:"))
     finally:
-        os.close(said)
-        os.waitpid(pid, 0)
-    if word != b"0":
-        raise Error("kernel", f"cannot {what}", cause=word.decode(errors="replace") or "killed")
+        os.close(fd)

@@ -17,11 +17,11 @@ from collections.abc import Callable
 from typing import Any
 
 from ocirt import state
-from ocirt.errors import Error
 from ocirt.kernel import constants as k
 from ocirt.kernel.ffi import syscall
 from ocirt.spec.sysctl import proc_path
 from ocirt_cri.network import cni
+from ocirt_cri.network.forks import Holder, run
 from ocirt_cri.network.keeper import Keeper, mount
 
 _MS_NOSUID, _MS_NODEV, _MS_NOEXEC, _MS_BIND = 2, 4, 8, 0x1000
@@ -104,6 +104,23 @@ def paths(request: dict[str, Any], keeper: Keeper) -> dict[str, Any]:
     return {"namespaces": found, "shm": shm if os.path.ismount(shm) else ""}
 
 
+def strays(request: dict[str, Any], keeper: Keeper) -> dict[str, Any]:
+    """{"pods"}: those that something is kept for, or attached, and that are not in `request["known"]` (IDs).
+
+    Network namespaces in the folder `request["netns_dir"]` whose names begin with `request["prefix"]` and that are none of
+    `request["netns"]` are let go. Raises Error, CniError, OSError.
+    """
+    known = set(request["known"])
+    pods = {pod for pod in keeper.pods() if pod not in known}
+    pods.update(cni.strays(request))
+    folder, prefix = request["netns_dir"], request["prefix"]
+    for name in os.listdir(folder) if os.path.isdir(folder) else ():
+        path = f"{folder}/{name}"
+        if name.startswith(prefix) and path not in request["netns"]:
+            _unbind(path)
+    return {"pods": sorted(pods)}
+
+
 def status(request: dict[str, Any]) -> dict[str, Any]:
     """Whether pods can have networks: {"ready", "message"}."""
     return cni.status(request)
@@ -119,54 +136,27 @@ def _namespaces(kinds: list[str], maps: tuple[list[dict[str, int]], list[dict[st
         flags |= k.CLONE_NEWUSER
     if not flags:
         return {}
-    ready, go = os.pipe2(os.O_CLOEXEC)
-    done, tell = os.pipe2(os.O_CLOEXEC)
-    pid = os.fork()
-    if not pid:
-        try:
-            os.close(go)
-            syscall("unshare", flags)
-            os.write(tell, b"t")
-            os.read(ready, 1)
-        except OSError as err:
-            os.write(tell, str(err.errno).encode())
-        finally:
-            os._exit(0)
-    os.close(ready)
-    os.close(tell)
+    names = {kind: _KINDS[kind][1] for kind in kinds} | ({"user": "user"} if maps[0] else {})
     found: dict[str, int] = {}
-    try:
-        word = os.read(done, 16)
-        if word != b"t":
-            cause = os.strerror(int(word or 0)) if word else "killed"
-            raise Error("kernel", "the namespaces of a pod cannot be made", cause=cause)
-        names = {kind: _KINDS[kind][1] for kind in kinds} | ({"user": "user"} if maps[0] else {})
-        for name, lines in zip(("uid_map", "gid_map"), maps, strict=True):
-            if lines:
-                text = "".join(f"{one['containerID']} {one['hostID']} {one['size']}\n" for one in lines)
-                _write(f"/proc/{pid}/{name}", text)
-        for kind, name in names.items():
-            found[kind] = os.open(f"/proc/{pid}/ns/{name}", os.O_RDONLY | os.O_CLOEXEC)
-    except BaseException:
-        for fd in found.values():
-            os.close(fd)
-        raise
-    finally:
-        os.close(go)
-        os.close(done)
-        os.waitpid(pid, 0)
+    with Holder(lambda: syscall("unshare", flags), "make the namespaces of a pod") as pid:
+        try:
+            for name, lines in zip(("uid_map", "gid_map"), maps, strict=True):
+                if lines:
+                    text = "".join(f"{one['containerID']} {one['hostID']} {one['size']}\n" for one in lines)
+                    _write(f"/proc/{pid}/{name}", text)
+            for kind, name in names.items():
+                found[kind] = os.open(f"/proc/{pid}/ns/{name}", os.O_RDONLY | os.O_CLOEXEC)
+        except BaseException:
+            for fd in found.values():
+                os.close(fd)
+            raise
     return found
 
 
 def _prepare(made: dict[str, int], request: dict[str, Any]) -> None:
     """In the namespaces: the loopback up, the host name, sysctls. By a fork, as there is no way back from a user namespace's."""
-    pid = os.fork()
-    if pid:
-        if os.waitpid(pid, 0)[1]:
-            raise Error("kernel", "the namespaces of a pod cannot be set up", cause=_said(request["directory"]))
-        return
-    status = 1
-    try:
+
+    def work() -> None:
         for kind, fd in made.items():
             if kind in _KINDS:
                 syscall("setns", fd, _KINDS[kind][0])
@@ -179,11 +169,8 @@ def _prepare(made: dict[str, int], request: dict[str, Any]) -> None:
             kind, path = sysctl_of(name)
             if kind in made:
                 _write(f"/proc/sys/{path}", str(value))
-        status = 0
-    except (OSError, ValueError) as err:
-        _write(f"{request['directory']}/failure", str(err), flags=os.O_CREAT | os.O_TRUNC)
-    finally:
-        os._exit(status)
+
+    run(work, "set up the namespaces of a pod")
 
 
 def sysctl_of(name: str) -> tuple[str, str]:
@@ -198,14 +185,6 @@ def sysctl_of(name: str) -> tuple[str, str]:
         if path.startswith(_IPC_SYSCTLS):
             return "ipc", path
     raise ValueError(f"{name}: not a sysctl of a pod's own namespaces")
-
-
-def _said(directory: str) -> str:
-    try:
-        with open(f"{directory}/failure", encoding="utf-8") as file:
-            return file.read()
-    except OSError:
-        return ""
 
 
 def _loopback_up() -> None:

@@ -14,16 +14,18 @@ if TYPE_CHECKING:
 
     from ocirt_cri.images.image import Image
     from ocirt_cri.images.images import Images
+    from ocirt_cri.reserve import Reserve
     from ocirt_cri.stats.layers import LayerUsage
 
 _AT_ONCE = 200  # images in one message of a stream: 100 KB or so
 
 
 class Context(Protocol):
-    """What the service needs of the daemon. layers: what containers have written."""
+    """What the service needs of the daemon. layers: what containers have written; reserve: room for removals."""
 
     images: Images
     layers: LayerUsage
+    reserve: Reserve
 
 
 class ImageService:
@@ -32,6 +34,7 @@ class ImageService:
     def __init__(self, context: Context) -> None:
         self._images = context.images
         self._layers = context.layers
+        self._reserve = context.reserve
 
     async def ListImages(self, request: cri.ListImagesRequest) -> cri.ListImagesResponse:
         """All images, or the one that the filter names."""
@@ -57,7 +60,7 @@ class ImageService:
 
     async def RemoveImage(self, request: cri.RemoveImageRequest) -> cri.RemoveImageResponse:
         """Remove an image with all its names."""
-        await self._images.remove(request.image.image)
+        await self._reserve.spend(lambda: self._images.remove(request.image.image))
         return cri.RemoveImageResponse()
 
     async def ImageFsInfo(self, _: cri.ImageFsInfoRequest) -> cri.ImageFsInfoResponse:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import ipaddress
 import json
 import logging
 from typing import TYPE_CHECKING
 
 import ocirt
+from ocirt.errors import Error
 from ocirt_api.cri import api_pb2 as cri
 
 if TYPE_CHECKING:
@@ -15,6 +17,8 @@ if TYPE_CHECKING:
 _KUBE_VERSION = "0.1.0"  # the only one that a kubelet knows
 _API_VERSION = "v1"
 _NAME = "ocirt"
+POD_CIDR = "pod_cidr"  # the name under which the store keeps it
+_FIELD = "runtime_config.network_config.pod_cidr"
 _log = logging.getLogger(__name__)
 
 
@@ -80,9 +84,30 @@ class RuntimeService:
         )
 
     async def UpdateRuntimeConfig(self, request: cri.UpdateRuntimeConfigRequest) -> cri.UpdateRuntimeConfigResponse:
-        """The node's range of pod addresses. Networks are configured by files: it is only written down."""
-        _log.info("the node's pods have addresses of %s, says the kubelet", request.runtime_config.network_config.pod_cidr)
+        """The node's ranges of pod addresses, for the network that is built in; "" says nothing. It is kept for the next start.
+
+        Raises Error("invalid").
+        """
+        cidr = request.runtime_config.network_config.pod_cidr
+        if cidr:
+            ranges = pod_cidr(cidr)
+            self._node.pod_cidr = ranges
+            await self._node.store.put_meta(POD_CIDR, ranges)
+            _log.info("the node's pods have addresses of %s, says the kubelet", ranges)
         return cri.UpdateRuntimeConfigResponse()
+
+
+def pod_cidr(text: str) -> str:
+    """One range, or one of each IP version with a comma between them. Raises Error("invalid")."""
+    ranges = []
+    for word in text.split(","):
+        try:
+            ranges.append(ipaddress.ip_network(word.strip()))
+        except ValueError as err:
+            raise Error("invalid", f"{word[:80]!r} is no range of addresses", subject=_FIELD, cause=str(err)) from None
+    if len({one.version for one in ranges}) != len(ranges):
+        raise Error("invalid", "has two ranges of one IP version", subject=_FIELD, hint="such as 10.1.0.0/24,fd00:1::/64")
+    return ",".join(map(str, ranges))
 
 
 def _condition(name: str, holds: bool, reason: str, message: str) -> cri.RuntimeCondition:

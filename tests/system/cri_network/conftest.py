@@ -23,14 +23,17 @@ class Helper:
 
     numbers = itertools.count(1)
 
-    def __init__(self, zygote: Zygote, state: Path) -> None:
+    def __init__(self, zygote: Zygote, state: Path, instance: str = "00000001") -> None:
         self.zygote = zygote
         self.state = state
+        self.instance = instance
         self.answers: dict[int, dict[str, Any]] = {}
         self.start()
 
     def start(self) -> None:
-        asked = {"do": "serve", "module": "ocirt_cri.network.helper", "state": str(self.state)}
+        module = "ocirt_cri.network.helper"
+        root = f"/var/lib/ocirt-{self.instance}"
+        asked = {"do": "serve", "module": module, "state": str(self.state), "root": root, "instance": self.instance}
         self.socket, answer = self.zygote.ask(asked)
         self.pid = answer["at"]
         self.decoder = wire.Decoder()
@@ -63,6 +66,12 @@ class Helper:
 
     def up(self, pod: str, **members: Any) -> dict[str, Any]:
         return self.call("sandbox-up", self.request(pod, ipc=True, uts=True, hostname=pod, **members))
+
+    def strays(self, *known: str) -> list[str]:
+        """What it finds of pods that are not known."""
+        netns = [f"/run/netns/ocirt-{pod}" for pod in known]
+        found = self.call("sandbox-strays", self.request("", known=known, netns=netns, netns_dir="/run/netns", prefix="ocirt-0"))
+        return list(found["pods"])
 
     def down(self, pod: str, **members: Any) -> dict[str, Any]:
         return self.call("sandbox-down", self.request(pod, **members))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -22,6 +23,38 @@ NETWORK = "10.85."
 
 def own_mounts(helper: Helper) -> set[Path]:
     return {target for target in mount_targets() if target.is_relative_to("/run")} - {helper.state / "keeper"}
+
+
+def mount_list() -> list[str]:
+    return [line.split()[4] for line in Path("/proc/self/mountinfo").read_text().splitlines()]
+
+
+def addresses_taken() -> list[Path]:
+    """The files of host-local, which hold the pod's ID."""
+    return [path for path in Path("/var/lib/cni/networks").rglob("10.*") if path.is_file()]
+
+
+def write_plugin(helper: Helper, name: str, script: str) -> None:
+    """A network of one plugin of somebody else's."""
+    folder, programs = helper.state / "net.d", helper.state / "bin"
+    folder.mkdir()
+    programs.mkdir()
+    plugin = programs / name
+    plugin.write_text(f"#!/bin/sh\n{script}\n")
+    plugin.chmod(0o755)
+    document = {"cniVersion": "1.0.0", "name": "n", "plugins": [{"type": name}]}
+    (folder / "10-n.conflist").write_text(json.dumps(document))
+
+
+def running(*words: str) -> list[str]:
+    """The processes with this command line."""
+    wanted = "".join(word + "\0" for word in words).encode()
+    found = []
+    for pid in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            if (pid / "cmdline").read_bytes() == wanted:
+                found.append(pid.name)
+    return found
 
 
 def unkeep(helper: Helper) -> None:
@@ -225,6 +258,82 @@ def test_a_keeper_that_cannot_be_made_is_an_answer(helper: Helper, host: Host) -
         helper.up("a" * 64)
     (helper.state / "keeper").unlink()
     assert helper.up("a" * 64)["ips"]
+    helper.down("a" * 64)
+    unkeep(helper)
+
+
+def test_the_keeper_is_made_again_in_its_place(helper: Helper, host: Host) -> None:
+    """One bind of its directory, however often: it lies on the file system that it is bound from."""
+    for _ in range(3):
+        helper.up("a" * 64)
+        helper.down("a" * 64)
+        helper.kill()
+        umount(str(helper.state / "keeper/mnt"))
+        helper.start()
+    assert helper.up("a" * 64)["ips"]
+    assert len([target for target in mount_list() if target == str(helper.state / "keeper")]) == 1
+    helper.down("a" * 64)
+    unkeep(helper)
+
+
+def test_two_daemons_do_not_disturb_each_other(helper: Helper, host: Host) -> None:
+    state = Path("/run/ocirt-other")
+    state.mkdir()
+    other = Helper(helper.zygote, state, "00000002")
+    sent = [(one, one.send("sandbox-up", one.request(pod, ipc=True))) for one, pod in ((helper, "a" * 64), (other, "b" * 64))]
+    first, second = (one.receive(number) for one, number in sent)
+    assert {one["ips"][0].split(".")[1] for one in (first, second)} == {"85", "86"}
+    assert {name for _, name in socket.if_nameindex() if name.startswith("ocirt")} == {"ocirt00000001", "ocirt00000002"}
+    # Neither takes what is the other's for its own.
+    assert helper.strays("a" * 64) == other.strays("b" * 64) == []
+    assert other.strays() == ["b" * 64]
+    with inside(first["namespaces"]["network"]):
+        command("busybox", "ping", "-c", "1", "-W", "2", first["ips"][0])
+    other.down("b" * 64)
+    assert helper.up("c" * 64)["ips"][0] != first["ips"][0]
+    for pod in ("a" * 64, "c" * 64):
+        helper.down(pod)
+    unkeep(other)
+    other.close()
+    unkeep(helper)
+
+
+def test_what_no_row_knows_is_found(helper: Helper, host: Host) -> None:
+    """What is kept or attached; of an attachment that nobody remembers, the address."""
+    helper.up("a" * 64)
+    helper.up("b" * 64)
+    before = {path for path in addresses_taken() if path.read_text().startswith("a" * 64)}
+    assert len(before) == 1
+    (remembered,) = Path("/var/lib/ocirt-00000001/cni/results").glob(f"*-{'a' * 64}-*")
+    remembered.unlink()
+    assert helper.strays("b" * 64) == ["a" * 64]
+    assert {path for path in addresses_taken() if path.read_text().startswith("a" * 64)} == set()
+    helper.down("a" * 64)
+    assert helper.strays("b" * 64) == []
+    assert Path(f"/run/netns/ocirt-{'b' * 64}").exists()
+    helper.down("b" * 64)
+    unkeep(helper)
+
+
+def test_an_attachment_that_was_cut_short_is_undone(helper: Helper, host: Host) -> None:
+    """By a plugin of somebody else's: nothing of it is remembered, and all the same it is asked."""
+    write_plugin(helper, "notes", 'echo "$CNI_COMMAND $CNI_CONTAINERID" >>/run/said; test $CNI_COMMAND != ADD || kill -9 $PPID')
+    with pytest.raises(Error, match="was killed"):
+        helper.up("a" * 64)
+    helper.down("a" * 64)
+    assert Path("/run/said").read_text().split() == ["ADD", "a" * 64, "DEL", "a" * 64]
+    unkeep(helper)
+
+
+def test_a_job_that_takes_too_long_is_given_up(helper: Helper, host: Host) -> None:
+    """With what it has executed; the next one begins anew."""
+    write_plugin(helper, "hangs", 'test -e /run/go || { sleep 611 & sleep 612; }; echo \'{"cniVersion": "1.0.0"}\'')
+    with pytest.raises(Error, match=r"was not done after 0.7 s.*network.timeout"):
+        helper.up("a" * 64, seconds=0.7)
+    wait_for(lambda: not running("sleep", "611") and not running("sleep", "612"), "the end of what it has executed", 5)
+    Path("/run/go").touch()
+    helper.down("a" * 64, seconds=20)
+    assert helper.up("a" * 64, seconds=20)["ips"] == []
     helper.down("a" * 64)
     unkeep(helper)
 

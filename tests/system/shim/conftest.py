@@ -57,7 +57,14 @@ class Boxes:
         self.made: list[Box] = []
 
     def __call__(
-        self, *args: str, terminal: bool = False, stdin: bool = False, limit: int = 0, waits: bool = True, **edits: Any
+        self,
+        *args: str,
+        terminal: bool = False,
+        stdin: bool = False,
+        limit: int = 0,
+        size: int = 0,
+        waits: bool = True,
+        **edits: Any,
     ) -> Box:
         """A created container that runs a command over the tests' files."""
         name = f"c{next(self.numbers)}"
@@ -72,7 +79,13 @@ class Boxes:
         )
         box = Box(self.zygote.shim(self.place, name), self.place / name / "log")
         request = CreateRequest(
-            id=name, config=json.dumps(config).encode(), root=root, log_path=str(box.log), stdin=stdin, log_line_limit=limit
+            id=name,
+            config=json.dumps(config).encode(),
+            root=root,
+            log_path=str(box.log),
+            stdin=stdin,
+            log_line_limit=limit,
+            log_size_limit=size,
         )
         self.made.append(box)
         call = box.shim.send("Create", request)

@@ -137,6 +137,15 @@ def test_no_container_was_made(boxes: Boxes) -> None:
     wait_for(lambda: not shim.directory.exists(), "the end of the shim", 5)
 
 
+def test_one_without_a_container_is_deleted(boxes: Boxes) -> None:
+    """It ends well: nothing comes after the answer."""
+    shim = boxes.zygote.shim(boxes.place, "nothing")
+    shim.call("Delete")
+    assert shim.socket.recv(1) == b""
+    shim.socket.close()
+    wait_for(lambda: not shim.directory.exists(), "the end of the shim", 5)
+
+
 def test_it_is_killed(boxes: Boxes) -> None:
     """The runtime's own delete finds what is left of the container."""
     box = boxes("sleep", "1000")

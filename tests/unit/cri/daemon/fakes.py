@@ -182,6 +182,9 @@ class FakeNetworks:
     async def paths(self, pod: Mapping[str, Any]) -> dict[str, Any]:
         return {"namespaces": {"network": "/proc/self/ns/net", "ipc": "/proc/self/ns/ipc"}, "shm": f"{pod['directory']}/shm"}
 
+    async def strays(self, known: Mapping[str, Any]) -> list[str]:
+        return sorted(set(self.pods) - set(known["known"]))
+
     async def status(self) -> tuple[bool, str]:
         return True, ""
 

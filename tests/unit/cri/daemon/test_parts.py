@@ -14,12 +14,13 @@ import pytest
 from ocirt.errors import Error
 from ocirt_api import status
 from ocirt_api.cri import api_pb2 as cri
-from ocirt_cri import files
+from ocirt_cri import creation, files
 from ocirt_cri.errors import DeadlineError, status_of
 from ocirt_cri.locks import Locks
 from ocirt_cri.model import Container, Sandbox
 from ocirt_cri.node import find
 from ocirt_cri.sandboxes import capabilities_of, quantity
+from ocirt_cri.spec import inputs
 from ocirt_cri.store import Store
 from ocirt_images.errors import Error as ImageError
 
@@ -90,6 +91,31 @@ def test_a_write_that_fails_is_told_to_who_waits_and_to_nobody_else(tmp_path: Pa
     asyncio.run(run())
 
 
+def test_what_a_full_disk_did_not_take_goes_with_the_next_write(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """What is to be made is refused; what has happened is kept in mind."""
+
+    async def run() -> list[tuple[str, str]]:
+        store = Store(str(tmp_path / "db"))
+        store._connection.execute("PRAGMA max_page_count = 1")  # no more than there are
+        big = Container("c1", "s1", cri.ContainerConfig(log_path="x" * 100_000), cri.ContainerStatus())
+        with pytest.raises(Error, match="cannot be written down") as caught:
+            await store.put(big)
+        assert (caught.value.code, store.broken != "") == ("exhausted", True)
+        await store.note(big)
+        await store.note(gone := Container("c2", "s1", cri.ContainerConfig(log_path="x" * 100_000), cri.ContainerStatus()))
+        await store.delete(gone)
+        store._connection.execute("PRAGMA max_page_count = 1000")
+        big.phase = "removing"
+        await store.put(_sandbox())
+        assert store.broken == ""
+        found = [(one.id, one.phase) for one in store.containers()]
+        await store.close()
+        return found
+
+    assert asyncio.run(run()) == [("c1", "removing")]
+    assert "cannot be written down" in caplog.text
+
+
 def test_files_of_a_pod(tmp_path: Path) -> None:
     etc = tmp_path / "etc"
     etc.mkdir()
@@ -117,6 +143,7 @@ def test_files_of_a_pod(tmp_path: Path) -> None:
         (ImageError("exhausted", "x"), status.RESOURCE_EXHAUSTED),
         (DeadlineError("x"), status.DEADLINE_EXCEEDED),
         (OSError(5, "x"), status.UNKNOWN),
+        (OSError(28, "x"), status.RESOURCE_EXHAUSTED),
         (KeyError("x"), status.INTERNAL),
     ],
 )
@@ -154,3 +181,16 @@ def test_what_plugins_are_told() -> None:
     for text in ("", "M", "1.5M", "1X", "-1"):
         with pytest.raises(Error, match="no rate"):
             quantity(text, "f")
+
+
+def test_a_directory_that_another_has_made_stays_as_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A mount's source may come to be between the look and the making: it is not given to the container's user."""
+    given: list[tuple[int, int]] = []
+    monkeypatch.setattr(os, "fchown", lambda _, uid, gid: given.append((uid, gid)))
+    theirs, ours = tmp_path / "theirs", tmp_path / "deep" / "ours"
+    theirs.mkdir(0o700)
+    for path in (theirs, ours):
+        creation._make_directory(inputs.Directory(path=str(path), uid=7, gid=8))
+    assert given == [(7, 8)]
+    assert theirs.stat().st_mode & 0o777 == 0o700
+    assert ours.is_dir()

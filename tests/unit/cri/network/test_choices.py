@@ -8,6 +8,7 @@ from ocirt.errors import Error
 from ocirt_cni.addresses import Prefix
 from ocirt_cri.network import cni
 from ocirt_cri.network.sandbox import sysctl_of
+from ocirt_cri.services.runtime import pod_cidr
 
 
 def prefixes(*texts: str) -> list[Prefix]:
@@ -36,8 +37,38 @@ def test_no_free_addresses() -> None:
 
 
 def test_the_network_that_is_built_in_is_one() -> None:
-    network = cni.embedded()
-    assert (network.name, network.types()) == ("ocirt", ["bridge", "portmap"])
+    network = cni.embedded("0123abcd", ["10.1.0.0/16", "fd00:1::/64"])
+    assert (network.name, network.types()) == ("ocirt0123abcd", ["bridge", "portmap"])
+    bridge = network.plugins[0]
+    assert bridge["bridge"] == network.name
+    assert bridge["ipam"]["ranges"] == [[{"subnet": "10.1.0.0/16"}], [{"subnet": "fd00:1::/64"}]]
+    assert bridge["ipam"]["routes"] == [{"dst": "0.0.0.0/0"}, {"dst": "::/0"}]
+
+
+def test_each_daemon_and_each_range_has_a_network_of_its_own() -> None:
+    given = [
+        {"instance": instance, "pod_cidr": cidr}
+        for instance in ("00000001", "00000002")
+        for cidr in ("10.1.0.0/24", "10.2.0.0/24", "10.1.0.0/24,fd00::/64")
+    ]
+    networks = [cni.choose(one) for one in given]
+    assert len({one.name for one in networks}) == len(networks)
+    assert all(len(one.name) < 16 for one in networks)
+    assert [cni.choose(one).name for one in given] == [one.name for one in networks]
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [("10.1.0.0/24", "10.1.0.0/24"), ("10.1.0.0/24, fd00:1::/64", "10.1.0.0/24,fd00:1::/64"), ("fd00::/64", "fd00::/64")],
+)
+def test_ranges_of_the_kubelet(text: str, found: str) -> None:
+    assert pod_cidr(text) == found
+
+
+@pytest.mark.parametrize("text", ["10.1.0.1/24", "10.1.0.0/24,10.2.0.0/24", "nonsense", "10.1.0.0/24,"])
+def test_ranges_that_are_none(text: str) -> None:
+    with pytest.raises(Error, match="pod_cidr"):
+        pod_cidr(text)
 
 
 @pytest.mark.parametrize(
