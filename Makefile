@@ -3,11 +3,11 @@
 # A Python of 3.11 or later: Debian's own if it is new enough (wrappers of version managers cost milliseconds a start).
 PYTHON ?= $(shell for python in /usr/bin/python3 /usr/local/bin/python3 python3 python3.14 python3.13 python3.12 python3.11; do \
 	"$$python" -c 'import os, sys; sys.version_info < (3, 11) and sys.exit(1); print(os.path.realpath(sys.executable))' 2>/dev/null && break; done)
-PACKAGES = ocirt $(wildcard api/ocirt_api images/ocirt_images cni/ocirt_cni shim/ocirt_shim cri/ocirt_cri)
+PACKAGES = ocirt $(wildcard api/ocirt_api images/ocirt_images cni/ocirt_cni shim/ocirt_shim csi/ocirt_csi cri/ocirt_cri)
 SOURCES = $(shell find $(PACKAGES) -name '*.py')
 VENV = build/venv
 PIP = 26.3
-CHECKED = $(wildcard ocirt api images cni shim cri launcher tests bench conformance)
+CHECKED = $(wildcard ocirt api images cni shim csi cri launcher tests bench conformance)
 
 .PHONY: all build api images cri run test lint test-all test-unit test-system test-v2 test-vm test-vm-systemd test-power conformance conformance-kubelet bench clean \
 	needs needs-test needs-vm needs-conformance

@@ -1,4 +1,4 @@
-"""Build the launcher: `python launcher/build.py DIRECTORY` puts `ocirt`, `ocirt-cni`, `ocirtd` and `ocirt-python` there.
+"""Build the launcher: `python launcher/build.py DIRECTORY` puts `ocirt`, its other names and `ocirt-python` there.
 
 `python launcher/build.py archive` puts each package's byte code into one file, for this interpreter (see loader.py).
 
@@ -35,7 +35,7 @@ print(sys.executable)
 
 
 # What else the launcher is called; boot.py asks for the name.
-OTHER_NAMES = ("ocirt-cni", "ocirtd")
+OTHER_NAMES = ("ocirt-cni", "ocirt-csi", "ocirtd")
 # These lie in the package, so that they are found with it (ocirt/containers/host.py, podinit.py).
 IN_PACKAGE = {"waiter": "ocirt/kernel/waiter", "podinit": "ocirt/kernel/podinit"}
 

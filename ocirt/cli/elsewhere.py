@@ -39,7 +39,9 @@ VERBS: dict[str, tuple[str, str]] = {
     "tag": ("images", "give an image further names"),
 }
 # What a floor stands on, beside the runtime; in a clone each has a folder of its own.
-_BELOW = {"cri": ("cni", "images", "shim", "api")}
+_BELOW = {"cri": ("cni", "images", "shim", "api"), "csi": ("api",)}
+# command: (floor, what its `main` gets beside the arguments)
+_COMMANDS: dict[str, tuple[str, tuple[str, ...]]] = {"ocirtd": ("cri", ()), "ocirt-csi": ("csi", (ocirt.__version__,))}
 _INTERRUPTED = 130  # 128 + SIGINT, as a shell has it
 
 
@@ -116,17 +118,17 @@ def hand_over(floor: str, options: Options, args: list[str]) -> int:
 
 
 def daemon(name: str, args: list[str]) -> None:
-    """Where the launcher hands over for `ocirtd`. Does not return."""
+    """Where the launcher hands over for `ocirtd` and `ocirt-csi`. Does not return."""
     import gc  # noqa: PLC0415
 
-    floor = "cri"
+    floor, more = _COMMANDS[name]
     _reach(floor)
     gc.enable()
     try:
         main = __import__(f"ocirt_{floor}.main", None, None, ("main",)).main
     except ModuleNotFoundError as err:
         sys.exit(f"{name}: {_ours(floor, err)}")
-    sys.exit(main(args))
+    sys.exit(main(args, *more))
 
 
 def call(floor: str, module: str, function: str, *arguments: Any) -> Any:

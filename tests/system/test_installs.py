@@ -31,7 +31,7 @@ TOOLS = Path(sys.executable).parent  # pip, uv and pipx of the tests
 NOBODY = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", "--"]
 USER_NAMESPACE = ["unshare", "--user", "--map-root-user", "--mount", "--"]
 SOURCES = (
-    *("ocirt", "api", "images", "cni", "shim", "cri", "launcher"),
+    *("ocirt", "api", "images", "cni", "shim", "csi", "cri", "launcher"),
     *("Makefile", "MANIFEST.in", "README.md", "LICENSE", "CHANGELOG.md", "pyproject.toml"),
 )
 ASK = "import os, sys; print(os.path.realpath(sys.executable), '%d.%d.%d' % sys.version_info[:3])"
@@ -358,7 +358,7 @@ def test_pth_file_is_not_read(installed: Installed, hostile: Hostile) -> None:
 def test_no_second_entry(installed: Installed) -> None:
     """Beside the launcher is no script of the same name that would start Python with site."""
     names = {path.name for path in installed.command.resolve().parent.glob("ocirt*")}
-    assert names == {"ocirt", "ocirt-cni", "ocirt-python", "ocirtd"}
+    assert names == {"ocirt", "ocirt-cni", "ocirt-csi", "ocirt-python", "ocirtd"}
     assert installed.command.resolve().read_bytes().startswith(b"\x7fELF")
 
 

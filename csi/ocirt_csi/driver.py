@@ -1,0 +1,127 @@
+"""One driver: its name and node, its pools, its state, and who is at work on what."""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from ocirt_csi.errors import Error
+from ocirt_csi.keys import Keys
+from ocirt_csi.model import Snapshot, Use, Volume
+from ocirt_csi.pools.pool import Pool, PoolSettings
+from ocirt_csi.store import Store
+
+STATE = "state.db"
+LOCK = "lock"
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What a person says. name: of the driver, a domain in reverse; state: a folder; most: volumes here, 0: any number."""
+
+    node: str
+    pools: tuple[PoolSettings, ...]
+    name: str = "local.csi.ocirt"
+    state: str = "/var/lib/ocirt/csi"
+    most: int = 0
+    version: str = "0"
+
+    @property
+    def topology(self) -> str:
+        """The key that tells nodes apart."""
+        return f"{self.name}/node"
+
+
+class Driver:
+    """What the services share. Takes the lock of its state. Raises Error, OSError."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self.keys = Keys()
+        os.makedirs(settings.state, 0o700, exist_ok=True)
+        self._lock = _lock(os.path.join(settings.state, LOCK))
+        try:
+            self.pools = {one.name: Pool(one) for one in settings.pools}
+            self.store = Store(os.path.join(settings.state, STATE))
+        except BaseException:
+            os.close(self._lock)
+            raise
+
+    def close(self) -> None:
+        """Let go of the state."""
+        self.store.close()
+        os.close(self._lock)
+
+    def pool(self, name: str) -> Pool:
+        """A pool by its class. Raises Error("invalid")."""
+        try:
+            return self.pools[name]
+        except KeyError:
+            hint = f"one of {', '.join(self.pools)}"
+            raise Error(
+                "invalid", f"this node has no pool of the class {name!r}", subject="parameters: class", hint=hint
+            ) from None
+
+    def pool_of(self, thing: Volume | Snapshot) -> Pool:
+        """The pool that holds it. Raises Error("unavailable")."""
+        if thing.pool not in self.pools:
+            raise Error("unavailable", f"is in the pool {thing.pool!r}, which this driver was not given", subject=thing.id)
+        found = self.pools[thing.pool]
+        found.check()
+        return found
+
+    def volume(self, identifier: str) -> Volume:
+        """A volume that is whole. Raises Error("not-found")."""
+        found = self.store.get(Volume, identifier)
+        if found is None or found.phase in ("making", "removing"):
+            raise Error("not-found", "there is no such volume", subject=identifier)
+        return found
+
+    def snapshot(self, identifier: str) -> Snapshot:
+        """A snapshot that is whole. Raises Error("not-found")."""
+        found = self.store.get(Snapshot, identifier)
+        if found is None or found.phase != "ready":
+            raise Error("not-found", "there is no such snapshot", subject=identifier)
+        return found
+
+    def volumes_in(self, pool: Pool) -> list[Volume]:
+        """The volumes of a pool, in any phase."""
+        return [one for one in self.store.all(Volume) if one.pool == pool.name]
+
+    def uses(self, volume: str) -> list[Use]:
+        """Where a volume is."""
+        return [one for one in self.store.all(Use) if one.volume == volume]
+
+
+def now() -> int:
+    """Nanoseconds since 1970."""
+    return time.time_ns()
+
+
+@contextmanager
+def full_is_exhausted(subject: str) -> Iterator[None]:
+    """What a file system that is full says, as an Error."""
+    try:
+        yield
+    except OSError as err:
+        if err.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise Error("exhausted", "its file system is full", subject=subject, cause=err.strerror or "") from None
+        raise
+
+
+def _lock(path: str) -> int:
+    fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        owner = os.read(fd, 64).decode(errors="replace").strip()
+        os.close(fd)
+        raise Error("in-use", f"another ocirt-csi has this state (pid {owner})", subject=os.path.dirname(path)) from None
+    os.truncate(fd, 0)
+    os.write(fd, f"{os.getpid()}\n".encode())
+    return fd

@@ -1,0 +1,84 @@
+"""Contents of files by their extents: shared copies, copies that keep holes, and what belongs to one file alone."""
+
+from __future__ import annotations
+
+import errno
+import os
+import struct
+import sys
+from collections.abc import Iterator
+
+from ocirt_csi.kernel import calls
+
+_FICLONE = 0x40049409
+_FIEMAP = 0xC020660B
+_HEAD = struct.Struct("=2Q4I")
+_EXTENT = struct.Struct("=3Q2Q4I")
+_LAST, _SHARED = 1, 0x2000
+_AT_ONCE = 500  # extents of one call
+_PIECE = 64 << 20  # bytes of one call
+_CANNOT = (errno.EOPNOTSUPP, errno.EXDEV, errno.EINVAL, errno.ENOTTY, errno.ENOSYS)
+
+
+def clone(source: int, target: int) -> bool:
+    """Let a file share all of another's blocks. Returns whether the file system can. Raises OSError."""
+    try:
+        calls.ioctl(target, "FICLONE", _FICLONE, source)
+    except OSError as err:
+        if err.errno in _CANNOT:
+            return False
+        raise
+    return True
+
+
+def copy(source: int, target: int, length: int) -> None:
+    """Copy the first `length` bytes, but for the holes: the target has zeros there. Raises OSError."""
+    for start, end in data(source, 0, length):
+        at = start
+        while at < end:
+            sys.audit(calls.AUDIT, "copy_file_range")
+            done = os.copy_file_range(source, target, min(end - at, _PIECE), at, at)
+            if not done:
+                return
+            at += done
+
+
+def data(fd: int, start: int, end: int) -> Iterator[tuple[int, int]]:
+    """Where a file has data, in order: (first byte, byte behind the last). Raises OSError."""
+    at = start
+    while at < end:
+        try:
+            first = os.lseek(fd, at, os.SEEK_DATA)
+        except OSError as err:
+            if err.errno == errno.ENXIO:
+                return
+            raise
+        if first >= end:
+            return
+        at = min(os.lseek(fd, first, os.SEEK_HOLE), end)
+        yield first, at
+
+
+def exclusive(path: str) -> int:
+    """Bytes on disk that this file alone has; those that it shares with another are left out. Raises OSError."""
+    found = 0
+    with calls.opened(path, os.O_RDONLY) as fd:
+        at = 0
+        while True:
+            request = _HEAD.pack(at, (1 << 64) - 1 - at, 0, 0, _AT_ONCE, 0) + bytes(_EXTENT.size * _AT_ONCE)
+            try:
+                answer = calls.ioctl(fd, "FIEMAP", _FIEMAP, request)
+            except OSError as err:
+                if err.errno in _CANNOT:  # tmpfs, say, which cannot share either
+                    return os.fstat(fd).st_blocks * 512
+                raise
+            mapped = _HEAD.unpack_from(answer)[3]
+            for number in range(mapped):
+                logical, _, length, _, _, flags, *_ = _EXTENT.unpack_from(answer, _HEAD.size + number * _EXTENT.size)
+                if not flags & _SHARED:
+                    found += length
+                at = logical + length
+                if flags & _LAST:
+                    return found
+            if not mapped:
+                return found

@@ -1,0 +1,222 @@
+"""A pool: a folder with volumes in it, the back ends that its file system allows, and what it can still promise.
+
+DIR/.ocirt-csi          which pool this is
+DIR/volumes/PLACE/      a volume: `data`, and `record.json`, of which `fsck` can make the driver's state again
+DIR/snapshots/PLACE/    a snapshot, likewise
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import sys
+import threading
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+from ocirt_csi import model
+from ocirt_csi.errors import Error
+from ocirt_csi.kernel import calls, filesystems
+from ocirt_csi.model import IMAGE, SUBVOLUME, Record, Snapshot, Volume
+from ocirt_csi.pools.base import BackEnd
+from ocirt_csi.pools.images import DEFAULT, Images
+from ocirt_csi.pools.subvolumes import Subvolumes
+
+MARKER = ".ocirt-csi"
+RECORD = "record.json"
+_FOLDERS = {Volume: "volumes", Snapshot: "snapshots"}
+_RESERVE = 50  # a part of this many of the file system stays free, for what it needs itself
+_OWNED = 4  # bytes of a pool's identity
+
+
+@dataclass(frozen=True, slots=True)
+class PoolSettings:
+    """What a person says of a pool. back_end: "auto", "btrfs" or "loop"; over: how many times its space it may promise."""
+
+    directory: str
+    name: str = "default"
+    back_end: str = "auto"
+    over: float = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Space:
+    """Bytes: of the file system, free in it, still to be taken by what was promised, and what can be promised more."""
+
+    total: int
+    free: int
+    promised: int
+    available: int
+
+
+@dataclass(slots=True)
+class _Promises:
+    """Charges of what is not on disk yet, by object."""
+
+    lock: threading.Lock = field(default_factory=threading.Lock)
+    pending: dict[str, int] = field(default_factory=dict)
+
+
+class Pool:
+    """One pool, whose folder is made if its parent is there. Raises Error, OSError."""
+
+    def __init__(self, settings: PoolSettings) -> None:
+        self.settings = settings
+        self.name = settings.name
+        if not os.path.isdir(os.path.dirname(settings.directory) or "/"):
+            raise Error("not-found", "is in a folder that is not there", subject=settings.directory, hint="mount or make it")
+        _make_folder(settings.directory)
+        self.root = os.path.realpath(settings.directory)
+        self.kind = filesystems.kind(self.root)
+        self.id = self._identify()
+        for name in _FOLDERS.values():
+            _make_folder(os.path.join(self.root, name))
+        self._promises = _Promises()
+        self.images = Images(f"ocirt-csi:{self.id}", thin=settings.over > 1, on_btrfs=self.kind == "btrfs")
+        self.back_ends: dict[str, BackEnd] = {IMAGE: self.images}
+        self.why = "volumes are images on loop devices, as they can be on any file system"
+        if settings.back_end == "btrfs" and self.kind != "btrfs":
+            raise Error("unsupported", f"is on {self.kind}", subject=settings.directory, hint="backend=loop works anywhere")
+        if self.kind == "btrfs" and settings.back_end != "loop":
+            self.back_ends[SUBVOLUME] = Subvolumes(self.root)
+            self.why = "its file system is btrfs: volumes are subvolumes with quotas, block volumes are images"
+
+    def layout(self, *, block: bool, fs_type: str) -> tuple[str, str]:
+        """How a new volume lies here, and the file system in it. Raises Error("invalid") for one that cannot be had."""
+        if block:
+            return IMAGE, ""
+        if SUBVOLUME in self.back_ends and fs_type in ("", "btrfs"):
+            return SUBVOLUME, ""
+        if fs_type == "btrfs":
+            raise Error("invalid", "btrfs is to be had in pools on btrfs", subject="fs_type", hint="ext4 or xfs")
+        return IMAGE, fs_type or DEFAULT
+
+    def place(self, thing: Volume | Snapshot) -> str:
+        """The folder of a volume or snapshot."""
+        return os.path.join(self.root, _FOLDERS[type(thing)], thing.place)
+
+    def back_end(self, thing: Volume | Snapshot) -> BackEnd:
+        """What keeps it. Raises Error for a layout of another kind of pool."""
+        try:
+            return self.back_ends[thing.layout]
+        except KeyError:
+            raise Error("state", f"is a {thing.layout}, which this pool does not keep any more", subject=thing.id) from None
+
+    def check(self) -> None:
+        """See that the pool is still there, and is this one. Raises Error("unavailable")."""
+        if self._marker() != self.id:
+            raise Error("unavailable", "is not there any more", subject=self.root, hint="is its file system mounted?")
+
+    def make_place(self, thing: Volume | Snapshot) -> str:
+        """A fresh folder for it; what half an attempt left there is taken away."""
+        path = self.place(thing)
+        if os.path.isdir(path):
+            self.back_end(thing).remove(path)
+        else:
+            _make_folder(path, 0o700)
+        return path
+
+    def remove(self, thing: Volume | Snapshot) -> None:
+        """Take it away with its folder."""
+        path = self.place(thing)
+        if os.path.isdir(path):
+            self.back_end(thing).remove(path)
+            sys.audit(calls.AUDIT, "rmdir")
+            os.rmdir(path)
+
+    def note(self, thing: Volume | Snapshot) -> None:
+        """Write beside the data what it is."""
+        write(os.path.join(self.place(thing), RECORD), json.dumps({"kind": thing.kind, "body": thing.body()}))
+
+    def notes(self) -> Iterator[tuple[str, Record | None]]:
+        """What lies in the pool: each place, and what its note says it is."""
+        for folder in _FOLDERS.values():
+            for name in sorted(os.listdir(os.path.join(self.root, folder))):
+                place = os.path.join(self.root, folder, name)
+                try:
+                    with open(os.path.join(place, RECORD), encoding="utf-8") as file:
+                        found = json.load(file)
+                    yield place, model.read(found["kind"], found["body"])
+                except (OSError, ValueError, KeyError, TypeError):
+                    yield place, None
+
+    def space(self, volumes: Iterable[Volume]) -> Space:
+        """What the pool can still promise beside these volumes."""
+        with self._promises.lock:
+            return self._space(volumes)
+
+    @contextmanager
+    def promised(self, key: str, charge: int, volumes: Iterable[Volume], shared: Volume | None = None) -> Iterator[None]:
+        """Promise space for what is made in the `with`. Raises Error("exhausted") with both figures.
+
+        shared: a volume whose own blocks will be another's too, so that writing over them takes new ones.
+        """
+        kept = list(volumes)
+        with self._promises.lock:
+            needed = charge + (self._own(shared) if shared is not None else 0)
+            found = self._space(kept)
+            if found.available < needed:
+                for one in self.back_ends.values():
+                    one.settle()
+                found = self._space(kept)
+            if found.available < needed:
+                text = f"{needed} bytes are needed, and {max(0, found.available)} can be promised"
+                raise Error("exhausted", text, subject=f"pool {self.name}", hint=f"of {found.total}, {found.free} are free")
+            self._promises.pending[key] = needed
+        try:
+            yield
+        finally:
+            with self._promises.lock:
+                self._promises.pending.pop(key)
+
+    def _space(self, volumes: Iterable[Volume]) -> Space:
+        self.check()
+        found = os.statvfs(self.root)
+        total, free = found.f_blocks * found.f_frsize, found.f_bavail * found.f_frsize
+        outstanding = sum(max(0, one.charge - self._own(one)) for one in volumes if one.id not in self._promises.pending)
+        promised = outstanding + sum(self._promises.pending.values())
+        room = max(0, free - total // _RESERVE)
+        return Space(total, free, promised, max(0, int(room * self.settings.over) - promised))
+
+    def _own(self, volume: Volume) -> int:
+        return self.back_end(volume).exclusive(self.place(volume))
+
+    def _identify(self) -> str:
+        found = self._marker()
+        if not found:
+            found = secrets.token_hex(_OWNED)
+            write(os.path.join(self.root, MARKER), json.dumps({"id": found, "version": 1}))
+        return found
+
+    def _marker(self) -> str:
+        try:
+            with open(os.path.join(self.root, MARKER), encoding="utf-8") as file:
+                return str(json.load(file)["id"])
+        except FileNotFoundError:
+            return ""
+        except (ValueError, KeyError, TypeError):
+            raise Error("corrupt", "does not say which pool this is", subject=os.path.join(self.root, MARKER)) from None
+
+
+def write(path: str, text: str) -> None:
+    """A file whole or not at all, on disk when it returns. Raises OSError."""
+    scratch = f"{path}.new"
+    with open(scratch, "w", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    sys.audit(calls.AUDIT, "rename")
+    os.rename(scratch, path)
+    with calls.opened(os.path.dirname(path), os.O_RDONLY | os.O_DIRECTORY) as fd:
+        os.fsync(fd)
+
+
+def _make_folder(path: str, mode: int = 0o711) -> None:
+    sys.audit(calls.AUDIT, "mkdir")
+    try:
+        os.mkdir(path, mode)
+    except FileExistsError:
+        if not os.path.isdir(path):
+            raise Error("invalid", "is not a folder", subject=path) from None
