@@ -9,7 +9,7 @@ VENV = build/venv
 PIP = 26.3
 CHECKED = $(wildcard ocirt api images cni shim csi cri launcher tests bench conformance)
 
-.PHONY: all build api images cri run test lint test-all test-unit test-system test-v2 test-vm test-vm-systemd test-power conformance conformance-kubelet bench clean \
+.PHONY: all build api images cri run test lint test-all test-unit test-system test-v2 test-vm test-vm-systemd test-power conformance conformance-kubelet conformance-csi bench clean \
 	needs needs-test needs-vm needs-conformance
 all: build
 
@@ -96,6 +96,7 @@ needs-test: needs
 		program dnsmasq-base dnsmasq; \
 		program uidmap newuidmap; \
 		program btrfs-progs mkfs.btrfs; \
+		program xfsprogs mkfs.xfs; \
 		program e2fsprogs mkfs.ext4;)
 
 needs-vm: needs-test
@@ -171,6 +172,11 @@ conformance: needs-conformance
 conformance-kubelet: needs-conformance
 	@$(MAKE) --no-print-directory build api images $(VENV)/ready
 	OCIRT_TEST_KUBELET=1 $(VENV)/bin/pytest conformance/test_kubelet.py
+
+# The suite of CSI's own on ocirt-csi, which is built from its Go module.
+conformance-csi: needs-conformance
+	@$(MAKE) --no-print-directory build api images $(VENV)/ready
+	$(VENV)/bin/pytest -s conformance/test_csi.py
 
 bench: build
 	$(PYTHON) bench/run.py

@@ -27,7 +27,7 @@ def run(config: Config) -> int:
     ending = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: ending.set())
-    parts = Parts(config.settings())
+    parts = Parts(config.settings(), serves=True)
     servers: list[Server] = []
     try:
         keep(parts.driver.store, config)

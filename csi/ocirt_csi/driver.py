@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import errno
-import fcntl
 import os
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
+from ocirt_csi import locks
 from ocirt_csi.errors import Error
 from ocirt_csi.keys import Keys
 from ocirt_csi.model import Snapshot, Use, Volume
@@ -17,7 +17,6 @@ from ocirt_csi.pools.pool import Pool, PoolSettings
 from ocirt_csi.store import Store
 
 STATE = "state.db"
-LOCK = "lock"
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,13 +37,13 @@ class Settings:
 
 
 class Driver:
-    """What the services share. Takes the lock of its state. Raises Error, OSError."""
+    """What the services share. Takes the lock of its state; serves: for good, and not for one command. Raises Error, OSError."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, *, serves: bool = False) -> None:
         self.settings = settings
         self.keys = Keys()
         os.makedirs(settings.state, 0o700, exist_ok=True)
-        self._lock = _lock(os.path.join(settings.state, LOCK))
+        self._lock = locks.take(settings.state, serves=serves)
         try:
             self.pools = {one.name: Pool(one) for one in settings.pools}
             self.store = Store(os.path.join(settings.state, STATE))
@@ -112,16 +111,3 @@ def full_is_exhausted(subject: str) -> Iterator[None]:
         if err.errno in (errno.ENOSPC, errno.EDQUOT):
             raise Error("exhausted", "its file system is full", subject=subject, cause=err.strerror or "") from None
         raise
-
-
-def _lock(path: str) -> int:
-    fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    try:
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        owner = os.read(fd, 64).decode(errors="replace").strip()
-        os.close(fd)
-        raise Error("in-use", f"another ocirt-csi has this state (pid {owner})", subject=os.path.dirname(path)) from None
-    os.truncate(fd, 0)
-    os.write(fd, f"{os.getpid()}\n".encode())
-    return fd

@@ -19,8 +19,8 @@ from ocirt_csi.volumes import Volumes
 class Parts:
     """All of it. What a life before left half done is ended or undone when this is made. Raises Error, OSError."""
 
-    def __init__(self, settings: Settings) -> None:
-        self.driver = driver = Driver(settings)
+    def __init__(self, settings: Settings, *, serves: bool = False) -> None:
+        self.driver = driver = Driver(settings, serves=serves)
         try:
             self.volumes = Volumes(driver)
             self.snapshots = Snapshots(driver, self.volumes)

@@ -48,8 +48,8 @@ def _done(undo: Callable[[], None], one: Record) -> None:
 
 def release_ownerless(driver: Driver) -> None:
     """Let go of loop devices of ours that nothing uses."""
-    used = {driver.store.get(Volume, use.volume) for use in driver.store.all(Use)}
-    places = {one.place for one in used if one is not None}
+    used = {use.volume for use in driver.store.all(Use)}
+    places = {one.place for one in driver.store.all(Volume) if one.id in used}
     for pool in driver.pools.values():
         for device, place in pool.images.marks().items():
             if place not in places:

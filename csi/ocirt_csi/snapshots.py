@@ -36,8 +36,7 @@ class Snapshots:
                 self._take_away(there)
             with driver.keys.hold(f"volume {volume_id}"):
                 volume = driver.volume(volume_id)
-                with self._volumes.still(volume):
-                    return self._make(_of(volume, name))
+                return self._make(_of(volume, name), self._volumes.still(volume))
 
     def delete(self, identifier: str) -> None:
         """Take a snapshot away; one that is not there is. Raises Error("state") for one of a group."""
@@ -71,7 +70,7 @@ class Snapshots:
                 try:
                     with self._volumes.still(*volumes):
                         for one in made:
-                            self._make(one)
+                            self._make(one, contextlib.nullcontext())
                 except BaseException:
                     with contextlib.suppress(Error, OSError):
                         self._take_group_away(group)
@@ -101,7 +100,8 @@ class Snapshots:
                 self._volumes.thaw(one)
             self._take_group_away(group)
 
-    def _make(self, snapshot: Snapshot) -> Snapshot:
+    def _make(self, snapshot: Snapshot, still: contextlib.AbstractContextManager[None]) -> Snapshot:
+        """Make a snapshot. still: what holds its volume; only once the row says so, for nobody could let go of it otherwise."""
         driver = self._driver
         volume = driver.volume(snapshot.volume)
         pool = driver.pool_of(volume)
@@ -110,7 +110,8 @@ class Snapshots:
             try:
                 with full_is_exhausted(f"pool {pool.name}"):
                     place = pool.make_place(snapshot)
-                    pool.back_end(volume).snapshot(pool.place(volume), place)
+                    with still:
+                        pool.back_end(volume).snapshot(pool.place(volume), place)
                     snapshot = replace(snapshot, phase=model.READY)
                     pool.note(snapshot)
             except BaseException:

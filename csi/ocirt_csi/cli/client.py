@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import os
 from collections.abc import Iterator
 from types import TracebackType
@@ -12,29 +11,15 @@ from typing import Any
 from ocirt_api.csi import api_pb2 as csi
 from ocirt_csi import config as configuration
 from ocirt_csi.config import Config
-from ocirt_csi.driver import LOCK, STATE, Driver
+from ocirt_csi.driver import STATE, Driver
 from ocirt_csi.errors import Error
+from ocirt_csi.locks import driver_runs
 from ocirt_csi.parts import Parts
 from ocirt_csi.pools.pool import Pool
 from ocirt_csi.store import Store
 
 _PATIENCE = 600.0  # seconds: a volume may be copied
 _SERVICES = ("Identity", "Controller", "Node")
-
-
-def runs(config: Config) -> bool:
-    """Whether a driver has the state."""
-    try:
-        fd = os.open(os.path.join(config.state, LOCK), os.O_RDONLY | os.O_CLOEXEC)
-    except FileNotFoundError:
-        return False
-    try:
-        fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return True
-    finally:
-        os.close(fd)
-    return False
 
 
 @contextlib.contextmanager
@@ -65,7 +50,7 @@ class Client:
         self.config = config
         self._channel: Any = None
         self._parts: Parts | None = None
-        if runs(config):
+        if driver_runs(config.state):
             import grpc  # noqa: PLC0415  (a command that does all itself has no need of it)
 
             self._grpc = grpc
@@ -105,6 +90,6 @@ class Client:
             path, request_serializer=type(request).SerializeToString, response_deserializer=answer.FromString
         )
         try:
-            return call(request, timeout=_PATIENCE)
+            return call(request, timeout=_PATIENCE, wait_for_ready=True)
         except self._grpc.RpcError as err:
             raise Error("state", err.details() or str(err.code())) from None

@@ -9,11 +9,12 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from ocirt_csi import model
-from ocirt_csi.cli.client import Client, looking, runs
+from ocirt_csi.cli.client import Client, looking
 from ocirt_csi.cli.tables import show
 from ocirt_csi.config import Config
 from ocirt_csi.errors import Error
 from ocirt_csi.kernel import loops
+from ocirt_csi.locks import driver_runs
 from ocirt_csi.model import Group, Snapshot, Use, Volume
 from ocirt_csi.pools.pool import Pool
 from ocirt_csi.store import Store
@@ -93,7 +94,7 @@ def _sight(config: Config, *, dry: bool) -> Iterator[_Sight]:
         with looking(config) as (_, store, pools):
             yield _Sight(store, pools)
         return
-    if runs(config):
+    if driver_runs(config.state):
         raise Error("in-use", "the driver runs", subject=config.state, hint="stop it, or look with --dry-run")
     with Client(config) as client:
         driver = client.driver

@@ -57,14 +57,20 @@ def identity(path: str) -> str:
     return str(uuid.UUID(bytes=_in(path, "BTRFS_IOC_FS_INFO", _FS_INFO, bytes(1024))[16:32]))
 
 
+def commit(path: str) -> None:
+    """Write what is on its way, and count it. Raises OSError."""
+    _in(path, "BTRFS_IOC_SYNC", _SYNC, 0)
+
+
 def settle(path: str) -> None:
     """Wait until what was written is counted and what was taken away is freed. Raises OSError."""
-    _in(path, "BTRFS_IOC_SYNC", _SYNC, 0)
+    commit(path)
     try:
         _in(path, "BTRFS_IOC_SUBVOL_SYNC_WAIT", _CLEANED, struct.pack("=QII", 0, _ALL_QUEUED, 0))
     except OSError as err:
-        if err.errno != errno.ENOTTY:  # before Linux 6.13
+        if err.errno not in (errno.ENOENT, errno.ENOTTY):  # nothing is on its way out; before Linux 6.13
             raise
+    commit(path)  # what was freed can be used once that is on disk
 
 
 class Quotas:

@@ -32,6 +32,14 @@ def kind(path: str) -> str:
     return NAMES.get(magic & 0xFFFFFFFF, hex(magic & 0xFFFFFFFF))
 
 
+def sync(path: str) -> None:
+    """Write all of the file system that holds a path. Raises OSError."""
+    with calls.opened(path, os.O_RDONLY) as fd:
+        if _libc.syncfs(fd):
+            number = get_errno()
+            raise OSError(number, os.strerror(number), path)
+
+
 def grow(point: str, fs_type: str, device: str) -> None:
     """Let a mounted file system have all of its device; one that has it already is left alone. Raises Error, OSError."""
     length = loops.size(device)

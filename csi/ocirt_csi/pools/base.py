@@ -23,10 +23,11 @@ DATA = "data"  # what a place holds, whatever the layout
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """Bytes and inodes, all and used; 0 inodes: they are not counted."""
+    """Bytes: all, used, left for a user; inodes: all and used, 0 where they are not counted."""
 
     size: int
     used: int
+    left: int
     inodes: int = 0
     inodes_used: int = 0
 
@@ -93,7 +94,7 @@ class BackEnd(ABC):
         raise Error("unsupported", f"a {self.layout} is no block device", subject=volume.id)
 
     def flush(self, place: str, volume: Volume) -> None:  # noqa: B027  (most have nothing to do)
-        """Write what is on the way to the volume, before a snapshot."""
+        """Write what is on the way to the volume, before it is counted or copied."""
 
     def release(self, place: str, volume: Volume, *, read_only: bool | None = None) -> None:  # noqa: B027  (most have nothing to do)
         """Let go of what `mount` and `device` took; read_only: of one of the two devices only."""

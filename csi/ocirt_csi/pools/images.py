@@ -57,10 +57,14 @@ class Images(BackEnd):
         if size < least:
             raise RangeError(f"a volume with {fs_type} has at least {least} bytes", subject="required_bytes")
         if fs_type == "xfs":
-            return _rounded(size + _xfs_log(size) + size // 64 + 8 * MIB)
+            return _rounded(size + _xfs_log(size) + size // 64 + 16 * MIB)
         groups = size // _EXT4_GROUP + 1
         inodes = size // _EXT4_RATIO * _EXT4_INODE
-        return _rounded(size + inodes + inodes // 64 + groups * 4 * _BLOCK + _ext4_journal(size) + MIB)
+        # The kernel keeps a fiftieth from all users, of 16 MiB at most: half of it, so that neither figure of `df` is far off.
+        kept = min(size // 64, 12 * MIB)
+        return _whole(
+            size + kept + inodes + inodes // 64 + groups * 2 * _BLOCK + _ext4_growth(size, groups) + _ext4_journal(size)
+        )
 
     def make(self, place: str, volume: Volume) -> None:
         """A file with all its blocks, and the file system in it."""
@@ -138,10 +142,11 @@ class Images(BackEnd):
     def usage(self, place: str, volume: Volume, point: str) -> Usage:
         """As its file system says; a block volume is all in use."""
         if volume.block:
-            return Usage(volume.size, 0)
+            return Usage(volume.size, 0, 0)
         found = os.statvfs(point)
         size = found.f_blocks * found.f_frsize
-        return Usage(size, size - found.f_bfree * found.f_frsize, found.f_files, found.f_files - found.f_ffree)
+        used, left = size - found.f_bfree * found.f_frsize, found.f_bavail * found.f_frsize
+        return Usage(size, used, left, found.f_files, found.f_files - found.f_ffree)
 
     def flush(self, place: str, volume: Volume) -> None:
         """What the loop device's own cache holds."""
@@ -222,6 +227,17 @@ class _File:
 
 def _rounded(size: int) -> int:
     return -(-size // MIB) * MIB
+
+
+def _whole(size: int) -> int:
+    return -(-size // _BLOCK) * _BLOCK
+
+
+def _ext4_growth(size: int, groups: int) -> int:
+    """Bytes of group descriptors, with those for later growth, and of their copies (ext4(5), sparse_super)."""
+    table = min(1024, max(1, size // (8 * MIB))) + groups // 64 + 2
+    copies = sum(1 for base in (3, 5, 7) for power in range(1, 20) if base**power < groups) + min(groups, 2)
+    return table * copies * _BLOCK
 
 
 def _ext4_journal(size: int) -> int:

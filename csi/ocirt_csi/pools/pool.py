@@ -74,6 +74,7 @@ class Pool:
         for name in _FOLDERS.values():
             _make_folder(os.path.join(self.root, name))
         self._promises = _Promises()
+        self._freed = False  # whether something was taken away that may not be free yet
         self.images = Images(f"ocirt-csi:{self.id}", thin=settings.over > 1, on_btrfs=self.kind == "btrfs")
         self.back_ends: dict[str, BackEnd] = {IMAGE: self.images}
         self.why = "volumes are images on loop devices, as they can be on any file system"
@@ -125,6 +126,7 @@ class Pool:
             self.back_end(thing).remove(path)
             sys.audit(calls.AUDIT, "rmdir")
             os.rmdir(path)
+            self._freed = True
 
     def note(self, thing: Volume | Snapshot) -> None:
         """Write beside the data what it is."""
@@ -145,6 +147,8 @@ class Pool:
     def space(self, volumes: Iterable[Volume]) -> Space:
         """What the pool can still promise beside these volumes."""
         with self._promises.lock:
+            if self._freed:
+                self._settle()
             return self._space(volumes)
 
     @contextmanager
@@ -155,11 +159,13 @@ class Pool:
         """
         kept = list(volumes)
         with self._promises.lock:
-            needed = charge + (self._own(shared) if shared is not None else 0)
+            needed = charge
+            if shared is not None:
+                self.back_end(shared).flush(self.place(shared), shared)
+                needed += self._own(shared)
             found = self._space(kept)
             if found.available < needed:
-                for one in self.back_ends.values():
-                    one.settle()
+                self._settle()
                 found = self._space(kept)
             if found.available < needed:
                 text = f"{needed} bytes are needed, and {max(0, found.available)} can be promised"
@@ -179,6 +185,12 @@ class Pool:
         promised = outstanding + sum(self._promises.pending.values())
         room = max(0, free - total // _RESERVE)
         return Space(total, free, promised, max(0, int(room * self.settings.over) - promised))
+
+    def _settle(self) -> None:
+        self._freed = False
+        filesystems.sync(self.root)
+        for one in self.back_ends.values():
+            one.settle()
 
     def _own(self, volume: Volume) -> int:
         return self.back_end(volume).exclusive(self.place(volume))

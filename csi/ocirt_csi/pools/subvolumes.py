@@ -77,7 +77,9 @@ class Subvolumes(BackEnd):
 
     def usage(self, place: str, volume: Volume, point: str) -> Usage:
         """The limit and what counts against it."""
-        return Usage(volume.size, self._quotas.referenced(btrfs.number(os.path.join(place, DATA))))
+        used = self._quotas.referenced(btrfs.number(os.path.join(place, DATA)))
+        room = os.statvfs(self._root)
+        return Usage(volume.size, used, max(0, min(volume.size - used, room.f_bavail * room.f_frsize)))
 
     def remove(self, place: str) -> None:
         """Subvolumes and their counters, and what else lies there."""
@@ -88,6 +90,10 @@ class Subvolumes(BackEnd):
                 btrfs.destroy(place, name)
                 self._quotas.forget(number)
         super().remove(place)
+
+    def flush(self, place: str, volume: Volume) -> None:
+        """All of it is counted only once it is on disk."""
+        btrfs.commit(place)
 
     def settle(self) -> None:
         """Until the kernel has freed the blocks of subvolumes that are gone."""

@@ -95,7 +95,7 @@ class NodeService:
         one = csi.VolumeUsage
         if volume.block:
             return csi.NodeGetVolumeStatsResponse(usage=[one(total=found.size, unit=one.BYTES)])
-        usage = [one(total=found.size, used=found.used, available=max(0, found.size - found.used), unit=one.BYTES)]
+        usage = [one(total=found.size, used=found.used, available=found.left, unit=one.BYTES)]
         if found.inodes:
             left = found.inodes - found.inodes_used
             usage.append(one(total=found.inodes, used=found.inodes_used, available=left, unit=one.INODES))
