@@ -91,3 +91,19 @@ def test_sanity(no_leaks: list[Path], loops: None, sanity: str, tmp_path: Path, 
     assert left == []
     assert ended == 0
     print(f"{kind} {access}: {sum(one['state'] == 'passed' for one in found)} of {len(found)} passed")
+
+
+def test_manifests() -> None:
+    """What docs/csi has is what an API server takes, field by field."""
+    modules = {
+        "github.com/kubernetes-csi/external-snapshotter/client/v8": "v8.4.0",
+        "k8s.io/api": "v0.34.10",
+        "k8s.io/apimachinery": "v0.34.10",
+        "k8s.io/client-go": "v0.34.10",
+    }
+    text = (Path(__file__).parent / "manifests.go").read_text()
+    program = build("manifests", modules, ["."], go="1.24", files={"main.go": text}) / "manifests"
+    files = sorted((COMMAND.parents[1] / "docs" / "csi").glob("*.yaml"))
+    done = subprocess.run([program, *files], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert {"CSIDriver", "DaemonSet", "StorageClass", "VolumeSnapshotClass", "VolumeAttributesClass"} <= set(done.stdout.split())

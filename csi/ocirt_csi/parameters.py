@@ -17,7 +17,7 @@ INLINE = (CLASS, "size", "fsType")
 LIMITS = ("readBps", "writeBps", "readIops", "writeIops")
 COMPRESSION = "compression"
 COMPRESSIONS = ("none", "zstd", "lzo", "zlib")
-_SIZE = re.compile(r"(\d{1,19})(|[kKMGTP]i?)B?")
+_SIZE = re.compile(r"([0-9]{1,19})(|[kKMGTP]i?)B?")
 _UNITS = {"": 1} | {
     letter + binary: (1024 if binary else 1000) ** power
     for power, letters in enumerate(("kK", "M", "G", "T", "P"), 1)
