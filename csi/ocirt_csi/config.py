@@ -21,6 +21,7 @@ from ocirt_csi.store import Store
 
 PLACE = "/etc/ocirt/csi.toml"
 LEVELS = ("debug", "info", "warning", "error")
+BACK_ENDS = ("auto", "btrfs", "project", "loop")
 _SCHEME = "unix://"
 _KEPT = "settings"
 _NAME = re.compile(r"[a-z0-9]([a-z0-9.-]{0,61}[a-z0-9])?")  # of a driver (CSI, GetPluginInfo)
@@ -113,8 +114,8 @@ def _pool(given: Mapping[str, Any], subject: str) -> PoolSettings:
     if not isinstance(name, str) or not _CLASS.fullmatch(name):
         raise Error("usage", f"{name!r} is not the name of a class", subject=subject)
     back_end = given.get("backend", "auto")
-    if back_end not in ("auto", "btrfs", "loop"):
-        raise Error("usage", f"{back_end!r} is not a back end", subject=subject, hint="auto, btrfs or loop")
+    if back_end not in BACK_ENDS:
+        raise Error("usage", f"{back_end!r} is not a back end", subject=subject, hint=", ".join(BACK_ENDS))
     try:
         over = float(given.get("over", 1.0))
     except (TypeError, ValueError):

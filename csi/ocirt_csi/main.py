@@ -26,7 +26,7 @@ def usage() -> str:
     """What --help prints."""
     lines = [
         (
-            "--pool DIR[,class=NAME][,backend=auto|btrfs|loop][,over=FACTOR]",
+            "--pool DIR[,class=NAME][,backend=auto|btrfs|project|loop][,over=FACTOR]",
             "a folder for volumes; several times for several classes",
         ),
         *((f"--{name.replace('_', '-')} {word}", text) for name, (word, text) in KEYS.items()),

@@ -85,8 +85,8 @@ class Volumes:
     def make(self, pool: Pool, volume: Volume, source: Volume | Snapshot | None = None) -> Volume:
         """Make a volume that is not there yet, empty or of a source. What it has made is undone if it fails."""
         driver = self._driver
-        overwritten = source if isinstance(source, Volume) else None
-        with pool.promised(volume.id, volume.charge, driver.volumes_in(pool), overwritten):
+        copied = source if isinstance(source, Volume) else None
+        with pool.promised(volume.id, volume.charge, driver.volumes_in(pool), copied):
             volume = driver.store.put(volume)
             try:
                 with full_is_exhausted(f"pool {pool.name}"):
@@ -176,6 +176,12 @@ class Volumes:
     def still(self, *sources: Volume | Snapshot) -> Iterator[None]:
         """Hold what is written to volumes in the `with`, as far as their layout does not do so by itself."""
         driver = self._driver
+        for source in sources:
+            back_end = driver.pool_of(source).back_end(source)
+            uses = driver.uses(source.id) if isinstance(source, Volume) and not back_end.copies_in_use else []
+            if uses:
+                hint = "a pool with backend=loop copies volumes that are in use"
+                raise Error("in-use", f"is in use at {uses[0].id}, and copied file by file", subject=source.id, hint=hint)
         undo: list[Callable[[], None]] = []
         try:
             for source in sources:

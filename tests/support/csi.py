@@ -20,6 +20,7 @@ from ocirt_api.csi import api_pb2 as csi
 from ocirt_csi.driver import Settings
 from ocirt_csi.errors import Error, status_of
 from ocirt_csi.kernel import loops
+from ocirt_csi.kernel.projects import are_enforced
 from ocirt_csi.parts import Parts
 from ocirt_csi.pools.pool import PoolSettings
 
@@ -33,6 +34,8 @@ _ADD, _REMOVE = 0x4C80, 0x4C81  # LOOP_CTL_ADD, LOOP_CTL_REMOVE
 DISKS = {
     "btrfs": ("mkfs.btrfs", "-q"),
     "ext4": ("mkfs.ext4", "-q", "-F", "-E", "nodiscard"),
+    "ext4-projects": ("mkfs.ext4", "-q", "-F", "-O", "quota,project", "-E", "nodiscard,quotatype=prjquota"),
+    "xfs-projects": ("mkfs.xfs", "-q", "-f"),
     "xfs": ("mkfs.xfs", "-q", "-f"),
 }
 
@@ -67,9 +70,13 @@ def disk(work: Path, kind: str, size: int = 2 << 30) -> Iterator[Path]:
         file.truncate(size)
     subprocess.run([*words, image], check=True, stdout=subprocess.DEVNULL)
     point.mkdir()
-    done = subprocess.run(["mount", "-o", "loop", image, point], capture_output=True, text=True, check=False)
+    options = "loop,prjquota" if kind.endswith("-projects") else "loop"
+    done = subprocess.run(["mount", "-o", options, image, point], capture_output=True, text=True, check=False)
     if done.returncode:
-        pytest.skip(f"{kind} cannot be mounted here: {done.stderr.strip()}")
+        pytest.skip(f"{kind} cannot be mounted here (this kernel may have no project quotas): {done.stderr.strip()}")
+    if options != "loop" and not are_enforced(str(point)):
+        subprocess.run(["umount", point], check=True)
+        pytest.skip(f"this kernel has no project quotas for {kind}")
     try:
         yield point
     finally:

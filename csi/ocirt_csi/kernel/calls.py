@@ -75,7 +75,7 @@ def run(words: Sequence[str], *, most: int = 0) -> None:
 @contextmanager
 def opened(path: str, flags: int) -> Iterator[int]:
     """A descriptor of a path. Raises OSError."""
-    fd = os.open(path, flags | os.O_CLOEXEC)
+    fd = os.open(path, flags | os.O_CLOEXEC, 0o600)
     try:
         yield fd
     finally:

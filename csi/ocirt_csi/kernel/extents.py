@@ -17,6 +17,7 @@ _EXTENT = struct.Struct("=3Q2Q4I")
 _SYNC = 1  # FIEMAP_FLAG_SYNC: what is on its way goes to the disk first
 _LAST, _UNWRITTEN, _SHARED = 1, 0x800, 0x2000
 _AT_ONCE = 500  # extents of one call
+_BLOCK = 4096
 _PIECE = 64 << 20  # bytes of one call
 _CANNOT = (errno.EOPNOTSUPP, errno.EXDEV, errno.EINVAL, errno.ENOTTY, errno.ENOSYS)
 
@@ -61,6 +62,19 @@ def data(fd: int, start: int, end: int) -> Iterator[tuple[int, int]]:
         last = behind
     if last > begin:
         yield begin, last
+
+
+def amount(path: str) -> int:
+    """Bytes of data in a file. Raises OSError."""
+    with calls.opened(path, os.O_RDONLY) as fd:
+        return sum(end - start for start, end in data(fd, 0, os.fstat(fd).st_size))
+
+
+def can_share(folder: str) -> bool:
+    """Whether files in a folder can share blocks, as two without a name are made to. Raises OSError."""
+    with calls.opened(folder, os.O_RDWR | os.O_TMPFILE) as source, calls.opened(folder, os.O_RDWR | os.O_TMPFILE) as target:
+        os.write(source, bytes(_BLOCK))
+        return clone(source, target)
 
 
 def exclusive(path: str) -> int:

@@ -46,6 +46,7 @@ class BackEnd(ABC):
 
     layout: str  # of its volumes
     least: int  # bytes of its smallest volume
+    copies_in_use = True  # whether a copy is of one moment though somebody writes
 
     @abstractmethod
     def charge(self, size: int, fs_type: str) -> int:
@@ -70,6 +71,10 @@ class BackEnd(ABC):
     @abstractmethod
     def exclusive(self, place: str) -> int:
         """Bytes on disk that this place alone holds: what it does not share with snapshots and clones."""
+
+    @abstractmethod
+    def burden(self, place: str, *, snapshot: bool) -> int:
+        """Bytes beside its charge that a copy of this place takes: at once, or because what is shared cannot be written over."""
 
     @abstractmethod
     def mount(self, place: str, volume: Volume, options: Options) -> int:

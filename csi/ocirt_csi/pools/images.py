@@ -39,8 +39,10 @@ class Images(BackEnd):
     layout = IMAGE
     least = MIB
 
-    def __init__(self, mark: str, *, thin: bool = False, on_btrfs: bool = False) -> None:
+    def __init__(self, mark: str, *, thin: bool = False, shares: bool = False, on_btrfs: bool = False) -> None:
+        """shares: the file system lets files share blocks."""
         self._mark = mark
+        self._shares = shares
         self._thin = thin
         self._on_btrfs = on_btrfs
 
@@ -117,6 +119,12 @@ class Images(BackEnd):
             return extents.exclusive(os.path.join(place, DATA))
         except FileNotFoundError:
             return 0
+
+    def burden(self, place: str, *, snapshot: bool) -> int:
+        """What it alone has will be shared; or a snapshot is a copy of its data, and a clone has its charge anyway."""
+        if self._shares:
+            return self.exclusive(place)
+        return extents.amount(os.path.join(place, DATA)) if snapshot else 0
 
     def mount(self, place: str, volume: Volume, options: Options) -> int:
         """Its file system. Two clones of an xfs have one identity, which is let pass."""

@@ -18,10 +18,11 @@ from dataclasses import dataclass, field
 
 from ocirt_csi import model
 from ocirt_csi.errors import Error
-from ocirt_csi.kernel import calls, filesystems
-from ocirt_csi.model import IMAGE, SUBVOLUME, Record, Snapshot, Volume
+from ocirt_csi.kernel import calls, extents, filesystems, projects
+from ocirt_csi.model import IMAGE, PROJECT, SUBVOLUME, Record, Snapshot, Volume
 from ocirt_csi.pools.base import BackEnd
 from ocirt_csi.pools.images import DEFAULT, Images
+from ocirt_csi.pools.projects import Projects
 from ocirt_csi.pools.subvolumes import Subvolumes
 
 MARKER = ".ocirt-csi"
@@ -33,7 +34,7 @@ _OWNED = 4  # bytes of a pool's identity
 
 @dataclass(frozen=True, slots=True)
 class PoolSettings:
-    """What a person says of a pool. back_end: "auto", "btrfs" or "loop"; over: how many times its space it may promise."""
+    """What a person says of a pool. back_end: "auto", "btrfs", "project", "loop"; over: how many times its space it promises."""
 
     directory: str
     name: str = "default"
@@ -75,14 +76,26 @@ class Pool:
             _make_folder(os.path.join(self.root, name))
         self._promises = _Promises()
         self._freed = False  # whether something was taken away that may not be free yet
-        self.images = Images(f"ocirt-csi:{self.id}", thin=settings.over > 1, on_btrfs=self.kind == "btrfs")
+        shares = extents.can_share(self.root)
+        self.images = Images(f"ocirt-csi:{self.id}", thin=settings.over > 1, shares=shares, on_btrfs=self.kind == "btrfs")
         self.back_ends: dict[str, BackEnd] = {IMAGE: self.images}
-        self.why = "volumes are images on loop devices, as they can be on any file system"
+        copies = "share blocks" if shares else "are copies"
+        self.why = f"volumes are images on loop devices, as they can be on any file system; snapshots {copies}"
         if settings.back_end == "btrfs" and self.kind != "btrfs":
             raise Error("unsupported", f"is on {self.kind}", subject=settings.directory, hint="backend=loop works anywhere")
         if self.kind == "btrfs" and settings.back_end != "loop":
             self.back_ends[SUBVOLUME] = Subvolumes(self.root)
             self.why = "its file system is btrfs: volumes are subvolumes with quotas, block volumes are images"
+
+        if settings.back_end in ("auto", "project") and self.kind in ("ext4", "xfs"):
+            if projects.are_enforced(self.root):
+                self.back_ends[PROJECT] = Projects(self.root, shares=shares)
+                self.why = f"its {self.kind} has project quotas: volumes are folders with quotas, block volumes are images"
+            else:
+                self.why += f" (its {self.kind} is mounted without project quotas)"
+        if settings.back_end == "project" and PROJECT not in self.back_ends:
+            hint = "mount it with prjquota, if the kernel has it"
+            raise Error("unsupported", f"its {self.kind} has no project quotas", subject=settings.directory, hint=hint)
 
     def layout(self, *, block: bool, fs_type: str) -> tuple[str, str]:
         """How a new volume lies here, and the file system in it. Raises Error("invalid") for one that cannot be had."""
@@ -90,6 +103,8 @@ class Pool:
             return IMAGE, ""
         if SUBVOLUME in self.back_ends and fs_type in ("", "btrfs"):
             return SUBVOLUME, ""
+        if PROJECT in self.back_ends and fs_type in ("", self.kind):
+            return PROJECT, self.kind
         if fs_type == "btrfs":
             raise Error("invalid", "btrfs is to be had in pools on btrfs", subject="fs_type", hint="ext4 or xfs")
         return IMAGE, fs_type or DEFAULT
@@ -152,17 +167,17 @@ class Pool:
             return self._space(volumes)
 
     @contextmanager
-    def promised(self, key: str, charge: int, volumes: Iterable[Volume], shared: Volume | None = None) -> Iterator[None]:
+    def promised(self, key: str, charge: int, volumes: Iterable[Volume], copied: Volume | None = None) -> Iterator[None]:
         """Promise space for what is made in the `with`. Raises Error("exhausted") with both figures.
 
-        shared: a volume whose own blocks will be another's too, so that writing over them takes new ones.
+        copied: the volume that it is a copy of; a charge of 0 is a snapshot's.
         """
         kept = list(volumes)
         with self._promises.lock:
             needed = charge
-            if shared is not None:
-                self.back_end(shared).flush(self.place(shared), shared)
-                needed += self._own(shared)
+            if copied is not None:
+                self.back_end(copied).flush(self.place(copied), copied)
+                needed += self.back_end(copied).burden(self.place(copied), snapshot=not charge)
             found = self._space(kept)
             if found.available < needed:
                 self._settle()

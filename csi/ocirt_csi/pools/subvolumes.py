@@ -61,6 +61,10 @@ class Subvolumes(BackEnd):
         except FileNotFoundError:
             return 0
 
+    def burden(self, place: str, *, snapshot: bool) -> int:
+        """All that it alone has will be shared."""
+        return self.exclusive(place)
+
     def mount(self, place: str, volume: Volume, options: Options) -> int:
         """The subvolume itself, bound."""
         if options.words:

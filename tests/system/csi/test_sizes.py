@@ -182,6 +182,23 @@ def test_a_snapshot_needs_room_for_what_is_written_over(plugin: Plugin) -> None:
 
 
 @WITH_FILES
+def test_a_copy_takes_what_it_takes(plugin: Plugin, way: str) -> None:
+    """Where blocks are shared, both may come to need all of theirs; a copy that has its own needs no more than its size."""
+    free = plugin.call("GetCapacity", volume_capabilities=[plugin.capability]).available_capacity
+    volume = plugin.create("a", free * 45 // 100).volume_id
+    fill(plugin.use(volume) / "file", 4 * SIZE)
+    source = csi.VolumeContentSource(volume=csi.VolumeContentSource.VolumeSource(volume_id=volume))
+
+    def clone() -> object:
+        return plugin.create("b", free * 45 // 100, volume_content_source=source)
+
+    if way == "image":
+        clone()
+    else:
+        assert refused(clone) == status.RESOURCE_EXHAUSTED
+
+
+@WITH_FILES
 def test_a_pool_that_may_promise_more_than_it_has(plugin: Plugin) -> None:
     """By the factor that was named, and no further."""
     free = plugin.call("GetCapacity", volume_capabilities=[plugin.capability]).available_capacity
