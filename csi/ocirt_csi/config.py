@@ -21,7 +21,7 @@ from ocirt_csi.store import Store
 
 PLACE = "/etc/ocirt/csi.toml"
 LEVELS = ("debug", "info", "warning", "error")
-BACK_ENDS = ("auto", "btrfs", "project", "loop")
+BACK_ENDS = ("auto", "btrfs", "project", "tmpfs", "loop")
 _SCHEME = "unix://"
 _KEPT = "settings"
 _NAME = re.compile(r"[a-z0-9]([a-z0-9.-]{0,61}[a-z0-9])?")  # of a driver (CSI, GetPluginInfo)

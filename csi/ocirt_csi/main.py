@@ -7,7 +7,7 @@ import os
 import sys
 
 from ocirt_csi.cli.verbs import VERBS
-from ocirt_csi.config import KEYS, load
+from ocirt_csi.config import BACK_ENDS, KEYS, load
 from ocirt_csi.errors import Error
 
 NAME = "ocirt-csi"
@@ -26,8 +26,8 @@ def usage() -> str:
     """What --help prints."""
     lines = [
         (
-            "--pool DIR[,class=NAME][,backend=auto|btrfs|project|loop][,over=FACTOR]",
-            "a folder for volumes; several times for several classes",
+            "--pool DIR[,class=NAME][,backend=KIND][,over=FACTOR]",
+            f"a folder for volumes; several times for several classes; {', '.join(BACK_ENDS)}",
         ),
         *((f"--{name.replace('_', '-')} {word}", text) for name, (word, text) in KEYS.items()),
         ("--config FILE", "the configuration (default: /etc/ocirt/csi.toml, if it is there)"),

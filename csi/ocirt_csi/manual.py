@@ -7,8 +7,8 @@ from ocirt_csi.config import KEYS, PLACE
 
 SECTION = 8
 _POOL = (
-    "a folder for volumes; several times for several classes. backend: auto, btrfs, project or loop; over: how many times its"
-    " space it may promise (default: 1)"
+    "a folder for volumes; several times for several classes. backend: auto, btrfs, project, tmpfs or loop; over: how many"
+    " times its space it may promise (default: 1)"
 )
 _FILES = {
     PLACE: "the configuration: the flags' names with _ for -, and [[pools]] with directory, class, backend, over",

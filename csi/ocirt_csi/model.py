@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 
 # Phases. In all but READY something is half done, and a fresh start ends or undoes it.
 MAKING, READY, REMOVING, GROWING = "making", "ready", "removing", "growing"
-SUBVOLUME, IMAGE, PROJECT = "subvolume", "image", "project"  # layouts, each of a back end
+SUBVOLUME, IMAGE, PROJECT, MEMORY = "subvolume", "image", "project", "memory"  # layouts, each of a back end
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

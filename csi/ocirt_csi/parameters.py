@@ -7,7 +7,7 @@ import re
 from collections.abc import Mapping
 
 from ocirt_csi.errors import Error
-from ocirt_csi.model import PROJECT, SUBVOLUME
+from ocirt_csi.model import MEMORY, PROJECT, SUBVOLUME
 
 CLASS = "class"
 EPHEMERAL = "csi.storage.k8s.io/ephemeral"
@@ -46,7 +46,7 @@ def mutable(given: Mapping[str, str], layout: str, field: str = "mutable_paramet
 
     Raises Error("invalid").
     """
-    if layout == PROJECT:
+    if layout in (PROJECT, MEMORY):
         return checked(given, (), field)
     if layout == SUBVOLUME:
         found = checked(given, (COMPRESSION,), field)

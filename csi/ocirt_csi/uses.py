@@ -10,6 +10,7 @@ import contextlib
 import errno
 import hashlib
 import os
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 from ocirt_csi import flags as mount_flags
@@ -67,13 +68,16 @@ class Uses:
                 if there is not None and self._is_there(there, volume):
                     self._finish(there, volume)
                     return
-                use = driver.store.put(_use(path, volume, access, staged=True))
-                if volume.block:
-                    driver.pool_of(volume).back_end(volume).device(driver.pool_of(volume).place(volume), volume)
-                else:
+                if not volume.block:
                     self._clear(path, _STAGING)
-                    self._mount(volume, use, target)
-                self._finish(use, volume)
+                use = driver.store.put(_use(path, volume, access, staged=True))
+                with self._or_nothing(use, volume):
+                    if volume.block:
+                        pool = driver.pool_of(volume)
+                        pool.back_end(volume).device(pool.place(volume), volume)
+                    else:
+                        self._mount(volume, use, target)
+                    self._finish(use, volume)
 
     def _finish(self, use: Use, volume: Volume) -> None:
         """Let the file system be as large as its volume, and belong to whom it shall."""
@@ -244,20 +248,31 @@ class Uses:
         self._clear(path, _TARGET)
         with paths.target(path, _TARGET, block=volume.block) as target:
             use = driver.store.put(_use(path, volume, access, staged=False))
-            if volume.block:
-                pool = driver.pool_of(volume)
-                device = pool.back_end(volume).device(pool.place(volume), volume, read_only=access.reads_only)
-                self._bind(device, target, 0)
-            elif staging:
-                attributes, read_only, _ = mount_flags.read(access.flags, volume.fs_type)
-                self._bind(staging, target, attributes | (mounts.READ_ONLY if access.reads_only or read_only else 0))
-            else:
-                self._mount(volume, use, target)
-        limit(driver.pool_of(volume), volume, path)
-        if staging:
-            driver.store.put(replace(use, phase=model.READY))
-        else:
-            self._finish(use, volume)
+            with self._or_nothing(use, volume):
+                if volume.block:
+                    pool = driver.pool_of(volume)
+                    device = pool.back_end(volume).device(pool.place(volume), volume, read_only=access.reads_only)
+                    self._bind(device, target, 0)
+                elif staging:
+                    attributes, read_only, _ = mount_flags.read(access.flags, volume.fs_type)
+                    self._bind(staging, target, attributes | (mounts.READ_ONLY if access.reads_only or read_only else 0))
+                else:
+                    self._mount(volume, use, target)
+                limit(driver.pool_of(volume), volume, path)
+                if staging:
+                    driver.store.put(replace(use, phase=model.READY))
+                else:
+                    self._finish(use, volume)
+
+    @contextlib.contextmanager
+    def _or_nothing(self, use: Use, volume: Volume) -> Iterator[None]:
+        """Take a use away again if what is done in the `with` fails. What cannot be taken away the next attempt finds."""
+        try:
+            yield
+        except BaseException:
+            with contextlib.suppress(Error, OSError):
+                self._end(use, volume)
+            raise
 
     def _mount(self, volume: Volume, use: Use, target: int) -> None:
         attributes, read_only, words = mount_flags.read(use.flags, volume.fs_type)

@@ -20,7 +20,7 @@ from ocirt_csi.errors import Error
 
 AUDIT = "ocirt_csi.call"
 # The numbers are the same on every machine since Linux 5.1 (include/uapi/asm-generic/unistd.h).
-OPEN_TREE, MOVE_MOUNT, FSOPEN, FSCONFIG, FSMOUNT, MOUNT_SETATTR = 428, 429, 430, 431, 432, 442
+OPEN_TREE, MOVE_MOUNT, FSOPEN, FSCONFIG, FSMOUNT, FSPICK, MOUNT_SETATTR = 428, 429, 430, 431, 432, 433, 442
 PATH = "/usr/sbin:/usr/bin:/sbin:/bin:/usr/local/sbin:/usr/local/bin"  # where programs are looked for
 _SAID = 300  # characters of what a program said
 _libc = ctypes.CDLL(None, use_errno=True)

@@ -21,7 +21,8 @@ _CLOEXEC = 0x80000
 _AT_EMPTY_PATH = 0x1000
 _AT_FDCWD = -100
 _FROM_EMPTY, _TO_EMPTY = 4, 0x40
-_SET_FLAG, _SET_STRING, _CREATE = 0, 1, 6
+_SET_FLAG, _SET_STRING, _CREATE, _RECONFIGURE = 0, 1, 6, 7
+_PICK_CLOEXEC = 1
 _UMOUNT_NOFOLLOW = 8
 _OCTAL = re.compile(r"\\([0-7]{3})")
 _MESSAGE = 1024  # bytes of a file system's own words, at most
@@ -93,6 +94,18 @@ def clone(path: str, attributes: int) -> int:
         os.close(fd)
         raise
     return fd
+
+
+def change(path: str, options: Iterable[str]) -> None:
+    """Let the file system that is mounted at a path have other options ("size=5"). Raises OSError."""
+    context = calls.numbered("fspick", calls.FSPICK, _AT_FDCWD, path, _PICK_CLOEXEC)
+    try:
+        for option in options:
+            name, _, value = option.partition("=")
+            calls.numbered("fsconfig", calls.FSCONFIG, context, _SET_STRING, name, value, 0)
+        calls.numbered("fsconfig", calls.FSCONFIG, context, _RECONFIGURE, None, None, 0)
+    finally:
+        os.close(context)
 
 
 def put(mount: int, target: int) -> None:

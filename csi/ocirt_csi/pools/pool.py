@@ -19,9 +19,10 @@ from dataclasses import dataclass, field
 from ocirt_csi import model
 from ocirt_csi.errors import Error
 from ocirt_csi.kernel import calls, extents, filesystems, projects
-from ocirt_csi.model import IMAGE, PROJECT, SUBVOLUME, Record, Snapshot, Volume
+from ocirt_csi.model import IMAGE, MEMORY, PROJECT, SUBVOLUME, Record, Snapshot, Volume
 from ocirt_csi.pools.base import BackEnd
 from ocirt_csi.pools.images import DEFAULT, Images
+from ocirt_csi.pools.memory import Memory
 from ocirt_csi.pools.projects import Projects
 from ocirt_csi.pools.subvolumes import Subvolumes
 
@@ -34,7 +35,7 @@ _OWNED = 4  # bytes of a pool's identity
 
 @dataclass(frozen=True, slots=True)
 class PoolSettings:
-    """What a person says of a pool. back_end: "auto", "btrfs", "project", "loop"; over: how many times its space it promises."""
+    """What a person says of a pool. back_end: a word of `config.BACK_ENDS`; over: how many times its space it may promise."""
 
     directory: str
     name: str = "default"
@@ -93,6 +94,11 @@ class Pool:
                 self.why = f"its {self.kind} has project quotas: volumes are folders with quotas, block volumes are images"
             else:
                 self.why += f" (its {self.kind} is mounted without project quotas)"
+        if self.kind == "tmpfs" and settings.back_end in ("auto", "tmpfs"):
+            self.back_ends[MEMORY] = Memory()
+            self.why = "its file system is in memory, and so are volumes: each a tmpfs of its own; block volumes are images"
+        if settings.back_end == "tmpfs" and self.kind != "tmpfs":
+            raise Error("unsupported", f"is on {self.kind}", subject=settings.directory, hint="a folder on a tmpfs")
         if settings.back_end == "project" and PROJECT not in self.back_ends:
             hint = "mount it with prjquota, if the kernel has it"
             raise Error("unsupported", f"its {self.kind} has no project quotas", subject=settings.directory, hint=hint)
@@ -103,6 +109,8 @@ class Pool:
             return IMAGE, ""
         if SUBVOLUME in self.back_ends and fs_type in ("", "btrfs"):
             return SUBVOLUME, ""
+        if MEMORY in self.back_ends and fs_type in ("", "tmpfs"):
+            return MEMORY, "tmpfs"
         if PROJECT in self.back_ends and fs_type in ("", self.kind):
             return PROJECT, self.kind
         if fs_type == "btrfs":

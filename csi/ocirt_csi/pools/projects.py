@@ -10,9 +10,10 @@ import os
 import zlib
 
 from ocirt_csi.errors import Error
-from ocirt_csi.kernel import calls, projects
 from ocirt_csi.kernel import mounts as kernel_mounts
+from ocirt_csi.kernel import projects
 from ocirt_csi.model import PROJECT, Snapshot, Volume
+from ocirt_csi.pools import trees
 from ocirt_csi.pools.base import DATA, MIB, BackEnd, Options, Usage
 
 _MODE = 0o755
@@ -47,12 +48,12 @@ class Projects(BackEnd):
     def copy(self, source: str, place: str, volume: Volume) -> None:
         """The same, with copies of all files."""
         self.make(place, volume)
-        self._copy(source, place)
+        trees.copy(source, place)
 
     def snapshot(self, source: str, place: str) -> None:
         """A folder without a project."""
         os.mkdir(os.path.join(place, DATA), 0o700)
-        self._copy(source, place)
+        trees.copy(source, place)
 
     def grow(self, place: str, volume: Volume) -> None:
         """A larger limit, which counts at once."""
@@ -117,7 +118,3 @@ class Projects(BackEnd):
             if projects.figures(self._root, project) == (0, 0):
                 return project
         raise Error("exhausted", "no project is free", subject=self._root)
-
-    def _copy(self, source: str, place: str) -> None:
-        options = ["--archive", "--reflink=auto", "--sparse=auto", "--one-file-system"]
-        calls.run(["cp", *options, "--", f"{os.path.join(source, DATA)}/.", f"{os.path.join(place, DATA)}/"])

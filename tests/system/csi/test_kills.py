@@ -197,7 +197,8 @@ def test_killed_at_each_change(plugin: Plugin, way: str, step: Step) -> None:
     def prepared() -> None:
         plugin.start()
         for before in STEPS[step]:
-            before(plugin)
+            if way != "memory" or before is not stage or step not in (clone, snapshot, group):  # copied while it is not in use
+                before(plugin)
         plugin.stop()
 
     def undone() -> None:

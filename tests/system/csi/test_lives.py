@@ -11,8 +11,10 @@ import pytest
 from ocirt_api import status
 from ocirt_api.csi import api_pb2 as csi
 from tests.support.csi import MIB, MODES, NODE, Plugin, block, in_child, mounted, refused
-from tests.system.csi.conftest import FILES, WAYS
+from tests.support.isolation import umount
+from tests.system.csi.conftest import FILES, LIVE, WAYS
 
+SOME = pytest.mark.parametrize("way", LIVE, indirect=True)
 ALL = pytest.mark.parametrize("way", WAYS, indirect=True)
 WITH_FILES = pytest.mark.parametrize("way", FILES, indirect=True)
 
@@ -78,7 +80,7 @@ def test_from_creation_to_deletion(plugin: Plugin) -> None:
     assert plugin.left() == []
 
 
-@ALL
+@SOME
 def test_snapshots_and_what_is_made_of_them(plugin: Plugin) -> None:
     """What was written before a snapshot is in it; copies are volumes of their own, and may be larger."""
     volume = plugin.create("a").volume_id
@@ -110,7 +112,7 @@ def test_snapshots_and_what_is_made_of_them(plugin: Plugin) -> None:
     assert plugin.left() == []
 
 
-@ALL
+@SOME
 def test_groups(plugin: Plugin) -> None:
     """Snapshots of several volumes at once; they go together."""
     volumes = [plugin.create(name).volume_id for name in "ab"]
@@ -273,3 +275,29 @@ def test_a_user_can_use_it(plugin: Plugin) -> None:
 
     assert in_child(work) == 0
     plugin.end(volume)
+
+
+@pytest.mark.parametrize("way", ["memory"], indirect=True)
+def test_copies_of_what_is_in_memory(plugin: Plugin) -> None:
+    """Of volumes that are not in use; a reboot ends a volume, which is said."""
+    volume = plugin.create("a").volume_id
+    put(plugin.use(volume), b"before")
+    assert refused(lambda: plugin.call("CreateSnapshot", name="s", source_volume_id=volume)) == status.FAILED_PRECONDITION
+    plugin.end(volume)
+    snapshot = plugin.call("CreateSnapshot", name="s", source_volume_id=volume).snapshot.snapshot_id
+    put(plugin.use(volume), b"after!")
+    plugin.end(volume)
+    source = csi.VolumeContentSource(snapshot=csi.VolumeContentSource.SnapshotSource(snapshot_id=snapshot))
+    clone = plugin.create("b", 80 * MIB, volume_content_source=source).volume_id
+    place = plugin.use(clone)
+    assert got(place, 6) == b"before"
+    assert near(room(plugin, clone, place), 80 * MIB)
+    plugin.end(clone)
+    umount(f"{plugin.pool.directory}/volumes/{clone}/data", 0)
+    health = plugin.call("ControllerGetVolumeHealth", volume_id=clone).volume_health
+    assert [one.status for one in health.health_statuses] == [csi.DATA_LOSS]
+    assert refused(lambda: plugin.stage(clone)) == status.DATA_LOSS
+    for one in (volume, clone):
+        plugin.call("DeleteVolume", volume_id=one)
+    plugin.call("DeleteSnapshot", snapshot_id=snapshot)
+    assert plugin.left() == []

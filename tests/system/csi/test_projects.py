@@ -14,16 +14,14 @@ from ocirt_api.csi import api_pb2 as csi
 from ocirt_csi.kernel import projects
 from ocirt_csi.pools.pool import PoolSettings
 from tests.support.csi import MIB, Plugin, disk, in_child, mounted, refused
-from tests.support.disks import load_modules
 
 SIZE = 20 * MIB
 
 
 @pytest.fixture(params=["ext4-projects", "xfs-projects"])
-def projected(request: pytest.FixtureRequest, no_leaks: list[Path], tmp_path: Path) -> Iterator[Plugin]:
+def projected(request: pytest.FixtureRequest, devices: None, no_leaks: list[Path], tmp_path: Path) -> Iterator[Plugin]:
     """A driver on a disk whose file system limits projects."""
     assert not no_leaks
-    load_modules()
     with disk(tmp_path, request.param, 512 * MIB) as point:
         made = Plugin(tmp_path, PoolSettings(str(point / "pool"), back_end="project"), mounted())
         made.start()
@@ -102,7 +100,7 @@ def test_copies(projected: Plugin) -> None:
     assert projected.left() == []
 
 
-def test_a_pool_that_has_no_projects(no_leaks: list[Path], tmp_path: Path) -> None:
+def test_a_pool_that_has_no_projects(devices: None, no_leaks: list[Path], tmp_path: Path) -> None:
     """It is said; by itself a driver takes images there."""
     assert not no_leaks
     with disk(tmp_path, "ext4", 64 * MIB) as point:

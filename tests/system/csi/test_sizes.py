@@ -109,7 +109,7 @@ def by_many_files(place: Path) -> int:
 @pytest.mark.parametrize(
     "how", [by_writing, by_a_user, by_allocation, by_filling_holes, by_a_mapping, by_many_files], ids=lambda how: how.__name__
 )
-@WITH_FILES
+@pytest.mark.parametrize("way", [*FILES, "memory"], indirect=True)
 def test_a_volume_holds_its_size(plugin: Plugin, how: Callable[[Path], int]) -> None:
     """Two in a hundred more or less, and as much again once it was emptied."""
     volume = plugin.create("a", SIZE).volume_id
