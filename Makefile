@@ -9,7 +9,7 @@ VENV = build/venv
 PIP = 26.3
 CHECKED = $(wildcard ocirt api images cni shim csi cri launcher tests bench conformance)
 
-.PHONY: all build api images cri run test lint test-all test-unit test-system test-v2 test-vm test-vm-systemd test-power conformance conformance-kubelet conformance-csi bench clean \
+.PHONY: all build api images cri csi run test lint test-all test-unit test-system test-v2 test-vm test-vm-systemd test-power conformance conformance-kubelet conformance-csi bench clean \
 	needs needs-test needs-vm needs-conformance
 all: build
 
@@ -31,8 +31,8 @@ build/bytecode: $(SOURCES) build/ocirt
 # `pinned NAME...`: the lowest versions that pyproject.toml allows, exactly: what we promise is what we test.
 images: build build/libraries/ready
 
-# All that `build/ocirtd` needs.
-cri: images api
+# All that `build/ocirtd` and `build/ocirt-csi` need.
+cri csi: images api
 
 pinned = import tomllib; \
 	wanted = tomllib.load(open("pyproject.toml", "rb"))["project"]["optional-dependencies"]; \

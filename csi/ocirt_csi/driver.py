@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -17,6 +17,7 @@ from ocirt_csi.pools.pool import Pool, PoolSettings
 from ocirt_csi.store import Store
 
 STATE = "state.db"
+_POOL = "pool "  # and its class: under which name its id is kept
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,8 +46,15 @@ class Driver:
         os.makedirs(settings.state, 0o700, exist_ok=True)
         self._lock = locks.take(settings.state, serves=serves)
         try:
-            self.pools = {one.name: Pool(one) for one in settings.pools}
             self.store = Store(os.path.join(settings.state, STATE))
+            try:
+                self.pools = open_pools(self.store, settings.pools)
+                for pool in self.pools.values():
+                    if self.store.meta(_POOL + pool.name) != pool.id:
+                        self.store.set_meta(_POOL + pool.name, pool.id)
+            except BaseException:
+                self.store.close()
+                raise
         except BaseException:
             os.close(self._lock)
             raise
@@ -95,6 +103,12 @@ class Driver:
     def uses(self, volume: str) -> list[Use]:
         """Where a volume is."""
         return [one for one in self.store.all(Use) if one.volume == volume]
+
+
+def open_pools(store: Store, settings: Iterable[PoolSettings]) -> dict[str, Pool]:
+    """Pools by class. Where volumes are in one it has to be the one that they were made in. Raises Error, OSError."""
+    used = {one.pool for one in store.things()}
+    return {one.name: Pool(one, store.meta(_POOL + one.name) if one.name in used else "") for one in settings}
 
 
 def now() -> int:

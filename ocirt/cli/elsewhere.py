@@ -125,10 +125,10 @@ def daemon(name: str, args: list[str]) -> None:
     _reach(floor)
     gc.enable()
     try:
-        main = __import__(f"ocirt_{floor}.main", None, None, ("main",)).main
+        status: int = __import__(f"ocirt_{floor}.main", None, None, ("main",)).main(args, *more)
     except ModuleNotFoundError as err:
         sys.exit(f"{name}: {_ours(floor, err)}")
-    sys.exit(main(args, *more))
+    sys.exit(status)
 
 
 def call(floor: str, module: str, function: str, *arguments: Any) -> Any:

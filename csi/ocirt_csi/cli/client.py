@@ -11,7 +11,7 @@ from typing import Any
 from ocirt_api.csi import api_pb2 as csi
 from ocirt_csi import config as configuration
 from ocirt_csi.config import Config
-from ocirt_csi.driver import STATE, Driver
+from ocirt_csi.driver import STATE, Driver, open_pools
 from ocirt_csi.errors import Error
 from ocirt_csi.locks import driver_runs
 from ocirt_csi.parts import Parts
@@ -31,7 +31,7 @@ def looking(config: Config) -> Iterator[tuple[Config, Store, dict[str, Pool]]]:
     store = Store(path)
     try:
         config = configuration.kept(store, config)
-        yield config, store, {one.name: Pool(one) for one in config.settings().pools}
+        yield config, store, open_pools(store, config.settings().pools)
     finally:
         store.close()
 

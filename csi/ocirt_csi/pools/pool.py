@@ -30,6 +30,7 @@ MARKER = ".ocirt-csi"
 RECORD = "record.json"
 _FOLDERS = {Volume: "volumes", Snapshot: "snapshots"}
 _RESERVE = 50  # a part of this many of the file system stays free, for what it needs itself
+_MOUNTED = "is its file system mounted?"
 _OWNED = 4  # bytes of a pool's identity
 
 
@@ -62,13 +63,19 @@ class _Promises:
 
 
 class Pool:
-    """One pool, whose folder is made if its parent is there. Raises Error, OSError."""
+    """One pool, whose folder is made if its parent is there. Raises Error, OSError.
 
-    def __init__(self, settings: PoolSettings) -> None:
+    known: the id of the pool that has to be there, because volumes are in it; "" for none.
+    """
+
+    def __init__(self, settings: PoolSettings, known: str = "") -> None:
         self.settings = settings
         self.name = settings.name
-        if not os.path.isdir(os.path.dirname(settings.directory) or "/"):
+        above = os.path.dirname(settings.directory) or "/"
+        if not os.path.isdir(above):
             raise Error("not-found", "is in a folder that is not there", subject=settings.directory, hint="mount or make it")
+        if known and _identity(settings.directory) != known and filesystems.kind(above) != "tmpfs":
+            raise Error("unavailable", "is not the pool that has its volumes", subject=settings.directory, hint=_MOUNTED)
         _make_folder(settings.directory)
         self.root = os.path.realpath(settings.directory)
         self.kind = filesystems.kind(self.root)
@@ -76,7 +83,7 @@ class Pool:
         for name in _FOLDERS.values():
             _make_folder(os.path.join(self.root, name))
         self._promises = _Promises()
-        self._freed = False  # whether something was taken away that may not be free yet
+        self._freed = True  # whether something was taken away that may not be free yet: by a life before, too
         shares = extents.can_share(self.root)
         self.images = Images(f"ocirt-csi:{self.id}", thin=settings.over > 1, shares=shares, on_btrfs=self.kind == "btrfs")
         self.back_ends: dict[str, BackEnd] = {IMAGE: self.images}
@@ -130,8 +137,8 @@ class Pool:
 
     def check(self) -> None:
         """See that the pool is still there, and is this one. Raises Error("unavailable")."""
-        if self._marker() != self.id:
-            raise Error("unavailable", "is not there any more", subject=self.root, hint="is its file system mounted?")
+        if _identity(self.root) != self.id:
+            raise Error("unavailable", "is not there any more", subject=self.root, hint=_MOUNTED)
 
     def make_place(self, thing: Volume | Snapshot) -> str:
         """A fresh folder for it; what half an attempt left there is taken away."""
@@ -219,20 +226,22 @@ class Pool:
         return self.back_end(volume).exclusive(self.place(volume))
 
     def _identify(self) -> str:
-        found = self._marker()
+        found = _identity(self.root)
         if not found:
             found = secrets.token_hex(_OWNED)
             write(os.path.join(self.root, MARKER), json.dumps({"id": found, "version": 1}))
         return found
 
-    def _marker(self) -> str:
-        try:
-            with open(os.path.join(self.root, MARKER), encoding="utf-8") as file:
-                return str(json.load(file)["id"])
-        except FileNotFoundError:
-            return ""
-        except (ValueError, KeyError, TypeError):
-            raise Error("corrupt", "does not say which pool this is", subject=os.path.join(self.root, MARKER)) from None
+
+def _identity(root: str) -> str:
+    """The id of the pool in a folder; "" if there is none."""
+    try:
+        with open(os.path.join(root, MARKER), encoding="utf-8") as file:
+            return str(json.load(file)["id"])
+    except FileNotFoundError:
+        return ""
+    except (ValueError, KeyError, TypeError):
+        raise Error("corrupt", "does not say which pool this is", subject=os.path.join(root, MARKER)) from None
 
 
 def write(path: str, text: str) -> None:

@@ -276,6 +276,28 @@ def test_a_pool_that_is_not_there(plugin: Plugin) -> None:
     assert plugin.left() == []
 
 
+def test_a_start_without_its_pool(plugin: Plugin) -> None:
+    """A pool that is not mounted yet is not made anew in its place, as long as volumes are in it."""
+    volume = plugin.create("a").volume_id
+    plugin.stop()
+    root = Path(plugin.pool.directory)
+    away = root.with_name("away")
+    root.rename(away)
+    assert refused(plugin.start) == status.UNAVAILABLE
+    assert not root.exists()
+    away.rename(root)
+    plugin.start()
+    plugin.call("DeleteVolume", volume_id=volume)
+    plugin.stop()
+    root.rename(away)
+    plugin.start()
+    assert root.is_dir()
+    away.joinpath(MARKER).unlink()
+    away.joinpath("volumes").rmdir()
+    away.joinpath("snapshots").rmdir()
+    away.rmdir()
+
+
 def test_a_pool_whose_parent_is_missing(plugin: Plugin, tmp_path: Path) -> None:
     """A file system that is not mounted is not replaced by a folder."""
     plugin.stop()
