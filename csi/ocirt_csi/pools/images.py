@@ -157,10 +157,11 @@ class Images(BackEnd):
         return Usage(size, used, left, found.f_files, found.f_files - found.f_ffree)
 
     def flush(self, place: str, volume: Volume) -> None:
-        """What the loop device's own cache holds."""
+        """What the loop device's own cache holds; whose blocks are whose is sure only once all is on disk."""
         device = loops.find(self._name(place))
         if device:
             loops.flush(device)
+        filesystems.sync(place)
 
     def release(self, place: str, volume: Volume, *, read_only: bool | None = None) -> None:
         """Detach the loop devices of a place."""
