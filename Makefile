@@ -3,13 +3,14 @@
 # A Python of 3.11 or later: Debian's own if it is new enough (wrappers of version managers cost milliseconds a start).
 PYTHON ?= $(shell for python in /usr/bin/python3 /usr/local/bin/python3 python3 python3.14 python3.13 python3.12 python3.11; do \
 	"$$python" -c 'import os, sys; sys.version_info < (3, 11) and sys.exit(1); print(os.path.realpath(sys.executable))' 2>/dev/null && break; done)
-PACKAGES = ocirt $(wildcard api/ocirt_api images/ocirt_images cni/ocirt_cni shim/ocirt_shim cri/ocirt_cri)
+PACKAGES = ocirt $(wildcard api/ocirt_api images/ocirt_images cni/ocirt_cni shim/ocirt_shim csi/ocirt_csi cri/ocirt_cri)
 SOURCES = $(shell find $(PACKAGES) -name '*.py')
 VENV = build/venv
 PIP = 26.3
-CHECKED = $(wildcard ocirt api images cni shim cri launcher tests bench conformance)
+CHECKED = $(wildcard ocirt api images cni shim csi cri launcher tests bench conformance)
 
-.PHONY: all build api images cri run test lint test-all test-unit test-system test-v2 test-vm test-vm-systemd test-power conformance conformance-cri conformance-kubelet bench clean \
+.PHONY: all build api images cri csi run test lint test-all test-unit test-system test-v2 test-vm test-vm-systemd test-power \
+	conformance conformance-cri conformance-csi conformance-kubelet bench clean \
 	needs needs-test needs-vm needs-conformance
 all: build
 
@@ -31,8 +32,8 @@ build/bytecode: $(SOURCES) build/ocirt
 # `pinned NAME...`: the lowest versions that pyproject.toml allows, exactly: what we promise is what we test.
 images: build build/libraries/ready
 
-# All that `build/ocirtd` needs.
-cri: images api
+# All that `build/ocirtd` and `build/ocirt-csi` need.
+cri csi: images api
 
 pinned = import tomllib; \
 	wanted = tomllib.load(open("pyproject.toml", "rb"))["project"]["optional-dependencies"]; \
@@ -96,6 +97,7 @@ needs-test: needs
 		program dnsmasq-base dnsmasq; \
 		program uidmap newuidmap; \
 		program btrfs-progs mkfs.btrfs; \
+		program xfsprogs mkfs.xfs; \
 		program e2fsprogs mkfs.ext4;)
 
 needs-vm: needs-test
@@ -176,6 +178,11 @@ conformance-cri: needs-conformance
 conformance-kubelet: needs-conformance
 	@$(MAKE) --no-print-directory build api images $(VENV)/ready
 	OCIRT_TEST_KUBELET=1 $(VENV)/bin/pytest conformance/test_kubelet.py
+
+# The suite of CSI's own on ocirt-csi, which is built from its Go module.
+conformance-csi: needs-conformance
+	@$(MAKE) --no-print-directory build api images $(VENV)/ready
+	$(VENV)/bin/pytest -s conformance/test_csi.py
 
 bench: build
 	$(PYTHON) bench/run.py

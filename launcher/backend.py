@@ -3,7 +3,7 @@
 setuptools knows no executables among a wheel's scripts, and no .proto files. What is added:
 - `ocirt`, the launcher, and with it the tag of the platform; where nothing compiles it, a shell script that does the same
   without the protection of the interpreter's file, in a wheel for any platform;
-- `ocirt-cni`, `ocirtd` and `containerd-shim-ocirt-v2`, the same once more: what a wheel installs are files, not links;
+- `ocirt-cni`, `ocirt-csi`, `ocirtd`, `containerd-shim-ocirt-v2`, the same once more: what a wheel installs are files, not links;
 - `ocirt-python`, in whose first line the installer names its interpreter, so that the launcher need not guess;
 - completions for shells and manual pages, below the environment's share/, made from the package's own tables;
 - a unit of systemd for ocirtd, where systemd looks if the environment is /usr or /usr/local, and an example of a crictl.yaml;
@@ -72,7 +72,7 @@ def build_editable(wheel_directory: str, config_settings: Settings = None, metad
     """Build a wheel that leads to this source tree: so does its launcher."""
     _make_stubs()
     # For the interpreter that installs, which is the one that will run it.
-    for name in ("ocirt", "api/ocirt_api", "images", "cni", "shim", "cri"):
+    for name in ("ocirt", "api/ocirt_api", "images", "cni", "shim", "csi", "cri"):
         compileall.compile_dir(HERE.parent / name, quiet=2)
     for package in launcher.PACKAGES:
         launcher.write_archive(package)
@@ -148,17 +148,19 @@ def _complete(wheel: Path, *, pure: bool, home: str) -> str:
 
 def _shared() -> dict[str, str]:
     """Completions and manual pages, by their places below share/."""
-    places = [str(HERE.parent), *(str(HERE.parent / floor) for floor in ("cni", "cri"))]
+    places = [str(HERE.parent), *(str(HERE.parent / floor) for floor in ("cni", "csi", "cri"))]
     sys.path[:0] = places
     from ocirt.cli import completion, manual  # noqa: PLC0415  (of this source tree)
     from ocirt_cni.cli import completion as networks  # noqa: PLC0415
     from ocirt_cni.cli import manual as networks_manual  # noqa: PLC0415
     from ocirt_cri import manual as daemon_manual  # noqa: PLC0415
+    from ocirt_csi import manual as driver_manual  # noqa: PLC0415
 
     for place in places:
         sys.path.remove(place)
     found = {f"man/man{manual.SECTION}/{name}": manual.page(verb) for name, verb in manual.names().items()}
     found[f"man/man{daemon_manual.SECTION}/ocirtd.{daemon_manual.SECTION}"] = daemon_manual.page()
+    found[f"man/man{driver_manual.SECTION}/ocirt-csi.{driver_manual.SECTION}"] = driver_manual.page()
     found[f"man/man{networks_manual.SECTION}/ocirt-cni.{networks_manual.SECTION}"] = networks_manual.page()
     return found | {
         "bash-completion/completions/ocirt": completion.bash("ocirt"),

@@ -45,7 +45,7 @@ else:
     keep()
 if cni:
     from ocirt_cni.main import main
-elif name == "ocirtd":
+elif name in ("ocirtd", "ocirt-csi"):
     from ocirt.cli.elsewhere import daemon as main
 elif name == "containerd-shim-ocirt-v2":
     from ocirt.cli.elsewhere import shim as main

@@ -35,7 +35,7 @@ print(sys.executable)
 
 
 # What else the launcher is called; boot.py asks for the name.
-OTHER_NAMES = ("ocirt-cni", "ocirtd", "containerd-shim-ocirt-v2")
+OTHER_NAMES = ("ocirt-cni", "ocirt-csi", "ocirtd", "containerd-shim-ocirt-v2")
 # These lie in the package, so that they are found with it (ocirt/containers/host.py, podinit.py).
 IN_PACKAGE = {"waiter": "ocirt/kernel/waiter", "podinit": "ocirt/kernel/podinit"}
 

@@ -39,7 +39,9 @@ VERBS: dict[str, tuple[str, str]] = {
     "tag": ("images", "give an image further names"),
 }
 # What a floor stands on, beside the runtime; in a clone each has a folder of its own.
-_BELOW = {"cri": ("cni", "images", "shim", "api"), "shim": ("api",)}
+_BELOW = {"cri": ("cni", "images", "shim", "api"), "csi": ("api",), "shim": ("api",)}
+# command: (floor, what its `main` gets beside the arguments)
+_COMMANDS: dict[str, tuple[str, tuple[str, ...]]] = {"ocirtd": ("cri", ()), "ocirt-csi": ("csi", (ocirt.__version__,))}
 _INTERRUPTED = 130  # 128 + SIGINT, as a shell has it
 
 
@@ -116,11 +118,12 @@ def hand_over(floor: str, options: Options, args: list[str]) -> int:
 
 
 def daemon(name: str, args: list[str]) -> None:
-    """Where the launcher hands over for `ocirtd`. Does not return."""
+    """Where the launcher hands over for `ocirtd` and `ocirt-csi`. Does not return."""
     import gc  # noqa: PLC0415
 
+    floor, more = _COMMANDS[name]
     gc.enable()
-    sys.exit(_program(name, "cri", "main")(args))
+    sys.exit(_program(name, floor, "main")(args, *more))
 
 
 def shim(name: str, args: list[str]) -> None:

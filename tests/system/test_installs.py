@@ -31,7 +31,7 @@ TOOLS = Path(sys.executable).parent  # pip, uv and pipx of the tests
 NOBODY = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", "--"]
 USER_NAMESPACE = ["unshare", "--user", "--map-root-user", "--mount", "--"]
 SOURCES = (
-    *("ocirt", "api", "images", "cni", "shim", "cri", "launcher"),
+    *("ocirt", "api", "images", "cni", "shim", "csi", "cri", "launcher"),
     *("Makefile", "MANIFEST.in", "README.md", "LICENSE", "CHANGELOG.md", "pyproject.toml"),
 )
 ASK = "import os, sys; print(os.path.realpath(sys.executable), '%d.%d.%d' % sys.version_info[:3])"
@@ -358,7 +358,7 @@ def test_pth_file_is_not_read(installed: Installed, hostile: Hostile) -> None:
 def test_no_second_entry(installed: Installed) -> None:
     """Beside the launcher is no script of the same name that would start Python with site."""
     names = {path.name for path in installed.command.resolve().parent.glob("ocirt*")}
-    assert names == {"ocirt", "ocirt-cni", "ocirt-python", "ocirtd"}
+    assert names == {"ocirt", "ocirt-cni", "ocirt-csi", "ocirt-python", "ocirtd"}
     assert installed.command.resolve().read_bytes().startswith(b"\x7fELF")
 
 
@@ -403,6 +403,7 @@ def test_wheel_brings_completion_and_manual_pages(wheel: Path) -> None:
             assert shared[place.format(name)] == run(ROOT / "build" / name, "completion", shell)
     assert shared["man/man8/ocirt-run.8"] == run(ROOT / "build" / "ocirt", "manual", "run")
     assert shared["man/man8/ocirt-cni.8"] == run(ROOT / "build" / "ocirt-cni", "manual")
+    assert shared["man/man8/ocirt-csi.8"].startswith(".TH OCIRT\\-CSI")
     assert shared["man/man8/ocirt.8"] == run(ROOT / "build" / "ocirt", "manual")
 
 
@@ -515,9 +516,14 @@ def test_images_without_the_extra(place: Path, wheel: Path, hostile: Hostile, tm
 
 
 def test_a_node_from_an_installation(installed: Installed, hostile: Hostile) -> None:
-    """`ocirtd` is there, and says what it would do; to serve it needs the extra `cri`."""
-    command = installed.command.with_name("ocirtd")
-    for words, said in ((["--version"], "ocirtd "), (["config"], 'listen = "unix:///run/ocirt/ocirt.sock"')):
+    """`ocirtd` and `ocirt-csi` are there, and say what they would do; to serve they need the extras `cri` and `csi`."""
+    for name, words, said in (
+        ("ocirtd", ["--version"], "ocirtd "),
+        ("ocirtd", ["config"], 'listen = "unix:///run/ocirt/ocirt.sock"'),
+        ("ocirt-csi", ["--version"], f"ocirt-csi {__version__}\n"),
+        ("ocirt-csi", ["--help"], "--registration-dir DIR"),
+    ):
+        command = installed.command.with_name(name)
         done = subprocess.run([command, *words], env=hostile.environment, capture_output=True, text=True, check=False, timeout=60)
         hostile.assert_quiet()
         assert (done.returncode, done.stderr) == (0, ""), done

@@ -9,12 +9,13 @@ import sys
 import pytest
 
 import ocirt.errors
+import ocirt_csi.errors
 import ocirt_images.errors
 from ocirt_api import status
 
 # Asked of another process: grpc and the forks of other tests do not go together.
 ASK = "import grpc, json; print(json.dumps({code.name: code.value[0] for code in grpc.StatusCode}))"
-OURS = ocirt.errors.CODES | ocirt_images.errors.CODES
+OURS = ocirt.errors.CODES | ocirt_images.errors.CODES | ocirt_csi.errors.CODES
 NUMBERS = {name: value for name, value in vars(status).items() if name.isupper() and isinstance(value, int)}
 
 

@@ -1,0 +1,1 @@
+"""The verbs of `ocirt-csi` that a person types."""

@@ -1,0 +1,120 @@
+"""Contents of files by their extents: shared copies, copies that keep holes, and what belongs to one file alone."""
+
+from __future__ import annotations
+
+import errno
+import os
+import struct
+import sys
+from collections.abc import Iterator
+
+from ocirt_csi.kernel import calls
+
+_FICLONE = 0x40049409
+_FIEMAP = 0xC020660B
+_HEAD = struct.Struct("=2Q4I")
+_EXTENT = struct.Struct("=3Q2Q4I")
+_SYNC = 1  # FIEMAP_FLAG_SYNC: what is on its way goes to the disk first
+_LAST, _UNWRITTEN, _SHARED = 1, 0x800, 0x2000
+_AT_ONCE = 500  # extents of one call
+_BLOCK = 4096
+_PIECE = 64 << 20  # bytes of one call
+_CANNOT = (errno.EOPNOTSUPP, errno.EXDEV, errno.EINVAL, errno.ENOTTY, errno.ENOSYS)
+
+
+def clone(source: int, target: int) -> bool:
+    """Let a file share all of another's blocks. Returns whether the file system can. Raises OSError."""
+    try:
+        calls.ioctl(target, "FICLONE", _FICLONE, source)
+    except OSError as err:
+        if err.errno in _CANNOT:
+            return False
+        raise
+    return True
+
+
+def copy(source: int, target: int, length: int) -> None:
+    """Copy the first `length` bytes, but for the holes: the target has zeros there. Raises OSError."""
+    for start, end in data(source, 0, length):
+        at = start
+        while at < end:
+            sys.audit(calls.AUDIT, "copy_file_range")
+            done = os.copy_file_range(source, target, min(end - at, _PIECE), at, at)
+            if not done:
+                return
+            at += done
+
+
+def data(fd: int, start: int, end: int) -> Iterator[tuple[int, int]]:
+    """Where a file has data, in order: (first byte, byte behind the last). Blocks that were never written have none.
+
+    As its extents say, and not as SEEK_DATA does, which takes what was read (ext4) or cloned (btrfs) for written. Raises OSError.
+    """
+    begin = last = -1
+    for logical, length, flags in _extents(fd, start, end, _SYNC):
+        if flags & _UNWRITTEN:
+            continue
+        first, behind = max(logical, start), min(logical + length, end)
+        if first != last:
+            if last > begin:
+                yield begin, last
+            begin = first
+        last = behind
+    if last > begin:
+        yield begin, last
+
+
+def amount(path: str) -> int:
+    """Bytes of data in a file. Raises OSError."""
+    with calls.opened(path, os.O_RDONLY) as fd:
+        return sum(end - start for start, end in data(fd, 0, os.fstat(fd).st_size))
+
+
+def can_share(folder: str) -> bool:
+    """Whether files in a folder can share blocks, as two without a name are made to. Raises OSError."""
+    with calls.opened(folder, os.O_RDWR | os.O_TMPFILE) as source, calls.opened(folder, os.O_RDWR | os.O_TMPFILE) as target:
+        os.write(source, bytes(_BLOCK))
+        return clone(source, target)
+
+
+def exclusive(path: str) -> int:
+    """Bytes on disk that this file alone has; those that it shares with another are left out. Raises OSError."""
+    with calls.opened(path, os.O_RDONLY) as fd:
+        length = os.fstat(fd).st_size
+        return sum(size for _, size, flags in _extents(fd, 0, length, 0) if not flags & _SHARED)
+
+
+def _extents(fd: int, start: int, end: int, wanted: int) -> Iterator[tuple[int, int, int]]:
+    """First byte, length and flags of each extent (Documentation/filesystems/fiemap.rst)."""
+    at = start
+    while at < end:
+        request = _HEAD.pack(at, end - at, wanted, 0, _AT_ONCE, 0) + bytes(_EXTENT.size * _AT_ONCE)
+        try:
+            answer = calls.ioctl(fd, "FIEMAP", _FIEMAP, request)
+        except OSError as err:
+            if err.errno not in _CANNOT:
+                raise
+            yield from _seen(fd, at, end)  # tmpfs, say, which cannot share either
+            return
+        mapped = _HEAD.unpack_from(answer)[3]
+        for number in range(mapped):
+            logical, _, length, _, _, flags, *_ = _EXTENT.unpack_from(answer, _HEAD.size + number * _EXTENT.size)
+            yield logical, length, flags
+            at = logical + length
+            if flags & _LAST:
+                return
+        if not mapped:
+            return
+
+
+def _seen(fd: int, start: int, end: int) -> Iterator[tuple[int, int, int]]:
+    at = start
+    while at < end:
+        try:
+            first = os.lseek(fd, at, os.SEEK_DATA)
+        except OSError as err:
+            if err.errno == errno.ENXIO:
+                return
+            raise
+        at = os.lseek(fd, first, os.SEEK_HOLE)
+        yield first, at - first, 0

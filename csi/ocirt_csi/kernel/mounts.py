@@ -1,0 +1,136 @@
+"""Mounts, made as descriptors and put into place whole: at no moment is one there without its flags."""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import os
+import re
+import struct
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from ocirt_csi.errors import Error
+from ocirt_csi.kernel import calls
+
+# include/uapi/linux/mount.h
+READ_ONLY, NO_SUID, NO_DEV, NO_EXEC, NO_ATIME, STRICT_ATIME, NO_DIRATIME = 1, 2, 4, 8, 0x10, 0x20, 0x80
+_ATIME = 0x70
+_CLONE = 1
+_CLOEXEC = 0x80000
+_AT_EMPTY_PATH = 0x1000
+_AT_FDCWD = -100
+_FROM_EMPTY, _TO_EMPTY = 4, 0x40
+_SET_FLAG, _SET_STRING, _CREATE, _RECONFIGURE = 0, 1, 6, 7
+_PICK_CLOEXEC = 1
+_UMOUNT_NOFOLLOW = 8
+_OCTAL = re.compile(r"\\([0-7]{3})")
+_MESSAGE = 1024  # bytes of a file system's own words, at most
+
+
+@dataclass(frozen=True, slots=True)
+class Mount:
+    """A line of /proc/self/mountinfo. device: of the file system; root: what of it is mounted."""
+
+    number: int
+    device: int
+    root: str
+    point: str
+    fs_type: str
+    options: tuple[str, ...]
+
+
+def table() -> list[Mount]:
+    """The mounts of this namespace, later ones over earlier ones. Raises OSError."""
+    found = []
+    with open("/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape") as file:
+        for line in file:
+            first, _, second = line.partition(" - ")
+            number, _, device, root, point, options, *_ = first.split(" ")
+            major, _, minor = device.partition(":")
+            node = os.makedev(int(major), int(minor))
+            fs_type = second.split(" ")[0]
+            found.append(Mount(int(number), node, _plain(root), _plain(point), fs_type, tuple(options.split(","))))
+    return found
+
+
+def at(path: str) -> list[Mount]:
+    """What is mounted at exactly this path, the uppermost last. Links above its last part are followed."""
+    real = os.path.join(os.path.realpath(os.path.dirname(path)), os.path.basename(path))
+    return [one for one in table() if one.point == real]
+
+
+def new(fs_type: str, source: str, options: Iterable[str], *, read_only: bool = False, attributes: int = 0) -> int:
+    """A new mount of a file system, not in the tree yet, as a descriptor. Raises Error with the file system's own words."""
+    context = calls.numbered("fsopen", calls.FSOPEN, fs_type, 1)
+    try:
+        try:
+            calls.numbered("fsconfig", calls.FSCONFIG, context, _SET_STRING, "source", source, 0)
+            for option in ("ro", *options) if read_only else options:
+                name, given, value = option.partition("=")
+                if given:
+                    calls.numbered("fsconfig", calls.FSCONFIG, context, _SET_STRING, name, value, 0)
+                else:
+                    calls.numbered("fsconfig", calls.FSCONFIG, context, _SET_FLAG, name, None, 0)
+            calls.numbered("fsconfig", calls.FSCONFIG, context, _CREATE, None, None, 0)
+            return calls.numbered("fsmount", calls.FSMOUNT, context, 1, attributes | (READ_ONLY if read_only else 0))
+        except OSError as err:
+            said = _words(context) or err.strerror or ""
+            code = "invalid" if err.errno == errno.EINVAL else "kernel"
+            raise Error(code, f"cannot be mounted as {fs_type}", subject=source, cause=said) from None
+    finally:
+        os.close(context)
+
+
+def clone(path: str, attributes: int) -> int:
+    """What is at a path once more, with more attributes, not in the tree yet, as a descriptor. Raises OSError."""
+    fd = calls.numbered("open_tree", calls.OPEN_TREE, _AT_FDCWD, path, _CLONE | _CLOEXEC | 0x100)
+    try:
+        if attributes:
+            clear = _ATIME if attributes & _ATIME else 0
+            structure = ctypes.create_string_buffer(struct.pack("=4Q", attributes, clear, 0, 0), 32)
+            calls.numbered("mount_setattr", calls.MOUNT_SETATTR, fd, "", _AT_EMPTY_PATH, structure, 32)
+    except BaseException:
+        os.close(fd)
+        raise
+    return fd
+
+
+def change(path: str, options: Iterable[str]) -> None:
+    """Let the file system that is mounted at a path have other options ("size=5"). Raises OSError."""
+    context = calls.numbered("fspick", calls.FSPICK, _AT_FDCWD, path, _PICK_CLOEXEC)
+    try:
+        for option in options:
+            name, _, value = option.partition("=")
+            calls.numbered("fsconfig", calls.FSCONFIG, context, _SET_STRING, name, value, 0)
+        calls.numbered("fsconfig", calls.FSCONFIG, context, _RECONFIGURE, None, None, 0)
+    finally:
+        os.close(context)
+
+
+def put(mount: int, target: int) -> None:
+    """Put a mount over what the second descriptor is of. Raises OSError."""
+    calls.numbered("move_mount", calls.MOVE_MOUNT, mount, "", target, "", _FROM_EMPTY | _TO_EMPTY)
+
+
+def take_away(path: str) -> bool:
+    """Unmount what is uppermost at a path, whose last part is not followed. Returns whether there was any. Raises OSError."""
+    try:
+        calls.umount(path, _UMOUNT_NOFOLLOW)
+    except OSError as err:
+        if err.errno in (errno.EINVAL, errno.ENOENT):
+            return False
+        raise
+    return True
+
+
+def _words(context: int) -> str:
+    try:
+        said = os.read(context, _MESSAGE).decode(errors="replace")
+    except OSError:
+        return ""
+    return said[2:].strip() if said[1:2] == " " else said.strip()  # "e ", "w " or "i " in front
+
+
+def _plain(text: str) -> str:
+    return _OCTAL.sub(lambda found: chr(int(found[1], 8)), text)

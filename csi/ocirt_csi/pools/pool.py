@@ -1,0 +1,266 @@
+"""A pool: a folder with volumes in it, the back ends that its file system allows, and what it can still promise.
+
+DIR/.ocirt-csi          which pool this is
+DIR/volumes/PLACE/      a volume: `data`, and `record.json`, of which `fsck` can make the driver's state again
+DIR/snapshots/PLACE/    a snapshot, likewise
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import sys
+import threading
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+from ocirt_csi import model
+from ocirt_csi.errors import Error
+from ocirt_csi.kernel import calls, extents, filesystems, projects
+from ocirt_csi.model import IMAGE, MEMORY, PROJECT, SUBVOLUME, Record, Snapshot, Volume
+from ocirt_csi.pools.base import BackEnd
+from ocirt_csi.pools.images import DEFAULT, Images
+from ocirt_csi.pools.memory import Memory
+from ocirt_csi.pools.projects import Projects
+from ocirt_csi.pools.subvolumes import Subvolumes
+
+MARKER = ".ocirt-csi"
+RECORD = "record.json"
+_FOLDERS = {Volume: "volumes", Snapshot: "snapshots"}
+_RESERVE = 50  # a part of this many of the file system stays free, for what it needs itself
+_MOUNTED = "is its file system mounted?"
+_OWNED = 4  # bytes of a pool's identity
+
+
+@dataclass(frozen=True, slots=True)
+class PoolSettings:
+    """What a person says of a pool. back_end: a word of `config.BACK_ENDS`; over: how many times its space it may promise."""
+
+    directory: str
+    name: str = "default"
+    back_end: str = "auto"
+    over: float = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Space:
+    """Bytes: of the file system, free in it, still to be taken by what was promised, and what can be promised more."""
+
+    total: int
+    free: int
+    promised: int
+    available: int
+
+
+@dataclass(slots=True)
+class _Promises:
+    """Charges of what is not on disk yet, by object."""
+
+    lock: threading.Lock = field(default_factory=threading.Lock)
+    pending: dict[str, int] = field(default_factory=dict)
+
+
+class Pool:
+    """One pool, whose folder is made if its parent is there. Raises Error, OSError.
+
+    known: the id of the pool that has to be there, because volumes are in it; "" for none.
+    """
+
+    def __init__(self, settings: PoolSettings, known: str = "") -> None:
+        self.settings = settings
+        self.name = settings.name
+        above = os.path.dirname(settings.directory) or "/"
+        if not os.path.isdir(above):
+            raise Error("not-found", "is in a folder that is not there", subject=settings.directory, hint="mount or make it")
+        if known and _identity(settings.directory) != known and filesystems.kind(above) != "tmpfs":
+            raise Error("unavailable", "is not the pool that has its volumes", subject=settings.directory, hint=_MOUNTED)
+        _make_folder(settings.directory)
+        self.root = os.path.realpath(settings.directory)
+        self.kind = filesystems.kind(self.root)
+        self.id = self._identify()
+        for name in _FOLDERS.values():
+            _make_folder(os.path.join(self.root, name))
+        self._promises = _Promises()
+        self._freed = True  # whether something was taken away that may not be free yet: by a life before, too
+        shares = extents.can_share(self.root)
+        self.images = Images(f"ocirt-csi:{self.id}", thin=settings.over > 1, shares=shares, on_btrfs=self.kind == "btrfs")
+        self.back_ends: dict[str, BackEnd] = {IMAGE: self.images}
+        copies = "share blocks" if shares else "are copies"
+        self.why = f"volumes are images on loop devices, as they can be on any file system; snapshots {copies}"
+        if settings.back_end == "btrfs" and self.kind != "btrfs":
+            raise Error("unsupported", f"is on {self.kind}", subject=settings.directory, hint="backend=loop works anywhere")
+        if self.kind == "btrfs" and settings.back_end != "loop":
+            self.back_ends[SUBVOLUME] = Subvolumes(self.root)
+            self.why = "its file system is btrfs: volumes are subvolumes with quotas, block volumes are images"
+
+        if settings.back_end in ("auto", "project") and self.kind in ("ext4", "xfs"):
+            if projects.are_enforced(self.root):
+                self.back_ends[PROJECT] = Projects(self.root, shares=shares)
+                self.why = f"its {self.kind} has project quotas: volumes are folders with quotas, block volumes are images"
+            else:
+                self.why += f" (its {self.kind} is mounted without project quotas)"
+        if self.kind == "tmpfs" and settings.back_end in ("auto", "tmpfs"):
+            self.back_ends[MEMORY] = Memory()
+            self.why = "its file system is in memory, and so are volumes: each a tmpfs of its own; block volumes are images"
+        if settings.back_end == "tmpfs" and self.kind != "tmpfs":
+            raise Error("unsupported", f"is on {self.kind}", subject=settings.directory, hint="a folder on a tmpfs")
+        if settings.back_end == "project" and PROJECT not in self.back_ends:
+            hint = "mount it with prjquota, if the kernel has it"
+            raise Error("unsupported", f"its {self.kind} has no project quotas", subject=settings.directory, hint=hint)
+
+    def layout(self, *, block: bool, fs_type: str) -> tuple[str, str]:
+        """How a new volume lies here, and the file system in it. Raises Error("invalid") for one that cannot be had."""
+        if block:
+            return IMAGE, ""
+        if SUBVOLUME in self.back_ends and fs_type in ("", "btrfs"):
+            return SUBVOLUME, ""
+        if MEMORY in self.back_ends and fs_type in ("", "tmpfs"):
+            return MEMORY, "tmpfs"
+        if PROJECT in self.back_ends and fs_type in ("", self.kind):
+            return PROJECT, self.kind
+        if fs_type == "btrfs":
+            raise Error("invalid", "btrfs is to be had in pools on btrfs", subject="fs_type", hint="ext4 or xfs")
+        return IMAGE, fs_type or DEFAULT
+
+    def place(self, thing: Volume | Snapshot) -> str:
+        """The folder of a volume or snapshot."""
+        return os.path.join(self.root, _FOLDERS[type(thing)], thing.place)
+
+    def back_end(self, thing: Volume | Snapshot) -> BackEnd:
+        """What keeps it. Raises Error for a layout of another kind of pool."""
+        try:
+            return self.back_ends[thing.layout]
+        except KeyError:
+            raise Error("state", f"is a {thing.layout}, which this pool does not keep any more", subject=thing.id) from None
+
+    def check(self) -> None:
+        """See that the pool is still there, and is this one. Raises Error("unavailable")."""
+        if _identity(self.root) != self.id:
+            raise Error("unavailable", "is not there any more", subject=self.root, hint=_MOUNTED)
+
+    def make_place(self, thing: Volume | Snapshot) -> str:
+        """A fresh folder for it; what half an attempt left there is taken away."""
+        path = self.place(thing)
+        if os.path.isdir(path):
+            self.back_end(thing).remove(path)
+        else:
+            _make_folder(path, 0o700)
+        return path
+
+    def remove(self, thing: Volume | Snapshot) -> None:
+        """Take it away with its folder."""
+        path = self.place(thing)
+        if os.path.isdir(path):
+            self.back_end(thing).remove(path)
+            sys.audit(calls.AUDIT, "rmdir")
+            os.rmdir(path)
+            self._freed = True
+
+    def note(self, thing: Volume | Snapshot) -> None:
+        """Write beside the data what it is."""
+        write(os.path.join(self.place(thing), RECORD), json.dumps({"kind": thing.kind, "body": thing.body()}))
+
+    def notes(self) -> Iterator[tuple[str, Record | None]]:
+        """What lies in the pool: each place, and what its note says it is."""
+        for folder in _FOLDERS.values():
+            for name in sorted(os.listdir(os.path.join(self.root, folder))):
+                place = os.path.join(self.root, folder, name)
+                try:
+                    with open(os.path.join(place, RECORD), encoding="utf-8") as file:
+                        found = json.load(file)
+                    yield place, model.read(found["kind"], found["body"])
+                except (OSError, ValueError, KeyError, TypeError):
+                    yield place, None
+
+    def space(self, volumes: Iterable[Volume]) -> Space:
+        """What the pool can still promise beside these volumes."""
+        with self._promises.lock:
+            if self._freed:
+                self._settle()
+            return self._space(volumes)
+
+    @contextmanager
+    def promised(self, key: str, charge: int, volumes: Iterable[Volume], copied: Volume | None = None) -> Iterator[None]:
+        """Promise space for what is made in the `with`. Raises Error("exhausted") with both figures.
+
+        copied: the volume that it is a copy of; a charge of 0 is a snapshot's.
+        """
+        kept = list(volumes)
+        with self._promises.lock:
+            needed = charge
+            if copied is not None:
+                self.back_end(copied).flush(self.place(copied), copied)
+                needed += self.back_end(copied).burden(self.place(copied), snapshot=not charge)
+            found = self._space(kept)
+            if found.available < needed:
+                self._settle()
+                found = self._space(kept)
+            if found.available < needed:
+                text = f"{needed} bytes are needed, and {max(0, found.available)} can be promised"
+                raise Error("exhausted", text, subject=f"pool {self.name}", hint=f"of {found.total}, {found.free} are free")
+            self._promises.pending[key] = needed
+        try:
+            yield
+        finally:
+            with self._promises.lock:
+                self._promises.pending.pop(key)
+
+    def _space(self, volumes: Iterable[Volume]) -> Space:
+        self.check()
+        found = os.statvfs(self.root)
+        total, free = found.f_blocks * found.f_frsize, found.f_bavail * found.f_frsize
+        outstanding = sum(max(0, one.charge - self._own(one)) for one in volumes if one.id not in self._promises.pending)
+        promised = outstanding + sum(self._promises.pending.values())
+        room = max(0, free - total // _RESERVE)
+        return Space(total, free, promised, max(0, int(room * self.settings.over) - promised))
+
+    def _settle(self) -> None:
+        self._freed = False
+        filesystems.sync(self.root)
+        for one in self.back_ends.values():
+            one.settle()
+
+    def _own(self, volume: Volume) -> int:
+        return self.back_end(volume).exclusive(self.place(volume))
+
+    def _identify(self) -> str:
+        found = _identity(self.root)
+        if not found:
+            found = secrets.token_hex(_OWNED)
+            write(os.path.join(self.root, MARKER), json.dumps({"id": found, "version": 1}))
+        return found
+
+
+def _identity(root: str) -> str:
+    """The id of the pool in a folder; "" if there is none."""
+    try:
+        with open(os.path.join(root, MARKER), encoding="utf-8") as file:
+            return str(json.load(file)["id"])
+    except FileNotFoundError:
+        return ""
+    except (ValueError, KeyError, TypeError):
+        raise Error("corrupt", "does not say which pool this is", subject=os.path.join(root, MARKER)) from None
+
+
+def write(path: str, text: str) -> None:
+    """A file whole or not at all, on disk when it returns. Raises OSError."""
+    scratch = f"{path}.new"
+    with open(scratch, "w", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    sys.audit(calls.AUDIT, "rename")
+    os.rename(scratch, path)
+    with calls.opened(os.path.dirname(path), os.O_RDONLY | os.O_DIRECTORY) as fd:
+        os.fsync(fd)
+
+
+def _make_folder(path: str, mode: int = 0o711) -> None:
+    sys.audit(calls.AUDIT, "mkdir")
+    try:
+        os.mkdir(path, mode)
+    except FileExistsError:
+        if not os.path.isdir(path):
+            raise Error("invalid", "is not a folder", subject=path) from None

@@ -1,0 +1,120 @@
+"""The back end of btrfs: a subvolume for a volume, limited by its qgroup; snapshots and clones share all blocks."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+from ocirt_csi.errors import Error
+from ocirt_csi.kernel import btrfs, calls, mounts
+from ocirt_csi.model import SUBVOLUME, Snapshot, Volume
+from ocirt_csi.parameters import COMPRESSION
+from ocirt_csi.pools.base import DATA, MIB, BackEnd, Options, Usage
+
+_MODE = 0o755  # of a volume's root, as mkfs has it
+
+
+class Subvolumes(BackEnd):
+    """Subvolumes of one file system. Raises Error("unsupported") for quotas that count for whoever wrote first."""
+
+    layout = SUBVOLUME
+    least = MIB
+
+    def __init__(self, root: str) -> None:
+        self._root = root
+        self._quotas = btrfs.Quotas(root)
+        if self._quotas.mode == "squota":
+            # A clone would be free to take its whole size again, and a volume be full of what only a snapshot holds.
+            hint = "btrfs quota disable, and let ocirt-csi enable full ones"
+            raise Error("unsupported", "has simple quotas, which do not limit clones", subject=root, hint=hint)
+        self._quotas.repair()
+
+    def charge(self, size: int, fs_type: str) -> int:
+        """As it is: the limit counts a subvolume's own tree too."""
+        return size
+
+    def make(self, place: str, volume: Volume) -> None:
+        """A subvolume under its limit before anybody sees it."""
+        btrfs.create(place, DATA)
+        data = os.path.join(place, DATA)
+        self._quotas.limit(btrfs.number(data), volume.size)
+        os.chmod(data, _MODE)
+
+    def copy(self, source: str, place: str, volume: Volume) -> None:
+        """A writable snapshot under its own limit."""
+        btrfs.snapshot(os.path.join(source, DATA), place, DATA, read_only=False)
+        self._quotas.limit(btrfs.number(os.path.join(place, DATA)), volume.size)
+
+    def snapshot(self, source: str, place: str) -> None:
+        """A snapshot that cannot be written. The kernel writes what is on its way first."""
+        btrfs.snapshot(os.path.join(source, DATA), place, DATA, read_only=True)
+
+    def grow(self, place: str, volume: Volume) -> None:
+        """A larger limit, which counts at once."""
+        self._quotas.limit(btrfs.number(os.path.join(place, DATA)), volume.target)
+
+    def exclusive(self, place: str) -> int:
+        """As the qgroup counts it, after a rescan if its numbers are off."""
+        self._quotas.repair()
+        try:
+            return self._quotas.exclusive(btrfs.number(os.path.join(place, DATA)))
+        except FileNotFoundError:
+            return 0
+
+    def burden(self, place: str, *, snapshot: bool) -> int:
+        """All that it alone has will be shared."""
+        return self.exclusive(place)
+
+    def mount(self, place: str, volume: Volume, options: Options) -> int:
+        """The subvolume itself, bound."""
+        if options.words:
+            raise Error("invalid", "is an option of a file system, which volumes here share", subject=options.words[0])
+        return mounts.clone(os.path.join(place, DATA), options.attributes | (mounts.READ_ONLY if options.read_only else 0))
+
+    def shows(self, place: str, volume: Volume, device: int, inode: int) -> bool:
+        """A subvolume has a device number of its own."""
+        try:
+            found = os.lstat(os.path.join(place, DATA))
+        except FileNotFoundError:
+            return False
+        return (found.st_dev, found.st_ino) == (device, inode)
+
+    def usage(self, place: str, volume: Volume, point: str) -> Usage:
+        """The limit and what counts against it."""
+        used = self._quotas.referenced(btrfs.number(os.path.join(place, DATA)))
+        room = os.statvfs(self._root)
+        return Usage(volume.size, used, max(0, min(volume.size - used, room.f_bavail * room.f_frsize)))
+
+    def remove(self, place: str) -> None:
+        """Subvolumes and their counters, and what else lies there."""
+        for name in os.listdir(place):
+            path = os.path.join(place, name)
+            if btrfs.is_subvolume(path):
+                number = btrfs.number(path)
+                btrfs.destroy(place, name)
+                self._quotas.forget(number)
+        super().remove(place)
+
+    def flush(self, place: str, volume: Volume) -> None:
+        """All of it is counted only once it is on disk."""
+        btrfs.commit(place)
+
+    def settle(self) -> None:
+        """Until the kernel has freed the blocks of subvolumes that are gone."""
+        btrfs.settle(self._root)
+
+    def modify(self, place: str, volume: Volume) -> None:
+        """How what is written from now on is compressed."""
+        wanted = volume.mutable.get(COMPRESSION)
+        if wanted:
+            sys.audit(calls.AUDIT, "setxattr")
+            os.setxattr(os.path.join(place, DATA), "btrfs.compression", wanted.encode())
+
+    def damage(self, place: str, thing: Volume | Snapshot) -> str:
+        """Whether the subvolume is there, and a volume under its limit."""
+        data = os.path.join(place, DATA)
+        if not btrfs.is_subvolume(data):
+            return "its subvolume is gone"
+        if isinstance(thing, Volume) and self._quotas.limit_of(btrfs.number(data)) != thing.size:
+            return "its quota is not its size"
+        return ""

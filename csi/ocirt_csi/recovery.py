@@ -1,0 +1,62 @@
+"""What a fresh start makes of the one before: what was half done is ended or undone, what has no owner is let go."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from functools import partial
+
+from ocirt_csi.driver import Driver
+from ocirt_csi.errors import Error
+from ocirt_csi.kernel import loops
+from ocirt_csi.model import Attachment, Group, Record, Snapshot, Use, Volume
+from ocirt_csi.snapshots import Snapshots
+from ocirt_csi.uses import Uses
+from ocirt_csi.volumes import Volumes
+
+_BOOT = "boot"
+_log = logging.getLogger(__name__)
+
+
+def recover(driver: Driver, volumes: Volumes, snapshots: Snapshots, uses: Uses, boot: str) -> None:
+    """Do it, one thing at a time: one that fails is noted in the log, and stays for the next attempt. boot: this one's id."""
+    store = driver.store
+    if store.meta(_BOOT) != boot:
+        # Mounts and devices ended with the machine's life before, and a CO asks for all of them anew.
+        store.delete(*store.all(Use))
+        store.set_meta(_BOOT, boot)
+    for attachment in store.all(Attachment):
+        if store.get(Volume, attachment.volume) is None:
+            store.delete(attachment)
+    for use in store.all(Use):
+        _done(partial(uses.undo, use), use)
+    for group in store.all(Group):
+        _done(partial(snapshots.undo_group, group), group)
+    for snapshot in store.all(Snapshot):
+        _done(partial(snapshots.undo, snapshot), snapshot)
+    for volume in store.all(Volume):
+        _done(partial(volumes.undo, volume), volume)
+    release_ownerless(driver)
+
+
+def _done(undo: Callable[[], None], one: Record) -> None:
+    try:
+        undo()
+    except (Error, OSError) as err:
+        _log.error("%s %s stays %s: %s", one.kind, one.id, one.phase, err)
+
+
+def release_ownerless(driver: Driver) -> None:
+    """Let go of loop devices of ours that nothing uses."""
+    used = {use.volume for use in driver.store.all(Use)}
+    places = {one.place for one in driver.store.all(Volume) if one.id in used}
+    for pool in driver.pools.values():
+        for device, place in pool.images.marks().items():
+            if place not in places:
+                loops.detach(device)
+
+
+def boot() -> str:
+    """The id of this life of the machine."""
+    with open("/proc/sys/kernel/random/boot_id", encoding="ascii") as file:
+        return file.read().strip()

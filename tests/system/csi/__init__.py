@@ -1,0 +1,1 @@
+"""ocirt-csi on a real kernel."""

@@ -1,0 +1,1 @@
+"""What of ocirt-csi needs no kernel."""
