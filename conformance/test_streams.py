@@ -21,7 +21,7 @@ from ocirt_api.cri import api_pb2_grpc as stubs
 from tests.support.runtime import wait_for
 
 IMAGE = "localhost/ocirt-test:latest"
-MODULES = {"k8s.io/client-go": "v0.37.2", "k8s.io/apimachinery": "v0.37.2"}
+MODULES = {"k8s.io/client-go": "v0.34.0", "k8s.io/apimachinery": "v0.34.0"}
 PATIENCE = 40
 MIB = 1 << 20
 both = pytest.mark.parametrize("transport", ["spdy", "websocket"])
