@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import _socket
 import posix
 
-from ocirt_shim.flow import Flow
+from ocirt_shim.flow import Flow, shut
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -20,7 +21,7 @@ class Attached:
     """One client.
 
     ways: descriptors to write outputs to, by name; word: of the socket.
-    room: called when it can take more again; input_ended: when its standard input is over; gone: at its end, once.
+    room: called when it can take more again; input_ended: when its standard input is over, if it has any; gone: at its end, once.
     """
 
     def __init__(
@@ -71,6 +72,7 @@ class Attached:
         for way in self._ways.values():
             way.close()
         self._loop.remove(self._word)
+        shut(self._word, _socket.SHUT_RDWR)  # a fork that is under way has it, too
         posix.close(self._word)
         self._word = -1
         self._gone(self)

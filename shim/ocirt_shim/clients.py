@@ -71,7 +71,7 @@ class Clients:
                 stdin = terminal if terminal >= 0 else container.stdin
             if not posix.fork():
                 _become([*theirs, stdin, terminal], lambda: _serve_attach(request, fd, outputs, stdin, terminal, tell))
-            container.attach(ways, word)
+            container.attach(ways, word, stdin=request.stdin)
         except BaseException:
             for one in ours:
                 posix.close(one)
@@ -124,7 +124,7 @@ def _watch(session: Session, pid: int) -> None:
 
 def _serve_attach(request: StreamRequest, fd: int, outputs: dict[str, int], stdin: int, terminal: int, word: int) -> None:
     from ocirt_shim.remote.channels import Outcome  # noqa: PLC0415  (preloaded)
-    from ocirt_shim.remote.session import Ends, Session  # noqa: PLC0415
+    from ocirt_shim.remote.session import STUCK, Ends, Session  # noqa: PLC0415
 
     def connect(session: Session) -> Ends:
         # The shim says nothing, and closes when the container has ended.
@@ -135,7 +135,13 @@ def _serve_attach(request: StreamRequest, fd: int, outputs: dict[str, int], stdi
         session.loop.add(word, ended)
         return Ends(posix.dup(stdin) if stdin == terminal >= 0 else stdin, outputs, terminal)
 
-    Session(fd, request, connect, buffer=_BUFFER, on_input_end=lambda: posix.write(word, INPUT_ENDED)).run()
+    def tell() -> None:
+        try:
+            posix.write(word, INPUT_ENDED)
+        except OSError:
+            pass  # the container has ended
+
+    Session(fd, request, connect, buffer=_BUFFER, patience=STUCK, on_input_end=tell).run()
 
 
 def _become(kept: list[int], serve: Callable[[], object]) -> NoReturn:

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from ocirt_shim.worker import Word
 
     Fail = Callable[[Exception], object]
-    Employ = Callable[[Callable[[], Word], Callable[[Word | Exception], object], list[int]], None]
+    Employ = Callable[[Callable[[], Word], Callable[[Word | Exception], object], list[int]], object]
 
 _SIGKILL = 9
 _OF_PIPES = ("stdout", "stderr")
@@ -69,10 +69,10 @@ class Container:
         terminal = bool((document.get("process") or {}).get("terminal"))
         limits = request.log_line_limit or LIMIT, request.log_size_limit, request.log_rate_limit
         self._log = Log(request.log_path, *limits)
-        self.id = request.id
-        self._stdin_once, self._has_terminal = request.stdin_once, terminal
         console = messages.socket_pair() if terminal else (-1, -1)
         inner = [console[1]] if terminal else self._make_pipes(stdin=request.stdin)
+        self.id = request.id
+        self._stdin_once, self._has_terminal = request.stdin_once, terminal
 
         def work() -> Word:
             creation = self._creation(request, document, terminal=terminal)
@@ -99,6 +99,8 @@ class Container:
         try:
             employ(work, hear, inner)
         except OSError:
+            if terminal:
+                posix.close(console[0])
             self._undo()
             raise
 
@@ -183,9 +185,10 @@ class Container:
         """The terminal's master, -1 without one."""
         return self._outputs[0].fd if self._has_terminal and self._outputs else -1
 
-    def attach(self, ways: dict[str, int], word: int) -> None:
-        """From now on somebody gets what the container writes; see `Attached`."""
-        one = Attached(self._loop, ways, word, room=self._throttle, input_ended=self._end_input_once, gone=self._attached_gone)
+    def attach(self, ways: dict[str, int], word: int, *, stdin: bool) -> None:
+        """From now on somebody gets what the container writes, and may have its standard input; see `Attached`."""
+        input_ended = self._end_input_once if stdin else _nothing
+        one = Attached(self._loop, ways, word, room=self._throttle, input_ended=input_ended, gone=self._attached_gone)
         self._attached.append(one)
 
     def _throttle(self) -> None:
@@ -224,13 +227,16 @@ class Container:
         self.oom_killed = self.oom_killed and code == -_SIGKILL
         self.exit_code = 128 - code if code < 0 else code
         self.exited_at = notes.now()
+        self._record.save(status="stopped", exited_at=self.exited_at, exit_code=self.exit_code, oom_killed=self.oom_killed)
         if not self._own_pids:
-            control.kill(self.cgroup, _SIGKILL)
+            try:
+                control.kill(self.cgroup, _SIGKILL)
+            except (Error, OSError):
+                pass  # one that waits for a disk or a server; the removal tries again, and says so
         for output in self._outputs:
-            output.drain()
+            output.finish()
         for each in self._attached[:]:
             each.end()
-        self._record.save(status="stopped", exited_at=self.exited_at, exit_code=self.exit_code, oom_killed=self.oom_killed)
         waiters, self.waiters = self.waiters, []
         for tell in waiters:
             tell()
@@ -328,3 +334,7 @@ class Container:
 
 def _mapping(given: Any) -> dict[str, int]:
     return {"containerID": given.container_id, "hostID": given.host_id, "size": given.size}
+
+
+def _nothing() -> None:
+    pass

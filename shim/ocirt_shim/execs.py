@@ -82,10 +82,11 @@ class Executions:
         execution.run.stdio = stdio
         return {"pid": execution.make()}
 
-    def employ(self, work: Callable[[], Word], hear: Callable[[Word | Exception], object], kept: list[int]) -> None:
-        """Have a worker do something; see there. Raises OSError."""
+    def employ(self, work: Callable[[], Word], hear: Callable[[Word | Exception], object], kept: list[int]) -> int:
+        """Have a worker do something; see there. Its pid. Raises OSError."""
         worker = Worker(self._loop, work, hear, kept)
         self._workers[worker.pid] = worker
+        return worker.pid
 
     def started(self, pid: int, execute: Execute) -> None:
         """Its worker has told the pid of a program."""
@@ -147,7 +148,7 @@ class Execute:
         self._outputs: list[Output] = []
         self._input: Input | None = None
         self._timer: object = None
-        self._pid = 0
+        self._pid = self._worker = 0
         self._group: dict[str, Any] = {"paths": {}}
 
     def fork(self, process: dict[str, Any]) -> None:
@@ -170,8 +171,14 @@ class Execute:
         try:
             if self._request.timeout:
                 self._group["paths"] = self._all.group(self._name.rpartition("/")[2])
-            words = [f"{controller}:{path.rpartition('/')[2]}" for controller, path in self._group["paths"].items()]
-            self._all.employ(lambda: self._all.work(process, stdio, words), self._hear, inner)
+        except OSError:
+            for fd in inner:
+                posix.close(fd)
+            self._close()
+            raise
+        words = [f"{controller}:{path.rpartition('/')[2]}" for controller, path in self._group["paths"].items()]
+        try:
+            self._worker = self._all.employ(lambda: self._all.work(process, stdio, words), self._hear, inner)
         except OSError:
             self._close()
             raise
@@ -193,8 +200,12 @@ class Execute:
         """The worker's word: the pid, or what went wrong."""
         if isinstance(word, Exception):
             self._close()
+            self._kill_others()
             self._drop_group()
-            self._fail(word)
+            if self._timed_out:
+                self._answer(ExecResponse(timed_out=True))
+            else:
+                self._fail(word)
             return
         self._pid = word["pid"]
         self._all.started(self._pid, self)
@@ -202,10 +213,8 @@ class Execute:
     def _time_out(self) -> None:
         """Kill it with all that it has started."""
         self._timed_out = True
-        if not self._pid:
-            self._timer = self._loop.after(_MS, self._time_out)  # on its way into the container
-            return
-        posix.kill(self._pid, _SIGKILL)  # not reaped: the number is still its own
+        # Without a program yet, it may hang on its way into the container. Neither is reaped: the number is still its own.
+        posix.kill(self._pid or self._worker, _SIGKILL)
         self._kill_others()
 
     def _kill_others(self) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import _socket
 import posix
+import select
 from errno import EAGAIN
 
 from ocirt_shim.loop import READ, WRITE
@@ -15,6 +17,7 @@ if TYPE_CHECKING:
 
 _CHUNK = 1 << 17
 _VECTORS = 64  # buffers of one writev(2)
+_GONE = 0x2000 | select.POLLHUP | select.POLLERR  # POLLRDHUP, which select names since Python 3.14 only
 
 
 class Flow:
@@ -23,6 +26,7 @@ class Flow:
     take: gets what can be read; b"" once, at the end.
     writable: called when what waits to be written has fallen below `limit` again.
     broken: called once when nothing can be written any more.
+    gone: of a socket: called when the peer has gone while nothing is read from it.
     """
 
     def __init__(
@@ -33,6 +37,7 @@ class Flow:
         take: Callable[[bytes], object] | None = None,
         writable: Callable[[], object] = lambda: None,
         broken: Callable[[], object] = lambda: None,
+        gone: Callable[[], object] | None = None,
         limit: int = 1 << 20,
     ) -> None:
         self.fd = fd
@@ -42,6 +47,7 @@ class Flow:
         self._take = take
         self._writable = writable
         self._broken = broken
+        self._gone = gone
         self._limit = limit
         self._queue: list[bytes] = []
         self._reads = take is not None
@@ -154,6 +160,8 @@ class Flow:
         if self.fd < 0:
             return
         wanted = (READ if self._reads else 0) | (WRITE if self._queue else 0)
+        if not self._reads and self._take is not None and self._gone is not None:
+            wanted |= _GONE
         if wanted == self._watched:
             return
         # Not by asking for nothing: poll(2) tells of an end in any case, again and again.
@@ -170,3 +178,22 @@ class Flow:
             self.flush()
         if self._reads:
             self.read()
+        elif self._gone is not None and self.fd >= 0 and _has_gone(self.fd):
+            gone, self._gone = self._gone, None
+            gone()
+
+
+def _has_gone(fd: int) -> bool:
+    poll = select.poll()
+    poll.register(fd, _GONE)
+    return bool(poll.poll(0))
+
+
+def shut(fd: int, how: int = _socket.SHUT_WR) -> None:
+    """shutdown(2), whoever else has the socket. Nothing if the peer is gone."""
+    way = _socket.socket(fileno=posix.dup(fd))
+    try:
+        way.shutdown(how)
+    except OSError:
+        pass
+    way.close()

@@ -53,9 +53,10 @@ class Loop:
     def run(self) -> None:
         """Until `stop`. Raises what a callback raises."""
         while not self._stopped:
-            for fd, _ in self._poll.poll(self._patience()):
-                call = self._calls.get(fd)  # an earlier one of this round may have removed it
-                if call is not None:
+            came = [(fd, self._calls.get(fd)) for fd, _ in self._poll.poll(self._patience())]
+            for fd, call in came:
+                # An earlier one of this round may have removed it, and its number may be another one's by now.
+                if call is not None and self._calls.get(fd) is call:
                     call()
             if self._deadlines:
                 now = monotonic_ns()

@@ -164,6 +164,10 @@ class Connection:
         if not self._closed:
             self._closed = True
             self._loop.remove(self._socket.fileno())
+            try:
+                self._socket.shutdown(_socket.SHUT_RDWR)  # a fork that is under way has it, too
+            except OSError:
+                pass
             self._socket.close()
             for fd in self._descriptors:
                 posix.close(fd)

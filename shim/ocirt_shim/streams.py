@@ -13,19 +13,23 @@ if TYPE_CHECKING:
     from ocirt_shim.loop import Loop
 
 _CHUNK = 1 << 16
+_AGAIN = 100_000_000  # nanoseconds until another look at a terminal that nobody has open
 _ROUNDS = 16  # chunks in a row, the largest pipe's: one stream does not keep all others waiting
 
 
 class Output:
-    """What comes out of a pipe or a terminal goes to `take`; b"" once, at its end."""
+    """What comes out of a pipe or a terminal goes to `take`; b"" once, at its end.
 
-    __slots__ = ("_held", "_loop", "_take", "fd")
+    A terminal that nobody has open at the moment may be opened again: it has no end before `finish`.
+    """
+
+    __slots__ = ("_finishes", "_held", "_loop", "_take", "fd")
 
     def __init__(self, loop: Loop, fd: int, take: Callable[[bytes], object]) -> None:
         self._loop = loop
         self._take = take
         self.fd = fd
-        self._held = False
+        self._held = self._finishes = False
         posix.set_blocking(fd, False)
         loop.add(fd, self.move)
 
@@ -51,6 +55,10 @@ class Output:
             except OSError as err:
                 if err.errno != EIO:  # a terminal whose other side is closed
                     raise
+                if not self._finishes:
+                    self.hold(back=True)
+                    self._loop.after(_AGAIN, lambda: self.hold(back=False))
+                    return
                 data = b""
             if not data:
                 self.close()
@@ -58,6 +66,11 @@ class Output:
 
     def drain(self) -> None:
         """All that is there now: what a pipe holds at most. Its writer may go on for ever."""
+        self.move()
+
+    def finish(self) -> None:
+        """The same, when its program has ended."""
+        self._finishes = True
         self.move()
 
     def close(self) -> None:

@@ -16,7 +16,7 @@ from ocirt_cri.spec.document import encode
 from ocirt_cri.spec.execprocess import exec_process
 from ocirt_cri.streams.port import Port
 from ocirt_cri.streams.tokens import Tokens, Wish
-from ocirt_shim.remote import ATTACH, EXEC, PORT_FORWARD
+from ocirt_shim.remote import ATTACH, EXEC, PORT_FORWARD, READY
 
 if TYPE_CHECKING:
     from ocirt_cri.model import Container
@@ -108,8 +108,8 @@ class StreamService:
             connection, _ = await node.zygote.ask(request)
             with connection:
                 connection.sendmsg([b"c"], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, descriptors)])
-                if not await asyncio.get_running_loop().sock_recv(connection, 1):
-                    raise Error("kernel", "the process that was to serve the client was killed", subject=sandbox.id)
+                if await asyncio.get_running_loop().sock_recv(connection, 1) != READY:
+                    raise Error("kernel", "the process that was to serve the client has failed", subject=sandbox.id)
         finally:
             for fd in descriptors[1:]:
                 os.close(fd)

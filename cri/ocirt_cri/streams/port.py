@@ -20,6 +20,8 @@ from ocirt_cri.streams.upgrade import Refused, Upgrade, agree
 Give = Callable[[Wish, Upgrade, socket.socket, bytes], Awaitable[None]]
 _PATIENCE = 30.0  # seconds for a head, and for its answer
 _BACKLOG = 128
+_AT_ONCE = 256  # clients whose heads are not answered; anybody on the machine can be one
+_KEEP_ALIVE = 60  # seconds until a silent client is asked whether it is there
 _CHUNK = 1 << 16
 _FULL = 0.1  # seconds until another try where there are too many open files
 _log = logging.getLogger(__name__)
@@ -35,6 +37,7 @@ class Port:
         self._give = give
         self._socket: socket.socket | None = None
         self._tasks: set[asyncio.Task[None]] = set()
+        self._room = asyncio.Semaphore(_AT_ONCE)
 
     async def __aenter__(self) -> Port:
         """Raises Error("invalid") for an address that others can reach, Error("in-use")."""
@@ -80,9 +83,11 @@ class Port:
     async def _accept(self, listener: socket.socket) -> None:
         loop = asyncio.get_running_loop()
         while True:
+            await self._room.acquire()
             try:
                 client, _ = await loop.sock_accept(listener)
             except OSError as err:
+                self._room.release()
                 _log.warning("a client of the stream port could not come in: %s", err.strerror)
                 await asyncio.sleep(_FULL)
                 continue
@@ -92,10 +97,14 @@ class Port:
         try:
             with client:
                 client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+                client.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+                client.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, _KEEP_ALIVE)
                 async with asyncio.timeout(_PATIENCE):
                     await self._answer(client)
         except (OSError, TimeoutError):
             pass  # the client is gone, or says nothing
+        finally:
+            self._room.release()
 
     async def _answer(self, client: socket.socket) -> None:
         try:

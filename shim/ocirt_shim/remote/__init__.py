@@ -6,4 +6,5 @@ The connection of a client comes here as a descriptor, with the request's head r
 # What a client wants, by what, and the one protocol that more than one module knows.
 EXEC, ATTACH, PORT_FORWARD = "exec", "attach", "portforward"
 SPDY, WEBSOCKET = "spdy", "websocket"
+READY = b"y"  # of a process that serves port-forward and has all that it needs
 TUNNEL = "SPDY/3.1+portforward.k8s.io"

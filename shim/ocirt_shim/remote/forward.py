@@ -10,12 +10,11 @@ from errno import EINPROGRESS
 
 from ocirt.kernel import messages
 from ocirt.kernel.ffi import syscall
-from ocirt_shim.flow import Flow
+from ocirt_shim.flow import Flow, shut
 from ocirt_shim.loop import WRITE, Loop
-from ocirt_shim.remote import SPDY, TUNNEL
+from ocirt_shim.remote import READY, SPDY, TUNNEL
 from ocirt_shim.remote.channels import FaultError
 from ocirt_shim.remote.pairs import InTunnel, OverSpdy, OverWebSocket
-from ocirt_shim.remote.session import shut
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -28,7 +27,6 @@ _PR_SET_NAME = 15
 _CLONE_NEWNET = 0x40000000
 _SECOND = 1_000_000_000  # nanoseconds
 _LOOK = 1 * _SECOND  # between looks at whether the pod is still there
-_STUCK = 30 * _SECOND  # for a client that takes nothing of what waits for it
 _IDLE = 4 * 3600 * _SECOND  # without a byte either way
 _BUFFER = 1 << 20  # bytes that wait for the client before the pod has to
 _MOST_WAITING = 1 << 24  # bytes that wait for one connection before all of the client's have to
@@ -151,10 +149,12 @@ class Session:
         self._connections: dict[int, Connection] = {}
         self._came = 0  # bytes
         self._marks = (0, 0)
-        self._quiet = self._stuck = 0  # nanoseconds
+        self._quiet = 0  # nanoseconds
         self._is_held = False
         self._pairs = _pairs(asked, self)
-        self._client = Flow(self.loop, fd, take=self._receive, writable=self.go_on, broken=self.on_gone, limit=_BUFFER)
+        self._client = Flow(
+            self.loop, fd, take=self._receive, writable=self.go_on, broken=self.on_gone, gone=self.on_gone, limit=_BUFFER
+        )
         self._client.write([asked["answer"].encode("latin-1")])
         self.loop.after(_LOOK, self._look)
         self._pairs.begin()
@@ -208,10 +208,9 @@ class Session:
     def _look(self) -> None:
         """End what does not move, and what leads nowhere."""
         marks = self._client.moved, self._came
-        self._stuck = self._stuck + _LOOK if self._client.queued and marks[0] == self._marks[0] else 0
         self._quiet = self._quiet + _LOOK if marks == self._marks else 0
         self._marks = marks
-        if not self._is_there() or self._stuck >= _STUCK or self._quiet >= _IDLE:
+        if not self._is_there() or self._quiet >= _IDLE:
             self.on_gone()
             return
         self.loop.after(_LOOK, self._look)
@@ -292,7 +291,7 @@ def serve(fd: int, owner: int, asked: dict[str, Any]) -> None:
     for each in namespaces:
         syscall("setns", each, _CLONE_NEWNET)
         posix.close(each)
-    posix.write(fd, b"y")
+    posix.write(fd, READY)
     posix.close(fd)
     path: str = asked["path"]
     Session(client, asked, lambda: _exists(path)).loop.run()

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import _socket
 import fcntl
 import posix
 import termios
 from _struct import pack, unpack
 
-from ocirt_shim.flow import Flow
+from ocirt_shim.flow import Flow, shut
 from ocirt_shim.loop import Loop
 from ocirt_shim.remote import SPDY
 from ocirt_shim.remote.channels import FaultError, Outcome, Wanted
@@ -23,11 +22,12 @@ if TYPE_CHECKING:
 
 _SECOND = 1_000_000_000  # nanoseconds
 _CREATION = 30 * _SECOND  # until all channels are there
-_STUCK = 30 * _SECOND  # for a client that takes nothing of what waits for it
+STUCK = 30 * _SECOND  # for one that is attached, takes nothing of what waits for it, and so keeps the container waiting
 _IDLE = 4 * 3600 * _SECOND  # without a byte either way
 _FAREWELL = 10 * _SECOND  # for the client to take the last word, and to close
 _EARLY = 1 << 20  # bytes of input that may come before the program
 _INPUT = 1 << 18  # bytes that wait for the program
+_TERMINAL = 1 << 16  # bytes that a terminal may hold, of which FIONREAD counts only those in its last buffer
 
 
 class Ends:
@@ -49,6 +49,7 @@ class Session:
 
     connect: called once the client's channels are there: the program's ends. What it raises, the client is told.
     buffer: bytes that may wait for the client before the program has to.
+    patience: nanoseconds for a client that takes nothing of them.
     on_input_end: called when the client sends no more.
     """
 
@@ -59,6 +60,7 @@ class Session:
         connect: Callable[[Session], Ends],
         *,
         buffer: int = 1 << 20,
+        patience: int = _IDLE,
         on_input_end: Callable[[], object] = lambda: None,
     ) -> None:
         self.loop = Loop()
@@ -75,13 +77,16 @@ class Session:
         self._is_finished = False
         self._came = 0  # bytes
         self._marks = (0, 0)
-        self._quiet = 0  # nanoseconds
+        self._patience = patience
+        self._quiet = self._stuck = 0  # nanoseconds
         wanted = Wanted(stdin=request.stdin, stdout=request.stdout, stderr=request.stderr, terminal=request.terminal)
         kind = OverSpdy if request.transport == SPDY else OverWebSocket
         self._channels = kind(wanted, request.protocol, self)
-        self._client = Flow(self.loop, fd, take=self._receive, writable=self._go_on, broken=self.on_gone, limit=buffer)
+        self._client = Flow(
+            self.loop, fd, take=self._receive, writable=self._go_on, broken=self.on_gone, gone=self.on_gone, limit=buffer
+        )
         self._creation = self.loop.after(_CREATION, lambda: self._finish(Outcome(failure="the client opens too few streams")))
-        self.loop.after(_STUCK, self._look)
+        self.loop.after(STUCK, self._look)
         self._client.write([request.answer])
         self._channels.begin()
         if request.rest:
@@ -125,14 +130,15 @@ class Session:
     def _look(self) -> None:
         """End what does not move."""
         marks = self._client.moved, self._came
-        if self._client.queued and marks[0] == self._marks[0]:
+        self._stuck = self._stuck + STUCK if self._client.queued and marks[0] == self._marks[0] else 0
+        if self._stuck >= self._patience:
             self.on_gone()
             return
-        self._quiet = 0 if marks != self._marks else self._quiet + _STUCK
+        self._quiet = 0 if marks != self._marks else self._quiet + STUCK
         self._marks = marks
         if self._quiet >= _IDLE:
             self._finish(Outcome(failure="nothing was said for four hours"))
-        self.loop.after(_STUCK, self._look)
+        self.loop.after(STUCK, self._look)
 
     def _finish(self, outcome: Outcome) -> None:
         """Say the last word."""
@@ -141,8 +147,13 @@ class Session:
         self._is_finished = True
         self._channels.finish(outcome)
         self._let_go()
+        self._client.hold(back=False)
         self._send()
-        self._client.end(shut)
+        self._client.end(self._say_goodbye)
+
+    def _say_goodbye(self, fd: int) -> None:
+        """The client has taken everything, in its own time: let it see the end, and go first."""
+        shut(fd)
         self.loop.after(_FAREWELL, self.loop.stop)
 
     def _let_go(self) -> None:
@@ -238,7 +249,7 @@ class Session:
         self._outcome = outcome
         for name, output in self._outputs.items():
             waiting: tuple[int] = unpack("i", fcntl.ioctl(output.fd, termios.FIONREAD, bytes(4)))
-            self._left[name] = waiting[0]
+            self._left[name] = _TERMINAL if posix.isatty(output.fd) else waiting[0]
         self._drain()
 
     def _drain(self) -> None:
@@ -248,13 +259,3 @@ class Session:
                     return  # `_go_on` comes back here
         if self._outcome is not None:
             self._finish(self._outcome)
-
-
-def shut(fd: int) -> None:
-    """Send no more, so that the client's end comes after it has read everything."""
-    way = _socket.socket(fileno=posix.dup(fd))
-    try:
-        way.shutdown(_socket.SHUT_WR)
-    except OSError:
-        pass  # it is gone
-    way.close()

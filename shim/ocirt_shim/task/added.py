@@ -58,8 +58,15 @@ class Added:
             raise Error("state", "the container has stopped", subject=self._task.id)
         self._begun = True
         terminal = self.streams.named.terminal
-        kept = self.streams.open()
-        way = messages.socket_pair() if terminal else (-1, -1)
+        kept: list[int] = []
+        try:
+            kept = self.streams.open()
+            way = messages.socket_pair() if terminal else (-1, -1)
+        except (Error, OSError):
+            for fd in kept:
+                posix.close(fd)
+            self._fail()
+            raise
 
         def work() -> Word:
             self.streams.begin_logger(self._task.id, self._task.host.namespace)

@@ -232,24 +232,32 @@ class Task(Container):
     def _watch_memory(self) -> None:
         from ocirt.containers.events import Memory  # noqa: PLC0415  (preloaded)
 
-        memory = Memory(self.cgroup)
+        try:
+            memory = Memory(self.cgroup)
+        except OSError:
+            return  # a kernel that does not tell; the container runs in any case
         if memory.fd >= 0:
             self._memory = memory
             self.host.loop.add(memory.fd, self._ran_out, memory.events)
 
     def _ran_out(self) -> None:
+        if not self._tell_of(self._memory):
+            self._ignore_memory()
+
+    def _tell_of(self, memory: Any) -> bool:
+        """False: the cgroup is gone."""
         try:
-            if self._memory.ran_out(last=bool(self.exited_at)):
+            if memory.ran_out(last=bool(self.exited_at)):
                 self.publish(TaskOOM(container_id=self.id))
         except OSError:
-            self._ignore_memory()  # the cgroup is gone
+            return False
+        return True
 
     def _ignore_memory(self) -> None:
         """What was told until now is passed on."""
         if self._memory is not None:
-            memory = self._memory
-            self._ran_out()
-            self._memory = None
+            memory, self._memory = self._memory, None
+            self._tell_of(memory)
             self.host.loop.remove(memory.fd)
             memory.close()
 

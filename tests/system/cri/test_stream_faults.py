@@ -310,3 +310,28 @@ def test_the_shim_is_killed(node: Ocirtd) -> None:
     assert attached.finish()["status"] == "Success"
     node.until(lambda: node.status(made).state == cri.CONTAINER_EXITED, "the container's end")
     node.until(lambda: not are_there(both), "the sessions' end")
+
+
+def test_a_slow_reader_of_the_end(node: Ocirtd) -> None:
+    """A client takes what is left in its own time, the outcome too, when the container has long ended."""
+    script = f"read x; head -c {14 * MIB} /dev/zero"
+    made = node.run(node.run_pod(), "sh", "-c", script, stdin=True)
+    client = SpdyClient(attach_url(node, made, stdin=True, stdout=True), wanted="stdin stdout")
+    client.send(b"go\n")
+    node.wait(made)
+    time.sleep(11)  # longer than the farewell after the last word
+    client.keep = False
+    assert client.finish()["status"] == "Success"
+    assert client.counts["stdout"] == 14 * MIB
+
+
+def test_a_client_goes_that_was_held_back(node: Ocirtd) -> None:
+    """Its program reads nothing, so nothing is read from it; its end is seen all the same."""
+    made = node.run(node.run_pod(), "sleep", "1000")
+    client = SpdyClient(exec_url(node, made, "sleep", "1000", stdin=True, stdout=True), wanted="stdin stdout")
+    client.wire.socket.settimeout(1)
+    with pytest.raises(TimeoutError):
+        client.send(bytes(64 * MIB))
+    assert sessions(shim_of(node, made)) != []
+    client.close()
+    node.until(lambda: sessions(shim_of(node, made)) == [], "the session's end")

@@ -182,3 +182,30 @@ def test_input_of_the_first(node: Ocirtd, kind: Kind, once: bool) -> None:
     again.until_text("stdout", b"two\n")
     again.close()
     assert node.status(made).state == cri.CONTAINER_RUNNING
+
+
+def test_who_only_looks_does_not_end_the_input(node: Ocirtd) -> None:
+    """With stdin_once, a client that has no part in the input may go."""
+    made = node.run(node.run_pod(), "sh", "-c", "read x; echo got $x", stdin=True, stdin_once=True)
+    SpdyClient(attach_url(node, made, stdout=True), wanted="stdout").close()
+    client = SpdyClient(attach_url(node, made, stdin=True, stdout=True), wanted="stdin stdout")
+    node.until(lambda: node.exec(made, "true").exit_code == 0, "the container, which still runs")
+    client.send(b"word\n")
+    assert client.finish()["status"] == "Success"
+    assert bytes(client.came["stdout"]) == b"got word\n"
+
+
+def test_a_terminal_that_ends_at_once(node: Ocirtd) -> None:
+    """All that a short program wrote comes, though the kernel holds it in several places."""
+    made = node.run(node.run_pod(), "sleep", "1000")
+    for _ in range(5):
+        client = SpdyClient(exec_url(node, made, "seq", "1", "2500", tty=True, stdout=True), wanted="stdout resize")
+        assert client.finish()["status"] == "Success"
+        assert client.came["stdout"].split() == [str(number).encode() for number in range(1, 2501)]
+
+
+def test_a_terminal_that_nobody_has_for_a_while(node: Ocirtd) -> None:
+    """A program may close its terminal, and open it again: the log goes on."""
+    script = "echo one; exec >/dev/null 2>&1 </dev/null; sleep 1; echo two >/dev/console; sleep 1000"
+    made = node.run(node.run_pod(), "sh", "-c", script, tty=True)
+    node.until(lambda: [text for _, _, text in node.logged(made)] == ["one", "two"], "the second line")
