@@ -80,20 +80,23 @@ class Uses:
                     self._finish(use, volume)
 
     def _finish(self, use: Use, volume: Volume) -> None:
-        """Let the file system be as large as its volume, and belong to whom it shall."""
-        if not volume.block and not mount_flags.read(use.flags, volume.fs_type)[1]:
-            pool = self._driver.pool_of(volume)
-            pool.back_end(volume).follow(pool.place(volume), volume, use.id)
-            if use.group >= 0:
-                with paths.folder(use.id, "volume_mount_group") as fd:
-                    # By way of the mount: a descriptor that was opened before shows what lies below it.
-                    real = os.open(f"/proc/self/fd/{fd}", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-                    try:
-                        paths.give_to_group(real, use.group)
-                    finally:
-                        os.close(real)
+        """Let the file system be as large as its volume, and belong to whom it shall, when it comes to a path."""
+        self._follow(use, volume)
+        if use.group >= 0 and _is_writable(use, volume):
+            with paths.folder(use.id, "volume_mount_group") as fd:
+                # By way of the mount: a descriptor that was opened before shows what lies below it.
+                real = os.open(f"/proc/self/fd/{fd}", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+                try:
+                    paths.give_to_group(real, use.group)
+                finally:
+                    os.close(real)
         if use.phase != model.READY:
             self._driver.store.put(replace(use, phase=model.READY))
+
+    def _follow(self, use: Use, volume: Volume) -> None:
+        if _is_writable(use, volume):
+            pool = self._driver.pool_of(volume)
+            pool.back_end(volume).follow(pool.place(volume), volume, use.id)
 
     def unstage(self, identifier: str, path: str) -> None:
         """Take a volume from its staging path. Raises Error("in-use") while it is published."""
@@ -195,7 +198,7 @@ class Uses:
                 raise Error(
                     "state", f"it has {volume.size} bytes", subject=identifier, hint="the controller has to expand it first"
                 )
-            self._finish(use, volume)
+            self._follow(use, volume)
             return volume
 
     def is_whole(self, use: Use, volume: Volume) -> bool:
@@ -340,6 +343,11 @@ class Uses:
         ):
             with contextlib.suppress(FileNotFoundError):
                 pool.back_end(volume).release(place, volume, read_only=True)
+
+
+def _is_writable(use: Use, volume: Volume) -> bool:
+    """Whether a file system is at a path that its flags let be written."""
+    return not volume.block and not mount_flags.read(use.flags, volume.fs_type)[1]
 
 
 def _use(path: str, volume: Volume, access: Access, *, staged: bool) -> Use:
