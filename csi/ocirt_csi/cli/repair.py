@@ -16,7 +16,7 @@ from ocirt_csi.errors import Error
 from ocirt_csi.kernel import loops
 from ocirt_csi.locks import driver_runs
 from ocirt_csi.model import Group, Snapshot, Use, Volume
-from ocirt_csi.pools.pool import Pool
+from ocirt_csi.pools.pool import Note, Pool
 from ocirt_csi.store import Store
 
 _COLUMNS = ("what", "where", "done")
@@ -35,15 +35,15 @@ def fsck(config: Config, words: list[str], flags: dict[str, str]) -> int:
     with _sight(config, dry=dry) as sight:
         known = {one.place for one in sight.store.things()}
         for pool in sight.pools.values():
-            for place, note in pool.notes():
-                if os.path.basename(place) in known:
-                    continue
-                if isinstance(note, Volume | Snapshot) and note.place == os.path.basename(place):
-                    rows.append(_row(f"the state does not know {_called(note)}", place, "" if dry else "adopted"))
+            for note in _unknown(pool, known):
+                if isinstance(note.thing, Volume | Snapshot):
+                    rows.append(_row(f"the state does not know {_called(note.thing)}", note.place, "" if dry else "adopted"))
                     if not dry:
-                        sight.store.put(replace(note, pool=pool.name, phase=model.READY, sequence=0))
+                        sight.store.put(replace(note.thing, pool=pool.name, phase=model.READY, sequence=0))
+                elif note.strange:
+                    rows.append(_row(f"none of ours: {note.strange}", note.place, ""))
                 else:
-                    rows.append(_row("half of something", place, "see gc"))
+                    rows.append(_row("half of something", note.place, "see gc"))
         if not dry:
             _adopt_groups(sight.store)
         for one in sight.store.things():
@@ -73,11 +73,13 @@ def gc(config: Config, words: list[str], flags: dict[str, str]) -> int:
                     rows.append(_row("a loop device that nothing uses", device, done))
                     if not dry:
                         loops.detach(device)
-            for place, note in pool.notes():
-                if note is None and os.path.basename(place) not in known:
-                    rows.append(_row("half of something", place, done))
+            for note in _unknown(pool, known):
+                if note.strange:
+                    rows.append(_row(f"left alone: {note.strange}", note.place, ""))
+                elif note.thing is None:
+                    rows.append(_row("half of something", note.place, done))
                     if not dry:
-                        _sweep(pool, place)
+                        _sweep(pool, note.place)
         for one in store.all(Volume):
             if one.ephemeral and one.id not in used:
                 rows.append(_row("an inline volume without its pod", one.id, done))
@@ -99,6 +101,18 @@ def _sight(config: Config, *, dry: bool) -> Iterator[_Sight]:
     with Client(config) as client:
         driver = client.driver
         yield _Sight(driver.store, driver.pools)
+
+
+def _unknown(pool: Pool, known: set[str]) -> Iterator[Note]:
+    """What the state does not know. A note that speaks of another place is as strange as one that cannot be read."""
+    for note in pool.notes():
+        name = os.path.basename(note.place)
+        if name in known:
+            continue
+        if note.thing is not None and not (isinstance(note.thing, Volume | Snapshot) and note.thing.place == name):
+            yield Note(note.place, strange="its note is of something else")
+        else:
+            yield note
 
 
 def _adopt_groups(store: Store) -> None:

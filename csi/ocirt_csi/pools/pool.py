@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import secrets
+import stat
 import sys
 import threading
 from collections.abc import Iterable, Iterator
@@ -29,6 +31,7 @@ from ocirt_csi.pools.subvolumes import Subvolumes
 MARKER = ".ocirt-csi"
 RECORD = "record.json"
 _FOLDERS = {Volume: "volumes", Snapshot: "snapshots"}
+_PLACE = re.compile(r"(vol|snap|inline)-[0-9a-f]{24}")
 _RESERVE = 50  # a part of this many of the file system stays free, for what it needs itself
 _MOUNTED = "is its file system mounted?"
 _OWNED = 4  # bytes of a pool's identity
@@ -60,6 +63,15 @@ class _Promises:
 
     lock: threading.Lock = field(default_factory=threading.Lock)
     pending: dict[str, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Note:
+    """What lies at a place. thing: what its note says, None for one without; strange: why it cannot be told what it is, or ""."""
+
+    place: str
+    thing: Record | None = None
+    strange: str = ""
 
 
 class Pool:
@@ -162,17 +174,11 @@ class Pool:
         """Write beside the data what it is."""
         write(os.path.join(self.place(thing), RECORD), json.dumps({"kind": thing.kind, "body": thing.body()}))
 
-    def notes(self) -> Iterator[tuple[str, Record | None]]:
-        """What lies in the pool: each place, and what its note says it is."""
+    def notes(self) -> Iterator[Note]:
+        """What lies in the pool, by what its notes say. Raises OSError."""
         for folder in _FOLDERS.values():
             for name in sorted(os.listdir(os.path.join(self.root, folder))):
-                place = os.path.join(self.root, folder, name)
-                try:
-                    with open(os.path.join(place, RECORD), encoding="utf-8") as file:
-                        found = json.load(file)
-                    yield place, model.read(found["kind"], found["body"])
-                except (OSError, ValueError, KeyError, TypeError):
-                    yield place, None
+                yield _note(os.path.join(self.root, folder, name))
 
     def space(self, volumes: Iterable[Volume]) -> Space:
         """What the pool can still promise beside these volumes."""
@@ -231,6 +237,21 @@ class Pool:
             found = secrets.token_hex(_OWNED)
             write(os.path.join(self.root, MARKER), json.dumps({"id": found, "version": 1}))
         return found
+
+
+def _note(place: str) -> Note:
+    if not _PLACE.fullmatch(os.path.basename(place)):
+        return Note(place, strange="its name is none of ours")
+    if not stat.S_ISDIR(os.lstat(place).st_mode):
+        return Note(place, strange="it is not a folder")
+    try:
+        with open(os.path.join(place, RECORD), encoding="utf-8") as file:
+            found = json.load(file)
+        return Note(place, model.read(found["kind"], found["body"]))
+    except FileNotFoundError:
+        return Note(place)
+    except (OSError, ValueError, KeyError, TypeError) as err:
+        return Note(place, strange=f"its {RECORD} cannot be read: {err}")
 
 
 def _identity(root: str) -> str:

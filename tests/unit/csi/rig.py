@@ -34,7 +34,8 @@ def volume(driver: Driver, identifier: str, **fields: object) -> Volume:
     )
     made = driver.store.put(replace(made, **fields))  # type: ignore[arg-type]
     place = Path(driver.pools[made.pool].make_place(made))
-    (place / "data").write_bytes(b"data")
+    with (place / "data").open("wb") as file:
+        file.truncate(made.charge)
     driver.pools[made.pool].note(made)
     return made
 
