@@ -45,24 +45,31 @@ class Driver:
         self.keys = Keys()
         os.makedirs(settings.state, 0o700, exist_ok=True)
         self._lock = locks.take(settings.state, serves=serves)
+        self._pool_locks: dict[str, int] = {}  # by pools' ids: several classes may be of one folder
         try:
             self.store = Store(os.path.join(settings.state, STATE))
             try:
                 self.pools = open_pools(self.store, settings.pools)
                 for pool in self.pools.values():
+                    if pool.id not in self._pool_locks:
+                        self._pool_locks[pool.id] = locks.take_pool(pool.root)
                     if self.store.meta(_POOL + pool.name) != pool.id:
                         self.store.set_meta(_POOL + pool.name, pool.id)
             except BaseException:
                 self.store.close()
                 raise
         except BaseException:
-            os.close(self._lock)
+            self._let_go()
             raise
 
     def close(self) -> None:
-        """Let go of the state."""
+        """Let go of the state and the pools."""
         self.store.close()
-        os.close(self._lock)
+        self._let_go()
+
+    def _let_go(self) -> None:
+        for fd in (*self._pool_locks.values(), self._lock):
+            os.close(fd)
 
     def pool(self, name: str) -> Pool:
         """A pool by its class. Raises Error("invalid")."""

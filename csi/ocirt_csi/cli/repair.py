@@ -17,6 +17,7 @@ from ocirt_csi.kernel import loops
 from ocirt_csi.locks import driver_runs
 from ocirt_csi.model import Group, Snapshot, Use, Volume
 from ocirt_csi.pools.pool import Note, Pool
+from ocirt_csi.recovery import ownerless
 from ocirt_csi.store import Store
 
 _COLUMNS = ("what", "where", "done")
@@ -66,13 +67,12 @@ def gc(config: Config, words: list[str], flags: dict[str, str]) -> int:
         store = sight.store
         known = {one.place for one in store.things()}
         used = {use.volume for use in store.all(Use) if os.path.lexists(use.id)}
-        needed = {one.place for one in store.all(Volume) if one.id in used}
         for pool in sight.pools.values():
-            for device, place in pool.images.marks().items():
-                if place not in needed:
-                    rows.append(_row("a loop device that nothing uses", device, done))
-                    if not dry:
-                        loops.detach(device)
+            for device, why_not in ownerless(store, pool).items():
+                text = f"left alone: {why_not}" if why_not else "a loop device that nothing uses"
+                rows.append(_row(text, device, "" if why_not else done))
+                if not why_not and not dry:
+                    loops.detach(device)
             for note in _unknown(pool, known):
                 if note.strange:
                     rows.append(_row(f"left alone: {note.strange}", note.place, ""))

@@ -60,6 +60,12 @@ def at(path: str) -> list[Mount]:
     return [one for one in table() if one.point == real]
 
 
+def of_device(device: str, mounts: Iterable[Mount]) -> list[str]:
+    """Where a block device's file system is mounted, and where its node is bound, e.g. of "/dev/loop3". Raises OSError."""
+    number, name = os.stat(device).st_rdev, os.path.basename(device)
+    return [one.point for one in mounts if one.device == number or os.path.basename(one.root) == name]
+
+
 def new(fs_type: str, source: str, options: Iterable[str], *, read_only: bool = False, attributes: int = 0) -> int:
     """A new mount of a file system, not in the tree yet, as a descriptor. Raises Error with the file system's own words."""
     context = calls.numbered("fsopen", calls.FSOPEN, fs_type, 1)
