@@ -86,10 +86,13 @@ class Subvolumes(BackEnd):
         return Usage(volume.size, used, max(0, min(volume.size - used, room.f_bavail * room.f_frsize)))
 
     def remove(self, place: str) -> None:
-        """Subvolumes and their counters, and what else lies there."""
+        """Subvolumes with those that a user made in them, their counters, and what else lies there."""
         for name in os.listdir(place):
             path = os.path.join(place, name)
             if btrfs.is_subvolume(path):
+                for one in reversed(btrfs.nested(path)):
+                    btrfs.destroy_numbered(place, one)
+                    self._quotas.forget(one)
                 number = btrfs.number(path)
                 btrfs.destroy(place, name)
                 self._quotas.forget(number)
@@ -111,10 +114,11 @@ class Subvolumes(BackEnd):
             os.setxattr(os.path.join(place, DATA), "btrfs.compression", wanted.encode())
 
     def damage(self, place: str, thing: Volume | Snapshot) -> str:
-        """Whether the subvolume is there, and a volume under its limit."""
+        """Whether the subvolume is there, and a volume under its limit with all that it holds."""
         data = os.path.join(place, DATA)
         if not btrfs.is_subvolume(data):
             return "its subvolume is gone"
         if isinstance(thing, Volume) and self._quotas.limit_of(btrfs.number(data)) != thing.size:
             return "its quota is not its size"
-        return ""
+        count = len(btrfs.nested(data))
+        return f"its quota does not limit the subvolumes that a user made in it: {count}" if count else ""

@@ -17,7 +17,7 @@ from ocirt_api import status
 from ocirt_api.csi import api_pb2 as csi
 from ocirt_csi.driver import STATE
 from ocirt_csi.errors import Error
-from ocirt_csi.kernel import loops
+from ocirt_csi.kernel import btrfs, loops
 from ocirt_csi.pools.pool import MARKER, PoolSettings
 from tests.support.csi import MIB, MODES, NODE, Plugin, block, mounted, refused
 from tests.support.isolation import mount, umount
@@ -253,6 +253,26 @@ def test_data_that_somebody_deleted(plugin: Plugin) -> None:
     assert [one.status for one in health.health_statuses] == [csi.DATA_LOSS]
     assert refused(lambda: plugin.stage(volume)) == status.UNKNOWN
     plugin.call("DeleteVolume", volume_id=volume)
+    assert plugin.left() == []
+
+
+def test_subvolumes_that_a_user_makes(plugin: Plugin) -> None:
+    """They are told of, since no limit is theirs, and go with the volume, however deep they are."""
+    volume = plugin.create("a").volume_id
+    place = plugin.use(volume)
+    outside = plugin.create("b").volume_id
+    for path in (place / "first", place / "folder" / "second", place / "first" / "third", place / "first" / "third" / "fourth"):
+        path.parent.mkdir(exist_ok=True)
+        btrfs.create(str(path.parent), path.name)
+        (path / "file").write_text("x")
+    (place / "first" / "link").symlink_to(Path(plugin.pool.directory) / "volumes" / outside)
+    found = plugin.call("ControllerGetVolumeHealth", volume_id=volume).volume_health.health_statuses
+    assert [(one.status, one.message.endswith(": 4")) for one in found] == [(csi.DEGRADED, True)]
+    plugin.end(volume)
+    plugin.call("DeleteVolume", volume_id=volume)
+    assert [one for one in plugin.left() if volume in one] == []
+    assert not plugin.call("ControllerGetVolumeHealth", volume_id=outside).volume_health.health_statuses
+    plugin.call("DeleteVolume", volume_id=outside)
     assert plugin.left() == []
 
 
