@@ -81,12 +81,13 @@ class Driver:
                 "invalid", f"this node has no pool of the class {name!r}", subject="parameters: class", hint=hint
             ) from None
 
-    def pool_of(self, thing: Volume | Snapshot) -> Pool:
-        """The pool that holds it. Raises Error("unavailable")."""
+    def pool_of(self, thing: Volume | Snapshot, *, checked: bool = True) -> Pool:
+        """The pool that holds it. checked: and is there at the moment. Raises Error("unavailable")."""
         if thing.pool not in self.pools:
             raise Error("unavailable", f"is in the pool {thing.pool!r}, which this driver was not given", subject=thing.id)
         found = self.pools[thing.pool]
-        found.check()
+        if checked:
+            found.check()
         return found
 
     def volume(self, identifier: str) -> Volume:

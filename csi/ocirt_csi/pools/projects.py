@@ -14,9 +14,10 @@ import zlib
 from ocirt_csi.errors import Error
 from ocirt_csi.kernel import calls, projects
 from ocirt_csi.kernel import mounts as kernel_mounts
+from ocirt_csi.kernel.mounts import Mount
 from ocirt_csi.model import PROJECT, Snapshot, Volume
 from ocirt_csi.pools import trees
-from ocirt_csi.pools.base import DATA, MIB, BackEnd, Options, Usage
+from ocirt_csi.pools.base import DATA, MIB, BackEnd, Options, Origin, Usage
 
 _MODE = 0o755
 _NUMBER = "project"  # a file of a place, where only root comes
@@ -33,6 +34,7 @@ class Projects(BackEnd):
 
     def __init__(self, root: str, *, shares: bool) -> None:
         self._root = root
+        self._origin = Origin(root)
         self._shares = shares
 
     def charge(self, size: int, fs_type: str) -> int:
@@ -84,13 +86,9 @@ class Projects(BackEnd):
         attributes = options.attributes | (kernel_mounts.READ_ONLY if options.read_only else 0)
         return kernel_mounts.clone(os.path.join(place, DATA), attributes)
 
-    def shows(self, place: str, volume: Volume, device: int, inode: int) -> bool:
-        """The folder's own numbers."""
-        try:
-            found = os.lstat(os.path.join(place, DATA))
-        except FileNotFoundError:
-            return False
-        return (found.st_dev, found.st_ino) == (device, inode)
+    def shows(self, place: str, volume: Volume, mount: Mount) -> bool:
+        """By its place in the file system."""
+        return self._origin.is_of(mount, os.path.join(place, DATA))
 
     def usage(self, place: str, volume: Volume, point: str) -> Usage:
         """The limit and what counts against it."""

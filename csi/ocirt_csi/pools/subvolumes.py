@@ -7,9 +7,10 @@ import sys
 
 from ocirt_csi.errors import Error
 from ocirt_csi.kernel import btrfs, calls, mounts
+from ocirt_csi.kernel.mounts import Mount
 from ocirt_csi.model import SUBVOLUME, Snapshot, Volume
 from ocirt_csi.parameters import COMPRESSION
-from ocirt_csi.pools.base import DATA, MIB, BackEnd, Options, Usage
+from ocirt_csi.pools.base import DATA, MIB, BackEnd, Options, Origin, Usage
 
 _MODE = 0o755  # of a volume's root, as mkfs has it
 
@@ -22,6 +23,7 @@ class Subvolumes(BackEnd):
 
     def __init__(self, root: str) -> None:
         self._root = root
+        self._origin = Origin(root)
         self._quotas = btrfs.Quotas(root)
         if self._quotas.mode == "squota":
             # A clone would be free to take its whole size again, and a volume be full of what only a snapshot holds.
@@ -71,13 +73,9 @@ class Subvolumes(BackEnd):
             raise Error("invalid", "is an option of a file system, which volumes here share", subject=options.words[0])
         return mounts.clone(os.path.join(place, DATA), options.attributes | (mounts.READ_ONLY if options.read_only else 0))
 
-    def shows(self, place: str, volume: Volume, device: int, inode: int) -> bool:
-        """A subvolume has a device number of its own."""
-        try:
-            found = os.lstat(os.path.join(place, DATA))
-        except FileNotFoundError:
-            return False
-        return (found.st_dev, found.st_ino) == (device, inode)
+    def shows(self, place: str, volume: Volume, mount: Mount) -> bool:
+        """By its place in the file system."""
+        return self._origin.is_of(mount, os.path.join(place, DATA))
 
     def usage(self, place: str, volume: Volume, point: str) -> Usage:
         """The limit and what counts against it."""
