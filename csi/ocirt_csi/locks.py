@@ -37,13 +37,13 @@ def take(state: str, *, serves: bool) -> int:
     return fd
 
 
-def take_pool(root: str) -> int:
-    """A descriptor that keeps drivers with another state from a pool. Raises Error("in-use"), OSError.
+def take_pool(root: str, *, patient: bool = True) -> int:
+    """A descriptor that keeps drivers with another state from a pool. patient: waits a moment. Raises Error("in-use"), OSError.
 
     It is of the folder itself, so that nothing has to be made in it, and goes along where the pool is mounted elsewhere.
     """
     fd = os.open(root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    deadline = time.monotonic() + _MOMENT
+    deadline = time.monotonic() + (_MOMENT if patient else 0)
     while True:
         try:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -152,7 +152,7 @@ class Uses:
         driver = self._driver
         if access.block:
             raise Error("invalid", "an inline volume is mounted", subject="volume_capability")
-        pool = driver.pool(parameters.get("class", "") or next(iter(driver.pools)))
+        pool = driver.pool(parameters.get("class", "") or driver.default)
         layout, fs_type = pool.layout(block=False, fs_type=parameters.get("fsType", "") or access.fs_type)
         mount_flags.read(access.flags, fs_type)
         back_end = pool.back_ends[layout]
@@ -335,7 +335,7 @@ class Uses:
         """The same for a use whose volume is gone: what is at its path we put there, as its row says."""
         driver = self._driver
         there = mounts.at(use.id)
-        devices = [one for pool in driver.pools.values() for one in pool.images.marks() if mounts.of_device(one, there)]
+        devices = [one for pool in list(driver.pools.values()) for one in pool.images.marks() if mounts.of_device(one, there)]
         while mounts.at(use.id):
             _unmount(use)
         table = mounts.table()

@@ -250,7 +250,7 @@ class Volumes:
             return self._driver.pool_of(source)
         if source is not None:
             raise Error("invalid", f"its source is in the pool {source.pool!r}", subject="parameters: class")
-        pool = self._driver.pool(name or next(iter(self._driver.pools)))
+        pool = self._driver.pool(name or self._driver.default)
         pool.check()
         return pool
 

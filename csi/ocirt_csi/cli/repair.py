@@ -50,7 +50,7 @@ def fsck(config: Config, words: list[str], flags: dict[str, str]) -> int:
         for one in sight.store.things():
             owner = sight.pools.get(one.pool)
             damage = (
-                owner.back_end(one).damage(owner.place(one), one) if owner is not None else f"the pool {one.pool} is not given"
+                owner.back_end(one).damage(owner.place(one), one) if owner is not None else f"the pool {one.pool} cannot be used"
             )
             if damage and one.phase == model.READY:
                 rows.append(_row(f"{_called(one)}: {damage}", one.id, ""))
@@ -81,7 +81,7 @@ def gc(config: Config, words: list[str], flags: dict[str, str]) -> int:
                     if not dry:
                         _sweep(pool, note.place)
         for one in store.all(Volume):
-            if one.ephemeral and one.id not in used:
+            if one.ephemeral and one.id not in used and one.pool in sight.pools:
                 rows.append(_row("an inline volume without its pod", one.id, done))
                 if not dry:
                     sight.pools[one.pool].remove(one)

@@ -77,16 +77,19 @@ class Note:
 class Pool:
     """One pool, whose folder is made if its parent is there. Raises Error, OSError.
 
-    known: the id of the pool that has to be there, because volumes are in it; "" for none.
+    known: the id of the pool that has to be there, because volumes are in it; "" for none. in_memory: it was on tmpfs, so that
+    a reboot may have ended it with all that was in it.
     """
 
-    def __init__(self, settings: PoolSettings, known: str = "") -> None:
+    def __init__(self, settings: PoolSettings, known: str = "", *, in_memory: bool = False) -> None:
         self.settings = settings
         self.name = settings.name
         above = os.path.dirname(settings.directory) or "/"
         if not os.path.isdir(above):
             raise Error("not-found", "is in a folder that is not there", subject=settings.directory, hint="mount or make it")
-        if known and _identity(settings.directory) != known and filesystems.kind(above) != "tmpfs":
+        holder = settings.directory if os.path.isdir(settings.directory) else above
+        ended = in_memory and filesystems.kind(holder) == "tmpfs"
+        if known and _identity(settings.directory) != known and not ended:
             raise Error("unavailable", "is not the pool that has its volumes", subject=settings.directory, hint=_MOUNTED)
         _make_folder(settings.directory)
         self.root = os.path.realpath(settings.directory)
@@ -149,7 +152,11 @@ class Pool:
 
     def check(self) -> None:
         """See that the pool is still there, and is this one. Raises Error("unavailable")."""
-        if _identity(self.root) != self.id:
+        try:
+            found = _identity(self.root)
+        except OSError as err:
+            raise Error("unavailable", "cannot be read", subject=self.root, cause=err.strerror or "") from None
+        if found != self.id:
             raise Error("unavailable", "is not there any more", subject=self.root, hint=_MOUNTED)
 
     def make_place(self, thing: Volume | Snapshot) -> str:

@@ -319,13 +319,20 @@ def test_a_start_without_its_pool(plugin: Plugin) -> None:
 
 
 def test_a_pool_whose_parent_is_missing(plugin: Plugin, tmp_path: Path) -> None:
-    """A file system that is not mounted is not replaced by a folder."""
+    """A file system that is not mounted is not replaced by a folder, and the other pool goes on. It comes back by itself."""
     plugin.stop()
-    plugin.pools = (PoolSettings(str(tmp_path / "not" / "mounted"), "other"),)
-    with pytest.raises(Error) as caught:
-        plugin.start()
-    assert caught.value.code == "not-found"
-    plugin.pools = ()
+    other = tmp_path / "not" / "mounted"
+    plugin.pools = (PoolSettings(str(other), "other", "loop"),)
+    plugin.start()
+    wanted: dict[str, Any] = {"parameters": {"class": "other"}, "volume_capabilities": [block()]}
+    assert refused(lambda: plugin.create("b", **wanted)) == status.UNAVAILABLE
+    assert not other.parent.exists()
+    assert plugin.call("Probe").ready.value
+    assert [one.status for one in plugin.call("NodeGetStorageHealth").backend_health] == [csi.STORAGE_UNREACHABLE]
+    plugin.call("DeleteVolume", volume_id=plugin.create("a").volume_id)
+    other.parent.mkdir()
+    plugin.call("DeleteVolume", volume_id=plugin.create("b", MIB, **wanted).volume_id)
+    assert plugin.left() == []
 
 
 def test_state_that_is_damaged(plugin: Plugin) -> None:
