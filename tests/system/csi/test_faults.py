@@ -17,7 +17,7 @@ from ocirt_api import status
 from ocirt_api.csi import api_pb2 as csi
 from ocirt_csi.driver import STATE
 from ocirt_csi.errors import Error
-from ocirt_csi.kernel import btrfs, loops
+from ocirt_csi.kernel import btrfs, filesystems, loops
 from ocirt_csi.pools.pool import MARKER, PoolSettings
 from tests.support.csi import MIB, MODES, NODE, Plugin, block, mounted, refused
 from tests.support.isolation import mount, umount
@@ -254,6 +254,23 @@ def test_data_that_somebody_deleted(plugin: Plugin) -> None:
     assert refused(lambda: plugin.stage(volume)) == status.UNKNOWN
     plugin.call("DeleteVolume", volume_id=volume)
     assert plugin.left() == []
+
+
+@pytest.mark.parametrize("way", ["image", "shared-image"], indirect=True)
+def test_a_file_system_that_somebody_else_holds_still(plugin: Plugin) -> None:
+    """Nobody knows until when: no copy is made, and it stays as still as it was."""
+    volume = plugin.create("a").volume_id
+    staging = plugin.stage(volume)
+    snapshot: Callable[[], object] = lambda: plugin.call("CreateSnapshot", name="s", source_volume_id=volume)  # noqa: E731
+    filesystems.freeze(staging)
+    try:
+        assert refused(snapshot) == status.FAILED_PRECONDITION
+        with pytest.raises(Error, match="holds its file system still"):
+            filesystems.freeze(staging)
+    finally:
+        filesystems.thaw(staging)
+    snapshot()
+    plugin.end(volume)
 
 
 def test_subvolumes_that_a_user_makes(plugin: Plugin) -> None:
