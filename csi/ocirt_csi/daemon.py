@@ -61,7 +61,7 @@ def _warn_of_strangers(parts: Parts) -> None:
     store = parts.driver.store
     known = {one.place for one in store.things()}
     for pool in parts.driver.pools.values():
-        strangers = [place for place, _ in pool.notes() if os.path.basename(place) not in known]
+        strangers = [one.place for one in pool.notes() if os.path.basename(one.place) not in known]
         if strangers:
             text = "the pool %s holds %d volumes or snapshots that the state does not know, such as %s: see `ocirt-csi fsck`"
             _log.warning(text, pool.name, len(strangers), strangers[0])

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import errno
+import logging
 import os
+import threading
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -17,7 +19,8 @@ from ocirt_csi.pools.pool import Pool, PoolSettings
 from ocirt_csi.store import Store
 
 STATE = "state.db"
-_POOL = "pool "  # and its class: under which name its id is kept
+_POOL, _KIND = "pool ", "pool kind "  # and its class: under which names its id and its file system are kept
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,42 +48,86 @@ class Driver:
         self.keys = Keys()
         os.makedirs(settings.state, 0o700, exist_ok=True)
         self._lock = locks.take(settings.state, serves=serves)
+        self.pools: dict[str, Pool] = {}  # those that can be used
+        self._pool_locks: dict[str, int] = {}  # by pools' ids: several classes may be of one folder
+        self._opening = threading.Lock()
         try:
             self.store = Store(os.path.join(settings.state, STATE))
             try:
-                self.pools = open_pools(self.store, settings.pools)
-                for pool in self.pools.values():
-                    if self.store.meta(_POOL + pool.name) != pool.id:
-                        self.store.set_meta(_POOL + pool.name, pool.id)
+                self._open_all()
             except BaseException:
                 self.store.close()
                 raise
         except BaseException:
-            os.close(self._lock)
+            self._let_go()
             raise
 
     def close(self) -> None:
-        """Let go of the state."""
+        """Let go of the state and the pools."""
         self.store.close()
-        os.close(self._lock)
+        self._let_go()
+
+    def _let_go(self) -> None:
+        for fd in (*self._pool_locks.values(), self._lock):
+            os.close(fd)
+
+    @property
+    def default(self) -> str:
+        """The class of volumes for which none is named."""
+        return self.settings.pools[0].name
+
+    @property
+    def classes(self) -> list[str]:
+        """All classes, of pools that cannot be used too."""
+        return [one.name for one in self.settings.pools]
 
     def pool(self, name: str) -> Pool:
-        """A pool by its class. Raises Error("invalid")."""
-        try:
-            return self.pools[name]
-        except KeyError:
-            hint = f"one of {', '.join(self.pools)}"
-            raise Error(
-                "invalid", f"this node has no pool of the class {name!r}", subject="parameters: class", hint=hint
-            ) from None
+        """A pool by its class; one that could not be used at the start is tried again. Raises Error("invalid", "unavailable")."""
+        found = self.pools.get(name)
+        if found is not None:  # without the lock: opening another one may take long
+            return found
+        with self._opening:
+            if name in self.pools:
+                return self.pools[name]
+            for one in self.settings.pools:
+                if one.name == name:
+                    try:
+                        return self._open(one, patient=False)
+                    except (Error, OSError) as err:
+                        raise Error("unavailable", "cannot be used", subject=f"pool {name}", cause=str(err)) from None
+        hint = f"one of {', '.join(self.classes)}"
+        raise Error("invalid", f"this node has no pool of the class {name!r}", subject="parameters: class", hint=hint)
 
-    def pool_of(self, thing: Volume | Snapshot) -> Pool:
-        """The pool that holds it. Raises Error("unavailable")."""
-        if thing.pool not in self.pools:
+    def pool_of(self, thing: Volume | Snapshot, *, checked: bool = True) -> Pool:
+        """The pool that holds it. checked: and is there at the moment. Raises Error("unavailable")."""
+        if thing.pool not in self.classes:
             raise Error("unavailable", f"is in the pool {thing.pool!r}, which this driver was not given", subject=thing.id)
-        found = self.pools[thing.pool]
-        found.check()
+        found = self.pool(thing.pool)
+        if checked:
+            found.check()
         return found
+
+    def _open_all(self) -> None:
+        """Open pools. One that cannot be used does not keep the others from it; the first error is raised if all cannot."""
+        errors: list[Error | OSError] = []
+        for one in self.settings.pools:
+            try:
+                self._open(one)
+            except (Error, OSError) as err:
+                _log.error("the pool %s cannot be used: %s", one.name, err)
+                errors.append(err)
+        if errors and not self.pools:
+            raise errors[0]
+
+    def _open(self, settings: PoolSettings, *, patient: bool = True) -> Pool:
+        pool = open_pool(self.store, settings)
+        if pool.id not in self._pool_locks:
+            self._pool_locks[pool.id] = locks.take_pool(pool.root, patient=patient)
+        for name, value in ((_POOL + pool.name, pool.id), (_KIND + pool.name, pool.kind)):
+            if self.store.meta(name) != value:
+                self.store.set_meta(name, value)
+        self.pools[pool.name] = pool
+        return pool
 
     def volume(self, identifier: str) -> Volume:
         """A volume that is whole. Raises Error("not-found")."""
@@ -105,10 +152,11 @@ class Driver:
         return [one for one in self.store.all(Use) if one.volume == volume]
 
 
-def open_pools(store: Store, settings: Iterable[PoolSettings]) -> dict[str, Pool]:
-    """Pools by class. Where volumes are in one it has to be the one that they were made in. Raises Error, OSError."""
-    used = {one.pool for one in store.things()}
-    return {one.name: Pool(one, store.meta(_POOL + one.name) if one.name in used else "") for one in settings}
+def open_pool(store: Store, settings: PoolSettings) -> Pool:
+    """A pool. Where volumes are in it, it has to be the one that they were made in. Raises Error, OSError."""
+    used = any(one.pool == settings.name for one in store.things())
+    known = store.meta(_POOL + settings.name) if used else ""
+    return Pool(settings, known, in_memory=store.meta(_KIND + settings.name) == "tmpfs")
 
 
 def now() -> int:

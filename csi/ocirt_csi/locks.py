@@ -1,4 +1,4 @@
-"""The lock of a state: one driver has it for good, or one command at a time for a moment."""
+"""Locks. A state's: one driver has it for good, or one command at a time for a moment. A pool's: one state at a time has it."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from ocirt_csi.errors import Error
 _NAME = "lock"
 _COMMAND = "command"
 _PATIENCE = 60.0  # seconds that a command gets
+_MOMENT = 5.0  # seconds that a command with another state gets, and what a driver that was killed had started
 _PAUSE = 0.05
 _ALL = struct.Struct("hhqqi4x")  # struct flock: the whole file
 
@@ -34,6 +35,28 @@ def take(state: str, *, serves: bool) -> int:
     os.truncate(fd, 0)
     os.pwrite(fd, f"{os.getpid()} {'driver' if serves else _COMMAND}\n".encode(), 0)
     return fd
+
+
+def take_pool(root: str, *, patient: bool = True) -> int:
+    """A descriptor that keeps drivers with another state from a pool. patient: waits a moment. Raises Error("in-use"), OSError.
+
+    It is of the folder itself, so that nothing has to be made in it, and goes along where the pool is mounted elsewhere.
+    """
+    fd = os.open(root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    deadline = time.monotonic() + (_MOMENT if patient else 0)
+    while True:
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return fd
+        except BlockingIOError:
+            if time.monotonic() > deadline:
+                os.close(fd)
+                hint = "a pool belongs to one state: stop that one, or give this one another folder"
+                raise Error("in-use", "another ocirt-csi with another state has this pool", subject=root, hint=hint) from None
+            time.sleep(_PAUSE)
+        except BaseException:
+            os.close(fd)
+            raise
 
 
 def driver_runs(state: str) -> bool:

@@ -69,13 +69,22 @@ def give_to_group(root: int, group: int) -> None:
     _give(".", root, group)
 
 
-def _give(name: str, fd: int, group: int) -> None:
-    mode = os.lstat(name, dir_fd=fd).st_mode
-    os.chown(name, -1, group, dir_fd=fd, follow_symlinks=False)
-    if stat.S_ISDIR(mode):
-        os.chmod(name, stat.S_IMODE(mode) | stat.S_ISGID | 0o770, dir_fd=fd)
-    elif stat.S_ISREG(mode):
-        os.chmod(name, stat.S_IMODE(mode) | (0o070 & (mode >> 3)) | 0o060, dir_fd=fd)
+def _give(name: str, folder: int, group: int) -> None:
+    """Give one entry. Whoever uses the volume may put a link in its place meanwhile, so only what was opened is changed."""
+    try:
+        fd = os.open(name, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=folder)
+    except FileNotFoundError:  # it went meanwhile
+        return
+    try:
+        mode = os.fstat(fd).st_mode
+        opened = f"/proc/self/fd/{fd}"  # leads to the very file, and if that is a link no further
+        os.chown(opened, -1, group)
+        if stat.S_ISDIR(mode):
+            os.chmod(opened, stat.S_IMODE(mode) | stat.S_ISGID | 0o770)
+        elif stat.S_ISREG(mode):
+            os.chmod(opened, stat.S_IMODE(mode) | (0o070 & (mode >> 3)) | 0o060)
+    finally:
+        os.close(fd)
 
 
 @contextmanager

@@ -8,9 +8,11 @@ from functools import partial
 
 from ocirt_csi.driver import Driver
 from ocirt_csi.errors import Error
-from ocirt_csi.kernel import loops
+from ocirt_csi.kernel import loops, mounts
 from ocirt_csi.model import Attachment, Group, Record, Snapshot, Use, Volume
+from ocirt_csi.pools.pool import Pool
 from ocirt_csi.snapshots import Snapshots
+from ocirt_csi.store import Store
 from ocirt_csi.uses import Uses
 from ocirt_csi.volumes import Volumes
 
@@ -48,12 +50,30 @@ def _done(undo: Callable[[], None], one: Record) -> None:
 
 def release_ownerless(driver: Driver) -> None:
     """Let go of loop devices of ours that nothing uses."""
-    used = {use.volume for use in driver.store.all(Use)}
-    places = {one.place for one in driver.store.all(Volume) if one.id in used}
     for pool in driver.pools.values():
-        for device, place in pool.images.marks().items():
-            if place not in places:
+        for device, why_not in ownerless(driver.store, pool).items():
+            if not why_not:
                 loops.detach(device)
+
+
+def ownerless(store: Store, pool: Pool) -> dict[str, str]:
+    """Loop devices of a pool that no use of the state's needs, and for each what speaks against letting go of it, or "".
+
+    What the state does not know may be in use all the same, if the state was lost; and what it knows may be at a path of before.
+    """
+    used = {use.volume for use in store.all(Use)}
+    known = {one.place: one.id in used for one in store.all(Volume)}
+    table = mounts.table()
+    found = {}
+    for device, place in pool.images.marks().items():
+        if known.get(place):
+            continue
+        points = mounts.of_device(device, table)
+        if points:
+            found[device] = f"it is at {points[0]}"
+        else:
+            found[device] = "" if place in known else "the state does not know its volume"
+    return found
 
 
 def boot() -> str:

@@ -18,7 +18,7 @@ from ocirt_csi import model, paths
 from ocirt_csi.driver import Driver, now
 from ocirt_csi.errors import Error
 from ocirt_csi.iolimits import limit
-from ocirt_csi.kernel import mounts
+from ocirt_csi.kernel import loops, mounts
 from ocirt_csi.model import Use, Volume
 from ocirt_csi.pools.base import Options
 from ocirt_csi.volumes import Volumes
@@ -80,20 +80,23 @@ class Uses:
                     self._finish(use, volume)
 
     def _finish(self, use: Use, volume: Volume) -> None:
-        """Let the file system be as large as its volume, and belong to whom it shall."""
-        if not volume.block and not mount_flags.read(use.flags, volume.fs_type)[1]:
-            pool = self._driver.pool_of(volume)
-            pool.back_end(volume).follow(pool.place(volume), volume, use.id)
-            if use.group >= 0:
-                with paths.folder(use.id, "volume_mount_group") as fd:
-                    # By way of the mount: a descriptor that was opened before shows what lies below it.
-                    real = os.open(f"/proc/self/fd/{fd}", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-                    try:
-                        paths.give_to_group(real, use.group)
-                    finally:
-                        os.close(real)
+        """Let the file system be as large as its volume, and belong to whom it shall, when it comes to a path."""
+        self._follow(use, volume)
+        if use.group >= 0 and _is_writable(use, volume):
+            with paths.folder(use.id, "volume_mount_group") as fd:
+                # By way of the mount: a descriptor that was opened before shows what lies below it.
+                real = os.open(f"/proc/self/fd/{fd}", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+                try:
+                    paths.give_to_group(real, use.group)
+                finally:
+                    os.close(real)
         if use.phase != model.READY:
             self._driver.store.put(replace(use, phase=model.READY))
+
+    def _follow(self, use: Use, volume: Volume) -> None:
+        if _is_writable(use, volume):
+            pool = self._driver.pool_of(volume)
+            pool.back_end(volume).follow(pool.place(volume), volume, use.id)
 
     def unstage(self, identifier: str, path: str) -> None:
         """Take a volume from its staging path. Raises Error("in-use") while it is published."""
@@ -101,8 +104,11 @@ class Uses:
         with driver.keys.hold(f"volume {identifier}", f"path {path}"):
             volume = driver.store.get(Volume, identifier)
             use = driver.store.get(Use, path) or self._forgotten(path, volume, staged=True)
-            if volume is None or use is None or use.volume != identifier:
+            if use is None or use.volume != identifier:
                 return  # nothing of ours is there
+            if volume is None:
+                self._end_orphan(use)
+                return
             others = [one for one in driver.uses(identifier) if not one.staged]
             if others:
                 raise Error("in-use", "is published", subject=identifier, hint=f"at {others[0].id}")
@@ -124,13 +130,16 @@ class Uses:
         driver = self._driver
         with driver.keys.hold(f"volume {identifier}", f"path {path}"):
             volume = driver.store.get(Volume, identifier)
+            if volume is not None and not volume.ephemeral:
+                raise Error("exists", "there is another volume with this id", subject=identifier)
             if volume is not None and volume.phase != model.READY:
                 self._volumes.undo(volume)
-                volume = None
+                volume = driver.store.get(Volume, identifier)
             if volume is None:
                 volume = self._make_inline(identifier, access, size, parameters)
-            if not volume.ephemeral or volume.size != size or volume.parameters != parameters:
-                raise Error("exists", "there is another volume with this id", subject=identifier)
+            made = max(size, driver.pool_of(volume).back_end(volume).least)
+            if volume.size != made or volume.parameters != parameters:
+                raise Error("exists", "an inline volume with this id is there, and is another", subject=identifier)
             there = self._other_publications(volume, path, access)
             try:
                 self._publish(volume, path, "", access, there)
@@ -143,7 +152,7 @@ class Uses:
         driver = self._driver
         if access.block:
             raise Error("invalid", "an inline volume is mounted", subject="volume_capability")
-        pool = driver.pool(parameters.get("class", "") or next(iter(driver.pools)))
+        pool = driver.pool(parameters.get("class", "") or driver.default)
         layout, fs_type = pool.layout(block=False, fs_type=parameters.get("fsType", "") or access.fs_type)
         mount_flags.read(access.flags, fs_type)
         back_end = pool.back_ends[layout]
@@ -172,11 +181,13 @@ class Uses:
                 raise Error("state", "another volume is there", subject=f"{_TARGET} {path}", hint=use.volume)
             if use is not None and volume is not None:
                 self._end(use, volume)
+            elif use is not None:
+                self._end_orphan(use)
             elif mounts.at(path):
                 raise Error("state", "somebody else's mount is there", subject=f"{_TARGET} {path}")
             else:
                 paths.forget(path, _TARGET)
-            if volume is not None and volume.ephemeral:
+            if volume is not None and volume.ephemeral and not driver.uses(identifier):
                 self._volumes.undo(replace(volume, phase=model.REMOVING))
 
     def point(self, identifier: str, path: str) -> tuple[Volume, Use]:
@@ -195,7 +206,7 @@ class Uses:
                 raise Error(
                     "state", f"it has {volume.size} bytes", subject=identifier, hint="the controller has to expand it first"
                 )
-            self._finish(use, volume)
+            self._follow(use, volume)
             return volume
 
     def is_whole(self, use: Use, volume: Volume) -> bool:
@@ -206,7 +217,7 @@ class Uses:
         """For a fresh start: take away what is half there."""
         volume = self._driver.store.get(Volume, use.volume)
         if volume is None:
-            self._driver.store.delete(use)
+            self._end_orphan(use)
         elif use.phase != model.READY:
             self._end(use, volume)
 
@@ -297,41 +308,48 @@ class Uses:
             raise Error("state", "somebody else's mount is there", subject=f"{field} {path}")
 
     def _is_there(self, use: Use, volume: Volume) -> bool:
-        pool = self._driver.pool_of(volume)
-        back_end = pool.back_end(volume)
-        place = pool.place(volume)
+        """Whether a volume is at a path, as the table of mounts says: a file system that is dead can be asked nothing."""
         if use.staged and volume.block:
             return True  # the device is made when it is asked for
-        if not mounts.at(use.id):
-            return False
-        found = os.stat(use.id)
-        return back_end.shows(place, volume, found.st_rdev if volume.block else found.st_dev, found.st_ino)
+        found = mounts.at(use.id)
+        pool = self._driver.pool_of(volume, checked=False)
+        return bool(found) and pool.back_end(volume).shows(pool.place(volume), volume, found[-1])
 
     def _end(self, use: Use, volume: Volume) -> None:
         """Take away a use, what is mounted for it, its target, and the devices that nothing needs any more."""
         driver = self._driver
         use = driver.store.put(replace(use, phase=model.REMOVING))
         field = _STAGING if use.staged else _TARGET
-        while mounts.at(use.id):
-            if not self._is_there(use, volume):
+        while found := mounts.at(use.id):
+            # Where somebody took a block volume's device away, its node is what we put there all the same.
+            lost = volume.block and os.path.basename(found[-1].root).startswith("loop")
+            if not lost and not self._is_there(use, volume):
                 raise Error("state", "somebody else's mount is there", subject=f"{field} {use.id}")
-            try:
-                mounts.take_away(use.id)
-            except OSError as err:
-                if err.errno == errno.EBUSY:
-                    raise Error(
-                        "in-use", "is busy", subject=f"{field} {use.id}", hint="a process has a file of it open"
-                    ) from None
-                raise
+            _unmount(use)
         if not use.staged:
             paths.forget(use.id, field)
         self._release(use, volume)
         driver.store.delete(use)
 
+    def _end_orphan(self, use: Use) -> None:
+        """The same for a use whose volume is gone: what is at its path we put there, as its row says."""
+        driver = self._driver
+        there = mounts.at(use.id)
+        devices = [one for pool in list(driver.pools.values()) for one in pool.images.marks() if mounts.of_device(one, there)]
+        while mounts.at(use.id):
+            _unmount(use)
+        table = mounts.table()
+        for device in devices:
+            if not mounts.of_device(device, table):
+                loops.detach(device)
+        if not use.staged:
+            paths.forget(use.id, _TARGET)
+        driver.store.delete(use)
+
     def _release(self, use: Use, volume: Volume) -> None:
         """Detach what only this use needed."""
         others = [one for one in self._driver.uses(volume.id) if one.id != use.id]
-        pool = self._driver.pool_of(volume)
+        pool = self._driver.pool_of(volume, checked=False)
         place = pool.place(volume)
         if not others:
             pool.back_end(volume).release(place, volume)
@@ -340,6 +358,21 @@ class Uses:
         ):
             with contextlib.suppress(FileNotFoundError):
                 pool.back_end(volume).release(place, volume, read_only=True)
+
+
+def _unmount(use: Use) -> None:
+    try:
+        mounts.take_away(use.id)
+    except OSError as err:
+        if err.errno == errno.EBUSY:
+            hint = "a process has a file of it open"
+            raise Error("in-use", "is busy", subject=f"{_STAGING if use.staged else _TARGET} {use.id}", hint=hint) from None
+        raise
+
+
+def _is_writable(use: Use, volume: Volume) -> bool:
+    """Whether a file system is at a path that its flags let be written."""
+    return not volume.block and not mount_flags.read(use.flags, volume.fs_type)[1]
 
 
 def _use(path: str, volume: Volume, access: Access, *, staged: bool) -> Use:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import secrets
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 
 from ocirt_csi import model, parameters
 from ocirt_csi.driver import Driver, full_is_exhausted, now
-from ocirt_csi.errors import Error, RangeError
+from ocirt_csi.errors import BusyError, Error, RangeError
 from ocirt_csi.iolimits import limit
 from ocirt_csi.kernel import filesystems
 from ocirt_csi.model import IMAGE, Attachment, Snapshot, Volume
@@ -51,9 +51,29 @@ class Volumes:
             if there is not None:  # an attempt that could not be undone
                 with driver.keys.hold(f"volume {there.id}"):
                     self._take_away(there)
-            shared = [f"{wanted.source[0]} {wanted.source[1]}"] if wanted.source else []
-            with driver.keys.hold(shared=shared):
+            with self._source_held(*wanted.source):
                 return self._create(wanted)
+
+    @contextlib.contextmanager
+    def _source_held(self, kind: str = "", identifier: str = "") -> Iterator[None]:
+        """Hold what is copied: with others who copy it, but alone where its file system is held still for the copy.
+
+        Whoever came second would find it still already, and go on copying when the first lets go of it.
+        """
+        keys = self._driver.keys
+        if not kind:
+            yield
+            return
+        held = f"{kind} {identifier}"
+        alone = kind == "volume" and self._is_frozen_for_a_copy(identifier)
+        with keys.hold(*([held] if alone else []), shared=[held]):
+            if not alone and kind == "volume" and self._is_frozen_for_a_copy(identifier):
+                raise BusyError("another call is at work on it", subject=held, hint="try again")  # it was staged just now
+            yield
+
+    def _is_frozen_for_a_copy(self, identifier: str) -> bool:
+        volume = self._driver.store.get(Volume, identifier)
+        return volume is not None and volume.layout == IMAGE and not volume.block and bool(self._driver.uses(identifier))
 
     def _create(self, wanted: Wanted) -> Volume:
         source = self._source(wanted)
@@ -182,8 +202,7 @@ class Volumes:
             if uses:
                 hint = "a pool with backend=loop copies volumes that are in use"
                 raise Error("in-use", f"is in use at {uses[0].id}, and copied file by file", subject=source.id, hint=hint)
-        undo: list[Callable[[], None]] = []
-        try:
+        with contextlib.ExitStack() as undo:  # which thaws all, whatever the others' thawing says
             for source in sources:
                 if not isinstance(source, Volume) or source.layout != IMAGE:
                     continue
@@ -193,12 +212,9 @@ class Volumes:
                     continue
                 for use in driver.uses(source.id):
                     if use.staged or source.ephemeral:
-                        undo.append(lambda point=use.id: filesystems.thaw(point))  # type: ignore[misc]
                         filesystems.freeze(use.id)
+                        undo.callback(filesystems.thaw, use.id)
             yield
-        finally:
-            for thaw in reversed(undo):
-                thaw()
 
     def undo(self, volume: Volume) -> None:
         """For a fresh start: end or undo what is half done."""
@@ -234,7 +250,7 @@ class Volumes:
             return self._driver.pool_of(source)
         if source is not None:
             raise Error("invalid", f"its source is in the pool {source.pool!r}", subject="parameters: class")
-        pool = self._driver.pool(name or next(iter(self._driver.pools)))
+        pool = self._driver.pool(name or self._driver.default)
         pool.check()
         return pool
 

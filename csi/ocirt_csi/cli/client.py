@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import sys
 from collections.abc import Iterator
 from types import TracebackType
 from typing import Any
@@ -11,7 +12,7 @@ from typing import Any
 from ocirt_api.csi import api_pb2 as csi
 from ocirt_csi import config as configuration
 from ocirt_csi.config import Config
-from ocirt_csi.driver import STATE, Driver, open_pools
+from ocirt_csi.driver import STATE, Driver, open_pool
 from ocirt_csi.errors import Error
 from ocirt_csi.locks import driver_runs
 from ocirt_csi.parts import Parts
@@ -31,9 +32,24 @@ def looking(config: Config) -> Iterator[tuple[Config, Store, dict[str, Pool]]]:
     store = Store(path)
     try:
         config = configuration.kept(store, config)
-        yield config, store, open_pools(store, config.settings().pools)
+        yield config, store, _pools(store, config)
     finally:
         store.close()
+
+
+def _pools(store: Store, config: Config) -> dict[str, Pool]:
+    """Pools by class. One that cannot be used is named, and left out; the first error is raised if all cannot."""
+    found: dict[str, Pool] = {}
+    errors: list[Error | OSError] = []
+    for one in config.settings().pools:
+        try:
+            found[one.name] = open_pool(store, one)
+        except (Error, OSError) as err:
+            errors.append(err)
+            sys.stderr.write(f"ocirt-csi: the pool {one.name} cannot be used: {err}\n")
+    if errors and not found:
+        raise errors[0]
+    return found
 
 
 class Client:

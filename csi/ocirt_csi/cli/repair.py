@@ -16,7 +16,8 @@ from ocirt_csi.errors import Error
 from ocirt_csi.kernel import loops
 from ocirt_csi.locks import driver_runs
 from ocirt_csi.model import Group, Snapshot, Use, Volume
-from ocirt_csi.pools.pool import Pool
+from ocirt_csi.pools.pool import Note, Pool
+from ocirt_csi.recovery import ownerless
 from ocirt_csi.store import Store
 
 _COLUMNS = ("what", "where", "done")
@@ -35,21 +36,21 @@ def fsck(config: Config, words: list[str], flags: dict[str, str]) -> int:
     with _sight(config, dry=dry) as sight:
         known = {one.place for one in sight.store.things()}
         for pool in sight.pools.values():
-            for place, note in pool.notes():
-                if os.path.basename(place) in known:
-                    continue
-                if isinstance(note, Volume | Snapshot) and note.place == os.path.basename(place):
-                    rows.append(_row(f"the state does not know {_called(note)}", place, "" if dry else "adopted"))
+            for note in _unknown(pool, known):
+                if isinstance(note.thing, Volume | Snapshot):
+                    rows.append(_row(f"the state does not know {_called(note.thing)}", note.place, "" if dry else "adopted"))
                     if not dry:
-                        sight.store.put(replace(note, pool=pool.name, phase=model.READY, sequence=0))
+                        sight.store.put(replace(note.thing, pool=pool.name, phase=model.READY, sequence=0))
+                elif note.strange:
+                    rows.append(_row(f"none of ours: {note.strange}", note.place, ""))
                 else:
-                    rows.append(_row("half of something", place, "see gc"))
+                    rows.append(_row("half of something", note.place, "see gc"))
         if not dry:
             _adopt_groups(sight.store)
         for one in sight.store.things():
             owner = sight.pools.get(one.pool)
             damage = (
-                owner.back_end(one).damage(owner.place(one), one) if owner is not None else f"the pool {one.pool} is not given"
+                owner.back_end(one).damage(owner.place(one), one) if owner is not None else f"the pool {one.pool} cannot be used"
             )
             if damage and one.phase == model.READY:
                 rows.append(_row(f"{_called(one)}: {damage}", one.id, ""))
@@ -66,20 +67,21 @@ def gc(config: Config, words: list[str], flags: dict[str, str]) -> int:
         store = sight.store
         known = {one.place for one in store.things()}
         used = {use.volume for use in store.all(Use) if os.path.lexists(use.id)}
-        needed = {one.place for one in store.all(Volume) if one.id in used}
         for pool in sight.pools.values():
-            for device, place in pool.images.marks().items():
-                if place not in needed:
-                    rows.append(_row("a loop device that nothing uses", device, done))
+            for device, why_not in ownerless(store, pool).items():
+                text = f"left alone: {why_not}" if why_not else "a loop device that nothing uses"
+                rows.append(_row(text, device, "" if why_not else done))
+                if not why_not and not dry:
+                    loops.detach(device)
+            for note in _unknown(pool, known):
+                if note.strange:
+                    rows.append(_row(f"left alone: {note.strange}", note.place, ""))
+                elif note.thing is None:
+                    rows.append(_row("half of something", note.place, done))
                     if not dry:
-                        loops.detach(device)
-            for place, note in pool.notes():
-                if note is None and os.path.basename(place) not in known:
-                    rows.append(_row("half of something", place, done))
-                    if not dry:
-                        _sweep(pool, place)
+                        _sweep(pool, note.place)
         for one in store.all(Volume):
-            if one.ephemeral and one.id not in used:
+            if one.ephemeral and one.id not in used and one.pool in sight.pools:
                 rows.append(_row("an inline volume without its pod", one.id, done))
                 if not dry:
                     sight.pools[one.pool].remove(one)
@@ -99,6 +101,18 @@ def _sight(config: Config, *, dry: bool) -> Iterator[_Sight]:
     with Client(config) as client:
         driver = client.driver
         yield _Sight(driver.store, driver.pools)
+
+
+def _unknown(pool: Pool, known: set[str]) -> Iterator[Note]:
+    """What the state does not know. A note that speaks of another place is as strange as one that cannot be read."""
+    for note in pool.notes():
+        name = os.path.basename(note.place)
+        if name in known:
+            continue
+        if note.thing is not None and not (isinstance(note.thing, Volume | Snapshot) and note.thing.place == name):
+            yield Note(note.place, strange="its note is of something else")
+        else:
+            yield note
 
 
 def _adopt_groups(store: Store) -> None:

@@ -6,6 +6,7 @@ import errno
 import os
 import struct
 import uuid
+from collections.abc import Iterator
 
 from ocirt_csi.kernel import calls
 
@@ -19,6 +20,13 @@ _MAX_REFERENCED = 1
 _FIRST = 256  # the inode of a subvolume's root, BTRFS_FIRST_FREE_OBJECTID
 _LEVELS = 8  # of a tree, at most
 _ALL_QUEUED = 1
+_BY_NUMBER = 1 << 4  # BTRFS_SUBVOL_SPEC_BY_ID
+# BTRFS_IOC_TREE_SEARCH: items of the tree of trees, by subvolume, kind and the number of the one in it.
+_TREE_SEARCH, _ROOT_TREE, _ROOT_REF = 0xD0009411, 1, 156
+_ITEM = struct.Struct("=3Q2I")  # struct btrfs_ioctl_search_header, before each item
+_COUNT_AT, _ITEMS_AT = 64, 104  # where the answer has the number of items, and the first
+_AT_ONCE = 4096
+_MOST = (1 << 64) - 1
 
 
 def create(folder: str, name: str) -> None:
@@ -36,6 +44,24 @@ def snapshot(source: str, folder: str, name: str, *, read_only: bool) -> None:
 def destroy(folder: str, name: str) -> None:
     """Take a subvolume away; the kernel frees its blocks behind. Raises OSError."""
     _in(folder, "BTRFS_IOC_SNAP_DESTROY_V2", _DESTROY, _arguments(0, 0, name))
+
+
+def destroy_numbered(path: str, subvolume: int) -> None:
+    """The same for any subvolume of the file system that holds a path, by its number (Linux 5.7). Raises OSError."""
+    arguments = struct.pack("=qQQ", 0, 0, _BY_NUMBER) + bytes(32) + struct.pack("=Q", subvolume)
+    _in(path, "BTRFS_IOC_SNAP_DESTROY_V2", _DESTROY, arguments.ljust(4096, b"\0"))
+
+
+def nested(path: str) -> list[int]:
+    """Numbers of the subvolumes within the one that holds a path, each behind the one that it is in. Raises OSError.
+
+    The file system's own list of them is read, and no folder: it takes no time, and no names or links are in its way.
+    """
+    with calls.opened(path, os.O_RDONLY | os.O_DIRECTORY) as fd:
+        found = [number(path)]
+        for one in found:  # which grows meanwhile
+            found += _children(fd, one)
+    return found[1:]
 
 
 def is_subvolume(path: str) -> bool:
@@ -145,6 +171,22 @@ class Quotas:
 
     def _call(self, name: str, number: int, argument: bytes | int) -> None:
         _in(self._path, name, number, argument)
+
+
+def _children(fd: int, subvolume: int) -> Iterator[int]:
+    first = 0
+    while True:
+        key = struct.pack("=7Q4I", _ROOT_TREE, subvolume, subvolume, first, _MOST, 0, _MOST, _ROOT_REF, _ROOT_REF, _AT_ONCE, 0)
+        answer = calls.ioctl(fd, "BTRFS_IOC_TREE_SEARCH", _TREE_SEARCH, key.ljust(4096, b"\0"))
+        count = struct.unpack_from("=I", answer, _COUNT_AT)[0]
+        if not count:
+            return
+        at = _ITEMS_AT
+        for _ in range(count):
+            _, _, child, _, length = _ITEM.unpack_from(answer, at)
+            yield child
+            first = child + 1
+            at += _ITEM.size + length
 
 
 def _in(folder: str, name: str, number: int, argument: bytes | int) -> bytes:

@@ -71,10 +71,14 @@ def amount(path: str) -> int:
 
 
 def can_share(folder: str) -> bool:
-    """Whether files in a folder can share blocks, as two without a name are made to. Raises OSError."""
-    with calls.opened(folder, os.O_RDWR | os.O_TMPFILE) as source, calls.opened(folder, os.O_RDWR | os.O_TMPFILE) as target:
-        os.write(source, bytes(_BLOCK))
-        return clone(source, target)
+    """Whether files in a folder can share blocks, as two without a name are made to. One that cannot have such files cannot."""
+    flags = os.O_RDWR | os.O_TMPFILE
+    try:
+        with calls.opened(folder, flags) as source, calls.opened(folder, flags) as target:
+            os.write(source, bytes(_BLOCK))
+            return clone(source, target)
+    except OSError:
+        return False
 
 
 def exclusive(path: str) -> int:

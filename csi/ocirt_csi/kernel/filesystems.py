@@ -71,13 +71,15 @@ def grow_offline(fs_type: str, device: str) -> None:
 
 
 def freeze(point: str) -> None:
-    """Write all, and let nobody write until `thaw`. Raises OSError."""
+    """Write all, and let nobody write until `thaw`. Raises Error("in-use") if somebody else holds it still, OSError."""
     with calls.opened(point, os.O_RDONLY | os.O_DIRECTORY) as fd:
         try:
             calls.ioctl(fd, "FIFREEZE", _FREEZE)
         except OSError as err:
-            if err.errno != errno.EBUSY:  # it is held still already
+            if err.errno != errno.EBUSY:
                 raise
+            hint = f"end that with: fsfreeze --unfreeze {point}"  # who did so may end it in the middle of a copy
+            raise Error("in-use", "somebody else holds its file system still", subject=point, hint=hint) from None
 
 
 def thaw(point: str) -> None:

@@ -60,6 +60,19 @@ def at(path: str) -> list[Mount]:
     return [one for one in table() if one.point == real]
 
 
+def origin(path: str) -> tuple[int, str]:
+    """Which file system holds a path, which is real, by its number, and where in it the path is. Raises OSError."""
+    above = [one for one in table() if one.point == "/" or path == one.point or path.startswith(one.point + "/")]
+    found = max(enumerate(above), key=lambda pair: (len(pair[1].point), pair[0]))[1]  # of several at a point the last
+    return found.device, os.path.normpath(os.path.join(found.root, path.removeprefix(found.point).lstrip("/")))
+
+
+def of_device(device: str, mounts: Iterable[Mount]) -> list[str]:
+    """Where a block device's file system is mounted, and where its node is bound, e.g. of "/dev/loop3". Raises OSError."""
+    number, name = os.stat(device).st_rdev, os.path.basename(device)
+    return [one.point for one in mounts if one.device == number or os.path.basename(one.root) == name]
+
+
 def new(fs_type: str, source: str, options: Iterable[str], *, read_only: bool = False, attributes: int = 0) -> int:
     """A new mount of a file system, not in the tree yet, as a descriptor. Raises Error with the file system's own words."""
     context = calls.numbered("fsopen", calls.FSOPEN, fs_type, 1)

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 
 from ocirt_csi.errors import Error
 from ocirt_csi.kernel import calls
+from ocirt_csi.kernel.mounts import Mount, origin
 from ocirt_csi.model import Snapshot, Volume
 
 KIB, MIB, GIB = 1 << 10, 1 << 20, 1 << 30
@@ -39,6 +40,19 @@ class Options:
     read_only: bool = False
     attributes: int = 0
     words: tuple[str, ...] = ()
+
+
+class Origin:
+    """Where a pool lies in its file system, so that mounts of folders in it are known though the pool itself is away."""
+
+    def __init__(self, root: str) -> None:
+        self._root = root
+        self._device, self._inside = origin(root)
+
+    def is_of(self, mount: Mount, path: str) -> bool:
+        """Whether a mount is of a path below the root, which may have been deleted."""
+        wanted = os.path.normpath(os.path.join(self._inside, os.path.relpath(path, self._root)))
+        return (mount.device, mount.root.removesuffix("//deleted")) == (self._device, wanted)
 
 
 class BackEnd(ABC):
@@ -81,8 +95,8 @@ class BackEnd(ABC):
         """A mount of a volume, not in the tree yet, as a descriptor."""
 
     @abstractmethod
-    def shows(self, place: str, volume: Volume, device: int, inode: int) -> bool:
-        """Whether what is mounted somewhere, by the numbers of its root, is this volume."""
+    def shows(self, place: str, volume: Volume, mount: Mount) -> bool:
+        """Whether a mount is of this volume, by what the table of mounts says."""
 
     @abstractmethod
     def usage(self, place: str, volume: Volume, point: str) -> Usage:

@@ -13,6 +13,7 @@ import sys
 
 from ocirt_csi.errors import Error, RangeError
 from ocirt_csi.kernel import calls, extents, filesystems, loops, mounts
+from ocirt_csi.kernel.mounts import Mount
 from ocirt_csi.model import IMAGE, Snapshot, Volume
 from ocirt_csi.pools.base import DATA, GIB, KIB, MIB, BackEnd, Options, Usage
 
@@ -142,10 +143,12 @@ class Images(BackEnd):
         """The loop device of a place; one that cannot be written is another."""
         return loops.attach(os.path.join(place, DATA), self._name(place, read_only=read_only), read_only=read_only)
 
-    def shows(self, place: str, volume: Volume, device: int, inode: int) -> bool:
-        """A file system has its device's number, and a block volume is one of its two devices."""
+    def shows(self, place: str, volume: Volume, mount: Mount) -> bool:
+        """A file system has its device's number, and a block volume is the node of one of its two devices."""
         found = [loops.find(self._name(place, read_only=read_only)) for read_only in (False, True)]
-        return device in [os.stat(one).st_rdev for one in found if one]
+        if volume.block:
+            return os.path.basename(mount.root) in [os.path.basename(one) for one in found if one]
+        return mount.device in [os.stat(one).st_rdev for one in found if one]
 
     def usage(self, place: str, volume: Volume, point: str) -> Usage:
         """As its file system says; a block volume is all in use."""

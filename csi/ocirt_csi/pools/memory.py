@@ -9,6 +9,7 @@ import os
 
 from ocirt_csi.errors import Error
 from ocirt_csi.kernel import mounts
+from ocirt_csi.kernel.mounts import Mount
 from ocirt_csi.model import MEMORY, Snapshot, Volume
 from ocirt_csi.pools import trees
 from ocirt_csi.pools.base import DATA, MIB, BackEnd, Options, Usage
@@ -76,13 +77,9 @@ class Memory(BackEnd):
         attributes = options.attributes | (mounts.READ_ONLY if options.read_only else 0)
         return mounts.clone(os.path.join(place, DATA), attributes)
 
-    def shows(self, place: str, volume: Volume, device: int, inode: int) -> bool:
+    def shows(self, place: str, volume: Volume, mount: Mount) -> bool:
         """Each tmpfs has a device number of its own."""
-        try:
-            found = os.lstat(os.path.join(place, DATA))
-        except FileNotFoundError:
-            return False
-        return (found.st_dev, found.st_ino) == (device, inode)
+        return any((one.device, one.root) == (mount.device, mount.root) for one in mounts.at(os.path.join(place, DATA)))
 
     def usage(self, place: str, volume: Volume, point: str) -> Usage:
         """As the tmpfs says."""

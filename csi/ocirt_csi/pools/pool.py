@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import secrets
+import stat
 import sys
 import threading
 from collections.abc import Iterable, Iterator
@@ -29,6 +31,7 @@ from ocirt_csi.pools.subvolumes import Subvolumes
 MARKER = ".ocirt-csi"
 RECORD = "record.json"
 _FOLDERS = {Volume: "volumes", Snapshot: "snapshots"}
+_PLACE = re.compile(r"(vol|snap|inline)-[0-9a-f]{24}")
 _RESERVE = 50  # a part of this many of the file system stays free, for what it needs itself
 _MOUNTED = "is its file system mounted?"
 _OWNED = 4  # bytes of a pool's identity
@@ -62,19 +65,31 @@ class _Promises:
     pending: dict[str, int] = field(default_factory=dict)
 
 
+@dataclass(frozen=True, slots=True)
+class Note:
+    """What lies at a place. thing: what its note says, None for one without; strange: why it cannot be told what it is, or ""."""
+
+    place: str
+    thing: Record | None = None
+    strange: str = ""
+
+
 class Pool:
     """One pool, whose folder is made if its parent is there. Raises Error, OSError.
 
-    known: the id of the pool that has to be there, because volumes are in it; "" for none.
+    known: the id of the pool that has to be there, because volumes are in it; "" for none. in_memory: it was on tmpfs, so that
+    a reboot may have ended it with all that was in it.
     """
 
-    def __init__(self, settings: PoolSettings, known: str = "") -> None:
+    def __init__(self, settings: PoolSettings, known: str = "", *, in_memory: bool = False) -> None:
         self.settings = settings
         self.name = settings.name
         above = os.path.dirname(settings.directory) or "/"
         if not os.path.isdir(above):
             raise Error("not-found", "is in a folder that is not there", subject=settings.directory, hint="mount or make it")
-        if known and _identity(settings.directory) != known and filesystems.kind(above) != "tmpfs":
+        holder = settings.directory if os.path.isdir(settings.directory) else above
+        ended = in_memory and filesystems.kind(holder) == "tmpfs"
+        if known and _identity(settings.directory) != known and not ended:
             raise Error("unavailable", "is not the pool that has its volumes", subject=settings.directory, hint=_MOUNTED)
         _make_folder(settings.directory)
         self.root = os.path.realpath(settings.directory)
@@ -137,7 +152,11 @@ class Pool:
 
     def check(self) -> None:
         """See that the pool is still there, and is this one. Raises Error("unavailable")."""
-        if _identity(self.root) != self.id:
+        try:
+            found = _identity(self.root)
+        except OSError as err:
+            raise Error("unavailable", "cannot be read", subject=self.root, cause=err.strerror or "") from None
+        if found != self.id:
             raise Error("unavailable", "is not there any more", subject=self.root, hint=_MOUNTED)
 
     def make_place(self, thing: Volume | Snapshot) -> str:
@@ -162,17 +181,11 @@ class Pool:
         """Write beside the data what it is."""
         write(os.path.join(self.place(thing), RECORD), json.dumps({"kind": thing.kind, "body": thing.body()}))
 
-    def notes(self) -> Iterator[tuple[str, Record | None]]:
-        """What lies in the pool: each place, and what its note says it is."""
+    def notes(self) -> Iterator[Note]:
+        """What lies in the pool, by what its notes say. Raises OSError."""
         for folder in _FOLDERS.values():
             for name in sorted(os.listdir(os.path.join(self.root, folder))):
-                place = os.path.join(self.root, folder, name)
-                try:
-                    with open(os.path.join(place, RECORD), encoding="utf-8") as file:
-                        found = json.load(file)
-                    yield place, model.read(found["kind"], found["body"])
-                except (OSError, ValueError, KeyError, TypeError):
-                    yield place, None
+                yield _note(os.path.join(self.root, folder, name))
 
     def space(self, volumes: Iterable[Volume]) -> Space:
         """What the pool can still promise beside these volumes."""
@@ -231,6 +244,21 @@ class Pool:
             found = secrets.token_hex(_OWNED)
             write(os.path.join(self.root, MARKER), json.dumps({"id": found, "version": 1}))
         return found
+
+
+def _note(place: str) -> Note:
+    if not _PLACE.fullmatch(os.path.basename(place)):
+        return Note(place, strange="its name is none of ours")
+    if not stat.S_ISDIR(os.lstat(place).st_mode):
+        return Note(place, strange="it is not a folder")
+    try:
+        with open(os.path.join(place, RECORD), encoding="utf-8") as file:
+            found = json.load(file)
+        return Note(place, model.read(found["kind"], found["body"]))
+    except FileNotFoundError:
+        return Note(place)
+    except (OSError, ValueError, KeyError, TypeError) as err:
+        return Note(place, strange=f"its {RECORD} cannot be read: {err}")
 
 
 def _identity(root: str) -> str:

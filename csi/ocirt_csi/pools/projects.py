@@ -7,16 +7,20 @@ if nobody writes meanwhile, so it is made of volumes that are not in use.
 from __future__ import annotations
 
 import os
+import shutil
+import sys
 import zlib
 
 from ocirt_csi.errors import Error
+from ocirt_csi.kernel import calls, projects
 from ocirt_csi.kernel import mounts as kernel_mounts
-from ocirt_csi.kernel import projects
+from ocirt_csi.kernel.mounts import Mount
 from ocirt_csi.model import PROJECT, Snapshot, Volume
 from ocirt_csi.pools import trees
-from ocirt_csi.pools.base import DATA, MIB, BackEnd, Options, Usage
+from ocirt_csi.pools.base import DATA, MIB, BackEnd, Options, Origin, Usage
 
 _MODE = 0o755
+_NUMBER = "project"  # a file of a place, where only root comes
 _FIRST, _COUNT = 1 << 30, 1 << 29  # numbers of our projects, far from what people choose
 _ATTEMPTS = 1000
 
@@ -30,6 +34,7 @@ class Projects(BackEnd):
 
     def __init__(self, root: str, *, shares: bool) -> None:
         self._root = root
+        self._origin = Origin(root)
         self._shares = shares
 
     def charge(self, size: int, fs_type: str) -> int:
@@ -41,6 +46,10 @@ class Projects(BackEnd):
         data = os.path.join(place, DATA)
         os.mkdir(data, 0o700)
         project = self._free(volume.id)
+        sys.audit(calls.AUDIT, "creat")
+        with calls.opened(os.path.join(place, _NUMBER), os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW) as fd:
+            os.write(fd, b"%d\n" % project)
+            os.fsync(fd)
         projects.limit(self._root, project, volume.size)
         projects.assign(data, project)
         os.chmod(data, _MODE)
@@ -77,13 +86,9 @@ class Projects(BackEnd):
         attributes = options.attributes | (kernel_mounts.READ_ONLY if options.read_only else 0)
         return kernel_mounts.clone(os.path.join(place, DATA), attributes)
 
-    def shows(self, place: str, volume: Volume, device: int, inode: int) -> bool:
-        """The folder's own numbers."""
-        try:
-            found = os.lstat(os.path.join(place, DATA))
-        except FileNotFoundError:
-            return False
-        return (found.st_dev, found.st_ino) == (device, inode)
+    def shows(self, place: str, volume: Volume, mount: Mount) -> bool:
+        """By its place in the file system."""
+        return self._origin.is_of(mount, os.path.join(place, DATA))
 
     def usage(self, place: str, volume: Volume, point: str) -> Usage:
         """The limit and what counts against it."""
@@ -92,23 +97,43 @@ class Projects(BackEnd):
         return Usage(volume.size, used, max(0, min(volume.size - used, room.f_bavail * room.f_frsize)))
 
     def remove(self, place: str) -> None:
-        """All files, then the limit: a project without both is free for the next."""
+        """All files, then the limit: a project without both is free for the next. Last its number, so that no end in between
+        leaves a limit behind.
+        """
         data = os.path.join(place, DATA)
-        project = projects.of(data) if os.path.isdir(data) else 0
+        sys.audit(calls.AUDIT, "remove")
+        if os.path.isdir(data):
+            shutil.rmtree(data)
+        try:
+            projects.limit(self._root, self._project(place), 0)
+        except (FileNotFoundError, Error):  # a snapshot's, or what ended before it had one
+            pass
         super().remove(place)
-        if project >= _FIRST:
-            projects.limit(self._root, project, 0)
 
     def damage(self, place: str, thing: Volume | Snapshot) -> str:
         """Whether the folder is there, and a volume under its limit."""
         if not os.path.isdir(os.path.join(place, DATA)):
             return "its folder is gone"
-        if isinstance(thing, Volume) and projects.figures(self._root, self._project(place))[0] != thing.size // 512 * 512:
+        if not isinstance(thing, Volume):
+            return ""
+        try:
+            project = self._project(place)
+        except FileNotFoundError:
+            return "the number of its project is gone"
+        if projects.figures(self._root, project)[0] != thing.size // 512 * 512:
             return "its quota is not its size"
+        if projects.of(os.path.join(place, DATA)) != project:
+            return "somebody lets its folder count for another project than its own"
         return ""
 
     def _project(self, place: str) -> int:
-        return projects.of(os.path.join(place, DATA))
+        """As it was written down: who uses the folder can have it count for another. Raises FileNotFoundError, Error."""
+        path = os.path.join(place, _NUMBER)
+        with open(path, encoding="ascii", errors="replace") as file:
+            text = file.read().strip()
+        if not text.isdecimal() or not _FIRST <= int(text) < _FIRST + _COUNT:
+            raise Error("corrupt", "is not the number of a project of ours", subject=path, cause=repr(text[:32]))
+        return int(text)
 
     def _free(self, identifier: str) -> int:
         """A number that has neither a limit nor files; where to begin to look is told by the volume's id."""

@@ -7,9 +7,10 @@ import sys
 
 from ocirt_csi.errors import Error
 from ocirt_csi.kernel import btrfs, calls, mounts
+from ocirt_csi.kernel.mounts import Mount
 from ocirt_csi.model import SUBVOLUME, Snapshot, Volume
 from ocirt_csi.parameters import COMPRESSION
-from ocirt_csi.pools.base import DATA, MIB, BackEnd, Options, Usage
+from ocirt_csi.pools.base import DATA, MIB, BackEnd, Options, Origin, Usage
 
 _MODE = 0o755  # of a volume's root, as mkfs has it
 
@@ -22,6 +23,7 @@ class Subvolumes(BackEnd):
 
     def __init__(self, root: str) -> None:
         self._root = root
+        self._origin = Origin(root)
         self._quotas = btrfs.Quotas(root)
         if self._quotas.mode == "squota":
             # A clone would be free to take its whole size again, and a volume be full of what only a snapshot holds.
@@ -71,13 +73,9 @@ class Subvolumes(BackEnd):
             raise Error("invalid", "is an option of a file system, which volumes here share", subject=options.words[0])
         return mounts.clone(os.path.join(place, DATA), options.attributes | (mounts.READ_ONLY if options.read_only else 0))
 
-    def shows(self, place: str, volume: Volume, device: int, inode: int) -> bool:
-        """A subvolume has a device number of its own."""
-        try:
-            found = os.lstat(os.path.join(place, DATA))
-        except FileNotFoundError:
-            return False
-        return (found.st_dev, found.st_ino) == (device, inode)
+    def shows(self, place: str, volume: Volume, mount: Mount) -> bool:
+        """By its place in the file system."""
+        return self._origin.is_of(mount, os.path.join(place, DATA))
 
     def usage(self, place: str, volume: Volume, point: str) -> Usage:
         """The limit and what counts against it."""
@@ -86,10 +84,13 @@ class Subvolumes(BackEnd):
         return Usage(volume.size, used, max(0, min(volume.size - used, room.f_bavail * room.f_frsize)))
 
     def remove(self, place: str) -> None:
-        """Subvolumes and their counters, and what else lies there."""
+        """Subvolumes with those that a user made in them, their counters, and what else lies there."""
         for name in os.listdir(place):
             path = os.path.join(place, name)
             if btrfs.is_subvolume(path):
+                for one in reversed(btrfs.nested(path)):
+                    btrfs.destroy_numbered(place, one)
+                    self._quotas.forget(one)
                 number = btrfs.number(path)
                 btrfs.destroy(place, name)
                 self._quotas.forget(number)
@@ -111,10 +112,11 @@ class Subvolumes(BackEnd):
             os.setxattr(os.path.join(place, DATA), "btrfs.compression", wanted.encode())
 
     def damage(self, place: str, thing: Volume | Snapshot) -> str:
-        """Whether the subvolume is there, and a volume under its limit."""
+        """Whether the subvolume is there, and a volume under its limit with all that it holds."""
         data = os.path.join(place, DATA)
         if not btrfs.is_subvolume(data):
             return "its subvolume is gone"
         if isinstance(thing, Volume) and self._quotas.limit_of(btrfs.number(data)) != thing.size:
             return "its quota is not its size"
-        return ""
+        count = len(btrfs.nested(data))
+        return f"its quota does not limit the subvolumes that a user made in it: {count}" if count else ""

@@ -58,7 +58,7 @@ class ControllerService:
         given = _parameters(request.parameters)
         self._check_topology(request.accessibility_requirements)
         fs_type = _fs_type(accesses)
-        pool = self._driver.pool(given.get(parameters.CLASS) or next(iter(self._driver.pools)))
+        pool = self._driver.pool(given.get(parameters.CLASS) or self._driver.default)
         layout, kind = pool.layout(block=accesses[0].block, fs_type=fs_type)
         for one in accesses:
             read_flags(one.flags, kind)
@@ -125,10 +125,10 @@ class ControllerService:
     def GetCapacity(self, request: csi.GetCapacityRequest) -> csi.GetCapacityResponse:
         """What new volumes of a class can have; nothing for what this node does not have."""
         given = _parameters(request.parameters)
-        name = given.get(parameters.CLASS) or next(iter(self._driver.pools))
-        if self._elsewhere(request.accessible_topology) or name not in self._driver.pools:
+        name = given.get(parameters.CLASS) or self._driver.default
+        if self._elsewhere(request.accessible_topology) or name not in self._driver.classes:
             return csi.GetCapacityResponse()
-        pool = self._driver.pools[name]
+        pool = self._driver.pool(name)
         accesses = checks.capabilities(request.volume_capabilities) if request.volume_capabilities else []
         layout, fs_type = pool.layout(block=bool(accesses) and accesses[0].block, fs_type=_fs_type(accesses))
         back_end = pool.back_ends[layout]

@@ -45,8 +45,9 @@ class HealthService:
     def NodeGetStorageHealth(self, _: csi.NodeGetStorageHealthRequest) -> csi.NodeGetStorageHealthResponse:
         """Of the pools."""
         answer = csi.NodeGetStorageHealthResponse()
-        for pool in self._driver.pools.values():
+        for name in self._driver.classes:
             try:
+                pool = self._driver.pool(name)
                 space = pool.space(self._driver.volumes_in(pool))
             except (Error, OSError) as err:
                 answer.backend_health.add(status=csi.STORAGE_UNREACHABLE, reason="PoolAway", message=str(err))

@@ -7,6 +7,7 @@ from google.protobuf.wrappers_pb2 import BoolValue
 from ocirt_api.csi import api_pb2 as csi
 from ocirt_api.kubelet import registration_pb2 as registration
 from ocirt_csi.driver import Driver
+from ocirt_csi.errors import Error
 
 _SERVICES = ("CONTROLLER_SERVICE", "VOLUME_ACCESSIBILITY_CONSTRAINTS", "GROUP_CONTROLLER_SERVICE", "SNAPSHOT_METADATA_SERVICE")
 
@@ -33,9 +34,15 @@ class IdentityService:
         return csi.GetPluginCapabilitiesResponse(capabilities=found)
 
     def Probe(self, _: csi.ProbeRequest) -> csi.ProbeResponse:
-        """Whether all pools are there. Raises Error("unavailable") with the one that is not."""
-        for pool in self._driver.pools.values():
-            pool.check()
+        """Whether a pool is there. Raises Error("unavailable") with the first if none is; of the others their own calls tell."""
+        errors = []
+        for name in self._driver.classes:
+            try:
+                self._driver.pool(name).check()
+            except Error as err:
+                errors.append(err)
+        if len(errors) == len(self._driver.classes):
+            raise errors[0]
         return csi.ProbeResponse(ready=BoolValue(value=True))
 
 

@@ -196,7 +196,7 @@ def test_state_that_was_lost(command: Command) -> None:
     before = sorted((one["name"], one["kind"], one["size"]) for one in command.json("list"))
     for path in (command.work / "state").iterdir():
         path.unlink()
-    half = command.pool / "volumes" / "vol-half"
+    half = command.pool / "volumes" / f"vol-{'a' * 24}"
     half.mkdir()
     (half / "data").write_text("x")
     command.start()

@@ -17,7 +17,7 @@ from ocirt_api import status
 from ocirt_api.csi import api_pb2 as csi
 from ocirt_csi.driver import STATE
 from ocirt_csi.errors import Error
-from ocirt_csi.kernel import loops
+from ocirt_csi.kernel import btrfs, filesystems, loops
 from ocirt_csi.pools.pool import MARKER, PoolSettings
 from tests.support.csi import MIB, MODES, NODE, Plugin, block, mounted, refused
 from tests.support.isolation import mount, umount
@@ -256,6 +256,43 @@ def test_data_that_somebody_deleted(plugin: Plugin) -> None:
     assert plugin.left() == []
 
 
+@pytest.mark.parametrize("way", ["image", "shared-image"], indirect=True)
+def test_a_file_system_that_somebody_else_holds_still(plugin: Plugin) -> None:
+    """Nobody knows until when: no copy is made, and it stays as still as it was."""
+    volume = plugin.create("a").volume_id
+    staging = plugin.stage(volume)
+    snapshot: Callable[[], object] = lambda: plugin.call("CreateSnapshot", name="s", source_volume_id=volume)  # noqa: E731
+    filesystems.freeze(staging)
+    try:
+        assert refused(snapshot) == status.FAILED_PRECONDITION
+        with pytest.raises(Error, match="holds its file system still"):
+            filesystems.freeze(staging)
+    finally:
+        filesystems.thaw(staging)
+    snapshot()
+    plugin.end(volume)
+
+
+def test_subvolumes_that_a_user_makes(plugin: Plugin) -> None:
+    """They are told of, since no limit is theirs, and go with the volume, however deep they are."""
+    volume = plugin.create("a").volume_id
+    place = plugin.use(volume)
+    outside = plugin.create("b").volume_id
+    for path in (place / "first", place / "folder" / "second", place / "first" / "third", place / "first" / "third" / "fourth"):
+        path.parent.mkdir(exist_ok=True)
+        btrfs.create(str(path.parent), path.name)
+        (path / "file").write_text("x")
+    (place / "first" / "link").symlink_to(Path(plugin.pool.directory) / "volumes" / outside)
+    found = plugin.call("ControllerGetVolumeHealth", volume_id=volume).volume_health.health_statuses
+    assert [(one.status, one.message.endswith(": 4")) for one in found] == [(csi.DEGRADED, True)]
+    plugin.end(volume)
+    plugin.call("DeleteVolume", volume_id=volume)
+    assert [one for one in plugin.left() if volume in one] == []
+    assert not plugin.call("ControllerGetVolumeHealth", volume_id=outside).volume_health.health_statuses
+    plugin.call("DeleteVolume", volume_id=outside)
+    assert plugin.left() == []
+
+
 def test_a_pool_that_is_not_there(plugin: Plugin) -> None:
     """UNAVAILABLE with its path, and the same driver goes on once it is there again; nothing was made in its place."""
     volume = plugin.create("a").volume_id
@@ -299,13 +336,20 @@ def test_a_start_without_its_pool(plugin: Plugin) -> None:
 
 
 def test_a_pool_whose_parent_is_missing(plugin: Plugin, tmp_path: Path) -> None:
-    """A file system that is not mounted is not replaced by a folder."""
+    """A file system that is not mounted is not replaced by a folder, and the other pool goes on. It comes back by itself."""
     plugin.stop()
-    plugin.pools = (PoolSettings(str(tmp_path / "not" / "mounted"), "other"),)
-    with pytest.raises(Error) as caught:
-        plugin.start()
-    assert caught.value.code == "not-found"
-    plugin.pools = ()
+    other = tmp_path / "not" / "mounted"
+    plugin.pools = (PoolSettings(str(other), "other", "loop"),)
+    plugin.start()
+    wanted: dict[str, Any] = {"parameters": {"class": "other"}, "volume_capabilities": [block()]}
+    assert refused(lambda: plugin.create("b", **wanted)) == status.UNAVAILABLE
+    assert not other.parent.exists()
+    assert plugin.call("Probe").ready.value
+    assert [one.status for one in plugin.call("NodeGetStorageHealth").backend_health] == [csi.STORAGE_UNREACHABLE]
+    plugin.call("DeleteVolume", volume_id=plugin.create("a").volume_id)
+    other.parent.mkdir()
+    plugin.call("DeleteVolume", volume_id=plugin.create("b", MIB, **wanted).volume_id)
+    assert plugin.left() == []
 
 
 def test_state_that_is_damaged(plugin: Plugin) -> None:
