@@ -99,6 +99,7 @@ class Daemon:
             stack.callback(sandboxes.close)
             checkpoints = Checkpoints(node, containers)
             recovery = Recovery(node, sandboxes, containers, checkpoints)
+            stack.callback(recovery.close)
             recovery.load()
             if config["nri.enabled"]:
                 node.nri = await stack.enter_async_context(Nri(node, containers))
