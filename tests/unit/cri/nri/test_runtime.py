@@ -321,3 +321,23 @@ def test_a_container_whose_document_is_gone(place: Path) -> None:
             assert {one.state for one in told.containers} == {nri.CONTAINER_RUNNING}
 
     run(place, test)
+
+
+def test_a_container_that_is_too_large_for_a_message(place: Path) -> None:
+    """It is not made, and says why; the plugin, whose fault it is not, is asked about the next one."""
+
+    async def test(daemon: Daemon) -> None:
+        async with Foreign(place) as plugin:
+            await plugin.join()
+            texts = {"a": "x" * 1_000_000}
+            pod = await daemon.run_pod(daemon.pod_config(annotations=texts))
+            envs = [cri.KeyValue(key=f"k{number}", value=b"x" * 100_000) for number in range(20)]
+            large = daemon.container_config("large", envs=envs, annotations=texts, labels=texts)
+            with refused(grpc.StatusCode.RESOURCE_EXHAUSTED) as said:
+                await daemon.create(pod, large)
+            assert "CreateContainer" in said.text
+            await daemon.create(pod, daemon.container_config("small"))
+            assert plugin.methods().count("CreateContainer") == 1
+            assert not plugin.gone.is_set()
+
+    run(place, test)
