@@ -98,6 +98,7 @@ class Daemon:
             sandboxes = Sandboxes(node, containers)
             stack.callback(sandboxes.close)
             checkpoints = Checkpoints(node, containers)
+            stack.callback(checkpoints.close)
             recovery = Recovery(node, sandboxes, containers, checkpoints)
             stack.callback(recovery.close)
             recovery.load()

@@ -82,6 +82,8 @@ class Recovery:
         """Find containers again, and take away what is half or nobody's. What cannot be taken away now is logged, and stays."""
         start = time.monotonic()
         node = self._node
+        written = [one.id for one in (*node.containers(), *self._half_containers)]
+        await _tried(asyncio.to_thread(self._checkpoints.clear, written), "checkpoints")
         await asyncio.gather(*(_tried(self._container(one), one.id) for one in node.containers()))
         await asyncio.gather(*(_tried(self._containers.discard(one), one.id) for one in self._half_containers))
         await asyncio.gather(*(_tried(self._pod(one), one.id) for one in node.pods()))
@@ -139,8 +141,7 @@ class Recovery:
                 self._node.tell(events.STARTED, container.id, self._node.sandboxes.get(container.pod_id))
                 await self._node.store.note(container)
         self._containers.watch(container, shim)
-        if found.status == messages.PAUSED:
-            await self._checkpoints.recover(container)
+        await self._checkpoints.recover(container, is_paused=found.status == messages.PAUSED)
         if found.status == messages.STOPPED:
             await self._containers.ended(container, found)
         return True
