@@ -135,13 +135,14 @@ class Recovery:
             what = f"no answer within {seconds:g} s" if isinstance(err, TimeoutError) else str(err)
             _log.warning("container %s: its shim is asked again: %s", container.id, what, extra=logs.of_container(container))
             return False
+        self._containers.watch(container, shim)
         async with container.lock:  # it may be being started, or written down, if this is not the first try
             if found.status in (messages.RUNNING, messages.PAUSED) and container.state == cri.CONTAINER_CREATED:
                 container.set_started(found.pid, found.started_at)
                 self._node.tell(events.STARTED, container.id, self._node.sandboxes.get(container.pod_id))
                 await self._node.store.note(container)
-        self._containers.watch(container, shim)
-        await self._checkpoints.recover(container, is_paused=found.status == messages.PAUSED)
+        if found.status in (messages.RUNNING, messages.PAUSED):
+            await self._checkpoints.recover(container)
         if found.status == messages.STOPPED:
             await self._containers.ended(container, found)
         return True

@@ -73,7 +73,7 @@ class Checkpoints:
                 try:
                     await self._let_go_on(container)
                 except (Error, OSError, TimeoutError) as late:  # the first failure is the one to tell
-                    _log.error("container %s stands still: it could not be let go on: %s", container.id, late or "no answer")
+                    _log.error("container %s stands still: it could not be let go on: %s", container.id, str(late) or "no answer")
                 raise
             await self._let_go_on(container)
         _log.info("container %s was written to %s", container.id, location)
@@ -97,7 +97,7 @@ class Checkpoints:
                 try:
                     await self._resume(container)
                 except (Error, OSError, TimeoutError) as err:
-                    _log.warning("container %s still stands still: %s", container.id, err or "no answer")
+                    _log.warning("container %s still stands still: %s", container.id, str(err) or "no answer")
                 else:
                     _log.info("container %s goes on", container.id)
                     return
@@ -124,14 +124,10 @@ class Checkpoints:
                 _log.info("removing %s, in which container %s was being written down", work, identifier)
                 _remove(work)
 
-    async def recover(self, container: Container, *, is_paused: bool) -> None:
-        """Let one go on that an earlier daemon was writing down. Raises Error, OSError."""
-        mark = self._mark(container)
+    async def recover(self, container: Container) -> None:
+        """Let one go on that an earlier daemon was writing down. Raises Error, OSError, TimeoutError."""
         async with container.lock:  # by this daemon it may be just now
-            if not await asyncio.to_thread(os.path.exists, mark):
-                return
-            if not is_paused:
-                os.unlink(mark)
+            if not await asyncio.to_thread(os.path.exists, self._mark(container)):
                 return
             await self._let_go_on(container)
         _log.warning("container %s goes on: the ocirtd that wrote it down is gone", container.id)

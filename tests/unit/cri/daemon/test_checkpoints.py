@@ -97,16 +97,18 @@ def test_what_a_daemon_has_left_that_died_meanwhile(place: Path) -> None:
     asyncio.run(main())
 
 
-def test_a_mark_without_need_goes(place: Path) -> None:
+def test_what_stands_still_goes_on(place: Path) -> None:
+    """If it has a mark; one without was paused by somebody else."""
+
     async def main() -> None:
         async with serving(place) as daemon:
             made = await running(daemon)
             mark = mark_of(daemon, made)
             mark.parent.mkdir(exist_ok=True, parents=True)
+            mark.touch()
             found = checkpoints.Checkpoints(daemon.node, daemon.containers)
-            for is_paused in (False, True):
-                mark.touch()
-                await found.recover(daemon.node.all_containers[made], is_paused=is_paused)
+            for _ in range(2):
+                await found.recover(daemon.node.all_containers[made])
                 assert not mark.exists()
             assert daemon.zygote.shims[made].calls.count("Resume") == 1
 
