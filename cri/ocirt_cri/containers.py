@@ -343,16 +343,27 @@ class Containers:
         await self.change(container, wanted, linux)
         await node.nri.updated(container)
 
-    async def change(self, container: Container, wanted: Json, linux: cri.LinuxContainerResources) -> None:
-        """Set limits: `wanted` is what `linux.resources` of a config.json is, `linux` the same for the status. Raises Error."""
-        async with container.lock:
+    async def change(
+        self, container: Container, wanted: Json, linux: cri.LinuxContainerResources, seconds: float | None = None
+    ) -> None:
+        """Set limits: `wanted` is what `linux.resources` of a config.json is, `linux` the same for the status.
+
+        seconds: how long what is done to the container just now, and then its shim, may take; None: as always.
+        Raises Error, TimeoutError.
+        """
+        async with asyncio.timeout(seconds):
+            await container.lock.acquire()
+        try:
             shim = await self.shim(container)
-            await shim.call("Update", messages.UpdateRequest(resources=document.encode(wanted)), messages.Nothing, _CALL_PATIENCE)
+            request = messages.UpdateRequest(resources=document.encode(wanted))
+            await shim.call("Update", request, messages.Nothing, _CALL_PATIENCE if seconds is None else seconds)
             asked = resources.changed(container.limits, linux)
             asked.oom_score_adj = container.limits.oom_score_adj  # of the program, which has started
             seen = await asyncio.to_thread(lambda: limits.read(container.cgroup, asked))
             container.status.resources.linux.CopyFrom(inforce.reported(asked, seen))
             await self._node.store.put(container)
+        finally:
+            container.lock.release()
 
     async def reopen_log(self, identifier: str) -> None:
         """Its log was renamed. Raises Error."""

@@ -98,7 +98,9 @@ class Daemon:
             sandboxes = Sandboxes(node, containers)
             stack.callback(sandboxes.close)
             checkpoints = Checkpoints(node, containers)
+            stack.callback(checkpoints.close)
             recovery = Recovery(node, sandboxes, containers, checkpoints)
+            stack.callback(recovery.close)
             recovery.load()
             if config["nri.enabled"]:
                 node.nri = await stack.enter_async_context(Nri(node, containers))

@@ -93,7 +93,7 @@ KEYS = (
     Key("nri.config_dir", TEXT, "/etc/nri/conf.d", "the configurations of those that ocirtd starts", live=False),
     Key("nri.registration_timeout", NUMBER, 5, "seconds that a plugin has to register, and to take in what there is", least=1),
     Key("nri.request_timeout", NUMBER, 2, "seconds that a plugin has to answer", least=1),
-    Key("limits.recovery", NUMBER, 10, "seconds that a shim gets to answer a fresh ocirtd", least=1),
+    Key("limits.recovery", NUMBER, 10, "seconds that a shim gets to answer a fresh ocirtd, before it is asked again", least=1),
     Key("limits.exec_output", NUMBER, 15 << 20, "bytes that ExecSync returns at most; the rest is dropped", least=1),
 )  # fmt: skip
 BY_NAME = {key.name: key for key in KEYS}

@@ -17,11 +17,12 @@ from typing import TYPE_CHECKING
 from ocirt.errors import Error
 from ocirt_api.cri import api_pb2 as cri
 from ocirt_api.messages import shim as messages
-from ocirt_cri import files, logs, model, podcgroup
+from ocirt_cri import events, files, logs, model, podcgroup
 from ocirt_cri.leftovers import delete_by_force, remove_tree
 from ocirt_cri.model import Container, Sandbox
 from ocirt_cri.sandboxes import is_plain, request_of
-from ocirt_cri.shims import connect
+from ocirt_cri.shims import LostError, connect
+from ocirt_shim import record
 
 if TYPE_CHECKING:
     from ocirt_cri.checkpoint.checkpoints import Checkpoints
@@ -30,11 +31,15 @@ if TYPE_CHECKING:
     from ocirt_cri.sandboxes import Sandboxes
 
 _REBOOTED = "the machine was started anew"
+_SOON, _LATE = 1.0, 10.0  # seconds between two tries to reach a shim: at first, and at most
 _log = logging.getLogger(__name__)
 
 
 class Recovery:
-    """One look at everything. `load` is quick; `run` asks shims, all at the same time."""
+    """One look at everything. `load` is quick; `run` asks shims, all at the same time.
+
+    A shim that lives and does not answer is asked again, until `close`: its container stays as its row says.
+    """
 
     def __init__(self, node: Node, sandboxes: Sandboxes, containers: Containers, checkpoints: Checkpoints) -> None:
         self._node = node
@@ -43,13 +48,19 @@ class Recovery:
         self._checkpoints = checkpoints
         self._half_pods: list[Sandbox] = []
         self._half_containers: list[Container] = []
+        self._later: set[asyncio.Task[None]] = set()
+
+    def close(self) -> None:
+        """Ask no shim again. They and their containers go on."""
+        for task in self._later:
+            task.cancel()
 
     def load(self) -> None:
         """Read the rows. Raises sqlite3.Error."""
         node = self._node
         for pod in node.store.sandboxes():
             if pod.phase == model.MADE:
-                pod.cgroup = podcgroup.of(pod, node.settings)
+                pod.cgroup = self._cgroup(pod)
                 node.add(pod)
             else:
                 self._half_pods.append(pod)
@@ -59,10 +70,20 @@ class Recovery:
             else:
                 self._half_containers.append(container)
 
+    def _cgroup(self, pod: Sandbox) -> dict[str, str]:
+        """Empty if what is configured now does not go with what the pod was made with: it goes on, without its numbers."""
+        try:
+            return podcgroup.of(pod, self._node.settings)
+        except (Error, OSError) as err:
+            _log.error("pod %s: its cgroup is not known: %s", pod.id, err, extra=logs.of_pod(pod))
+            return {}
+
     async def run(self) -> None:
         """Find containers again, and take away what is half or nobody's. What cannot be taken away now is logged, and stays."""
         start = time.monotonic()
         node = self._node
+        written = [one.id for one in (*node.containers(), *self._half_containers)]
+        await _tried(asyncio.to_thread(self._checkpoints.clear, written), "checkpoints")
         await asyncio.gather(*(_tried(self._container(one), one.id) for one in node.containers()))
         await asyncio.gather(*(_tried(self._containers.discard(one), one.id) for one in self._half_containers))
         await asyncio.gather(*(_tried(self._pod(one), one.id) for one in node.pods()))
@@ -86,22 +107,45 @@ class Recovery:
             container.set_ended(model.LOST_CODE, time.time_ns(), reason=model.LOST, message=_REBOOTED)
             await node.store.note(container)
             return
-        seconds = float(node.config["limits.recovery"])
+        if not await self._asked(container):
+            task = asyncio.create_task(_tried(self._until_asked(container), container.id), name=f"shim of {container.id}")
+            self._later.add(task)
+            task.add_done_callback(self._later.discard)
+
+    async def _until_asked(self, container: Container) -> None:
+        """Try again until its shim answers, or is certainly gone, or nobody wants to know any more."""
+        pause = _SOON
+        while True:
+            await asyncio.sleep(pause)
+            pause = min(2 * pause, _LATE)
+            if container.exited.is_set() or container.phase == model.REMOVING or await self._asked(container):
+                return
+
+    async def _asked(self, container: Container) -> bool:
+        """Whether it is known what became of a container: its shim has said it, or is gone, and so is the container now."""
+        seconds = float(self._node.config["limits.recovery"])
         try:
             async with asyncio.timeout(seconds):
-                shim = await connect(container.id, node.shim_directory(container.id))
+                shim = await self._containers.shim(container)
             found = await shim.call("State", messages.StateRequest(), messages.StateResponse, seconds)
         except (Error, OSError, TimeoutError) as err:
-            await self._containers.lost(container, err)
-            return
-        if found.status in (messages.RUNNING, messages.PAUSED) and container.state == cri.CONTAINER_CREATED:
-            container.set_started(found.pid, found.started_at)
-            await node.store.note(container)
+            if await asyncio.to_thread(is_gone, self._node.shim_directory(container.id), err):
+                await self._containers.lost(container, err)
+                return True
+            what = f"no answer within {seconds:g} s" if isinstance(err, TimeoutError) else str(err)
+            _log.warning("container %s: its shim is asked again: %s", container.id, what, extra=logs.of_container(container))
+            return False
         self._containers.watch(container, shim)
-        if found.status == messages.PAUSED:
+        async with container.lock:  # it may be being started, or written down, if this is not the first try
+            if found.status in (messages.RUNNING, messages.PAUSED) and container.state == cri.CONTAINER_CREATED:
+                container.set_started(found.pid, found.started_at)
+                self._node.tell(events.STARTED, container.id, self._node.sandboxes.get(container.pod_id))
+                await self._node.store.note(container)
+        if found.status in (messages.RUNNING, messages.PAUSED):
             await self._checkpoints.recover(container)
         if found.status == messages.STOPPED:
             await self._containers.ended(container, found)
+        return True
 
     async def _pod(self, sandbox: Sandbox) -> None:
         node = self._node
@@ -186,6 +230,19 @@ class Recovery:
         except (Error, OSError, TimeoutError):
             await asyncio.to_thread(delete_by_force, node.runtime, name)
             await asyncio.to_thread(remove_tree, directory)
+
+
+def is_gone(directory: str, err: Exception) -> bool:
+    """Whether a shim that could not be asked is no more. For a thread.
+
+    Too few descriptors, a full backlog or a slow answer are no reason to kill a container that runs.
+    """
+    if isinstance(err, (FileNotFoundError, ConnectionRefusedError)):
+        return True
+    try:
+        return not record.is_alive(record.load(directory))
+    except (Error, OSError):
+        return isinstance(err, LostError)
 
 
 async def _tried(what: Awaitable[object], subject: str) -> None:

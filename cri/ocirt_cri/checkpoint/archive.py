@@ -7,6 +7,8 @@ rootfs-diff.tar            what it has written over its image
 deleted.files              what it has removed of it, a JSON list of paths
 dump.log                   CRIU's log
 container.log              what it has said so far
+
+What a container has written is its own: its directories and files are opened by descriptor, and no link among them is followed.
 """
 
 from __future__ import annotations
@@ -16,7 +18,10 @@ import json
 import os
 import stat
 import tarfile
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
+
+from ocirt.kernel.resolve import open_no_links
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -46,8 +51,8 @@ def write(path: str, images: str, texts: Mapping[str, bytes], container_log: str
         differences = f"{images}/{_DIFFERENCES}"
         try:
             with tarfile.open(differences, "w", format=tarfile.PAX_FORMAT) as inner:
-                for inside, outside in _changes(upper, lowers, deleted):
-                    _add(inner, outside, inside)
+                for inside, directory in _changes(upper, lowers, deleted):
+                    _add(inner, directory, inside)
             archive.add(differences, _DIFFERENCES, recursive=False)
         finally:
             os.unlink(differences)
@@ -63,53 +68,81 @@ def _add_text(archive: tarfile.TarFile, name: str, data: bytes) -> None:
     archive.addfile(entry, io.BytesIO(data))
 
 
-def _add(archive: tarfile.TarFile, outside: str, inside: str) -> None:
-    """One file with its owner, times and extended attributes, but for overlayfs' own."""
+def _add(archive: tarfile.TarFile, directory: int, inside: str) -> None:
+    """One file of an open directory with its owner, times and extended attributes, but for overlayfs' own."""
+    name = os.path.basename(inside)
+    if stat.S_ISREG(os.lstat(name, dir_fd=directory).st_mode):
+        fd = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=directory)
+        with open(fd, "rb") as file:
+            entry = archive.gettarinfo(arcname=inside, fileobj=file)
+            if entry is not None:  # it may be a socket by now
+                entry.pax_headers = _attributes(fd)
+                archive.addfile(entry, file if entry.isreg() else None)
+        return
+    outside = f"/proc/self/fd/{directory}/{name}"
     entry = archive.gettarinfo(outside, inside)
     if entry is None:  # a socket: it is nothing without who listens
         return
-    entry.pax_headers = {
-        f"SCHILY.xattr.{name}": os.getxattr(outside, name, follow_symlinks=False).decode("utf-8", "surrogateescape")
-        for name in os.listxattr(outside, follow_symlinks=False)
+    entry.pax_headers = _attributes(outside)
+    archive.addfile(entry)
+
+
+def _attributes(of: int | str) -> dict[str, str]:
+    """Extended attributes, as records of a tar archive. of: a descriptor, or a path whose last part is not followed."""
+    follow = isinstance(of, int)
+    return {
+        f"SCHILY.xattr.{name}": os.getxattr(of, name, follow_symlinks=follow).decode("utf-8", "surrogateescape")
+        for name in os.listxattr(of, follow_symlinks=follow)
         if not name.startswith("trusted.overlay.")
     }
-    if entry.isreg():
-        with open(outside, "rb") as file:
-            archive.addfile(entry, file)
-    else:
-        archive.addfile(entry)
 
 
-def _changes(upper: str, lowers: Sequence[str], deleted: list[str]) -> Iterator[tuple[str, str]]:
-    """Paths in the root and where they are, of all that was written; `deleted` gets what was removed."""
+def _changes(upper: str, lowers: Sequence[str], deleted: list[str]) -> Iterator[tuple[str, int]]:
+    """Paths in the root of all that was written, each with its open directory; `deleted` gets what was removed."""
     waiting = [""]
     while waiting:
         here = waiting.pop()
-        names = sorted(os.listdir(f"{upper}/{here}"))
-        if here and _is_opaque(f"{upper}/{here}"):
-            below = {name for lower in lowers for name in _names(f"{lower}/{here}")}
-            deleted += [f"{here}/{name}" for name in sorted(below - set(names))]
-        for name in names:
-            inside = f"{here}/{name}" if here else name
-            found = os.lstat(f"{upper}/{inside}")
-            if stat.S_ISCHR(found.st_mode) and found.st_rdev == 0:
-                deleted.append(inside)
-                continue
-            if stat.S_ISDIR(found.st_mode):
-                waiting.append(inside)
-            yield inside, f"{upper}/{inside}"
+        with _directory(upper, here) as fd:
+            names = sorted(os.listdir(fd))
+            if here and _is_opaque(fd):
+                below = {name for lower in lowers for name in _names(lower, here)}
+                deleted += [f"{here}/{name}" for name in sorted(below - set(names))]
+            for name in names:
+                inside = f"{here}/{name}" if here else name
+                found = os.lstat(name, dir_fd=fd)
+                if stat.S_ISCHR(found.st_mode) and found.st_rdev == 0:
+                    deleted.append(inside)
+                    continue
+                if stat.S_ISDIR(found.st_mode):
+                    waiting.append(inside)
+                yield inside, fd
 
 
-def _is_opaque(path: str) -> bool:
+@contextmanager
+def _directory(top: str, inside: str) -> Iterator[int]:
+    """A directory below `top`, open. Raises OSError, also if there is a link on the way."""
+    root = os.open(top, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
-        return os.getxattr(path, _OPAQUE, follow_symlinks=False) == b"y"
+        fd = open_no_links(root, inside or ".", os.O_RDONLY | os.O_DIRECTORY)
+    finally:
+        os.close(root)
+    try:
+        yield fd
+    finally:
+        os.close(fd)
+
+
+def _is_opaque(fd: int) -> bool:
+    try:
+        return os.getxattr(fd, _OPAQUE) == b"y"
     except OSError:
         return False
 
 
-def _names(path: str) -> list[str]:
+def _names(lower: str, inside: str) -> list[str]:
     """Of a directory of a layer; none if it is none. Marks of deletion among them do no harm: they are deleted anyway."""
     try:
-        return os.listdir(path) if not os.path.islink(path) else []
+        with _directory(lower, inside) as fd:
+            return os.listdir(fd)
     except OSError:
         return []

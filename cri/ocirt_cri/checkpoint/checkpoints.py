@@ -23,6 +23,7 @@ from ocirt_cri.spec.refuse import invalid, shown
 
 if TYPE_CHECKING:
     import subprocess
+    from collections.abc import Iterable
 
     from ocirt_api.cri import api_pb2 as cri
     from ocirt_cri.containers import Containers
@@ -32,6 +33,9 @@ if TYPE_CHECKING:
 _PATIENCE = 60.0  # seconds for a shim to do what it does at once
 DOCUMENT = "config.json"  # in a container's directory
 _MARK = "paused"  # likewise
+_WORK = ".checkpoint-"  # what the name of a directory begins with that is there while an archive is written beside it
+_AGAIN = 5.0  # seconds until a container that could not be let go on is tried again
+_TRIES, _MOMENT = 20, 0.1  # seconds between them
 _log = logging.getLogger(__name__)
 
 
@@ -46,6 +50,7 @@ class Checkpoints:
     def __init__(self, node: Node, containers: Containers) -> None:
         self._node = node
         self._containers = containers
+        self._later: set[asyncio.Task[None]] = set()
 
     async def container(self, request: cri.CheckpointContainerRequest) -> None:
         """Write one that runs into an archive, while it stands still; then it goes on. Raises Error."""
@@ -60,28 +65,79 @@ class Checkpoints:
                 raise Error("state", "the container does not run", subject=container.id)
             asked = await self._asked(container, location)
             shim = await self._containers.shim(container)
-            mark = self._mark(container)
-            await asyncio.to_thread(_touch, mark)
+            await asyncio.to_thread(_write, self._mark(container), asked["work"])
             try:
                 await shim.call("Pause", messages.StateRequest(), messages.Nothing, _PATIENCE)
                 await self._work(asked, request.timeout)
-            finally:
-                await shim.call("Resume", messages.StateRequest(), messages.Nothing, _PATIENCE)
-                os.unlink(mark)
+            except BaseException:
+                try:
+                    await self._let_go_on(container)
+                except (Error, OSError, TimeoutError) as late:  # the first failure is the one to tell
+                    _log.error("container %s stands still: it could not be let go on: %s", container.id, str(late) or "no answer")
+                raise
+            await self._let_go_on(container)
         _log.info("container %s was written to %s", container.id, location)
 
+    async def _let_go_on(self, container: Container) -> None:
+        """Resume it. It is tried again, until `close`, if that fails. Raises Error, OSError, TimeoutError."""
+        try:
+            await self._resume(container)
+        except BaseException:
+            task = asyncio.create_task(self._until_resumed(container), name=f"resuming {container.id}")
+            self._later.add(task)
+            task.add_done_callback(self._later.discard)
+            raise
+
+    async def _until_resumed(self, container: Container) -> None:
+        while True:
+            await asyncio.sleep(_AGAIN)
+            async with container.lock:
+                if container.exited.is_set() or not await asyncio.to_thread(os.path.exists, self._mark(container)):
+                    return
+                try:
+                    await self._resume(container)
+                except (Error, OSError, TimeoutError) as err:
+                    _log.warning("container %s still stands still: %s", container.id, str(err) or "no answer")
+                else:
+                    _log.info("container %s goes on", container.id)
+                    return
+
+    async def _resume(self, container: Container) -> None:
+        shim = await self._containers.shim(container)
+        await shim.call("Resume", messages.StateRequest(), messages.Nothing, _PATIENCE)
+        os.unlink(self._mark(container))
+
+    def close(self) -> None:
+        """Try no more. What stands still is let go on by the next daemon."""
+        for task in self._later:
+            task.cancel()
+
+    def clear(self, identifiers: Iterable[str]) -> None:
+        """Remove what an earlier daemon was writing of these containers when it died. For a thread."""
+        for identifier in identifiers:
+            try:
+                with open(self._mark_of(identifier), encoding="utf-8", errors="surrogateescape") as file:
+                    work = file.read()
+            except OSError:
+                continue
+            if os.path.basename(work).startswith(_WORK) and os.path.isdir(work):
+                _log.info("removing %s, in which container %s was being written down", work, identifier)
+                _remove(work)
+
     async def recover(self, container: Container) -> None:
-        """Let one go on that an earlier daemon was writing down. Raises Error, OSError."""
-        mark = self._mark(container)
-        if await asyncio.to_thread(os.path.exists, mark):
-            shim = await self._containers.shim(container)
-            await shim.call("Resume", messages.StateRequest(), messages.Nothing, _PATIENCE)
-            os.unlink(mark)
-            _log.warning("container %s goes on: the ocirtd that wrote it down is gone", container.id)
+        """Let one go on that an earlier daemon was writing down. Raises Error, OSError, TimeoutError."""
+        async with container.lock:  # by this daemon it may be just now
+            if not await asyncio.to_thread(os.path.exists, self._mark(container)):
+                return
+            await self._let_go_on(container)
+        _log.warning("container %s goes on: the ocirtd that wrote it down is gone", container.id)
 
     def _mark(self, container: Container) -> str:
-        """A file that is there as long as the container may stand still."""
-        return os.path.join(self._node.container_directory(container.id), _MARK)
+        """A file that is there as long as the container may stand still; it says where what is written is put together."""
+        return self._mark_of(container.id)
+
+    def _mark_of(self, identifier: str) -> str:
+        return os.path.join(self._node.container_directory(identifier), _MARK)
 
     async def _asked(self, container: Container, location: str) -> dict[str, Any]:
         node = self._node
@@ -114,7 +170,8 @@ class Checkpoints:
             "upper": os.fspath(root.upper),
             "lowers": [os.fspath(one) for one in root.lowers],
             "to": location,
-            "work": os.path.join(os.path.dirname(location), f".checkpoint-{secrets.token_hex(4)}"),
+            "work": os.path.join(os.path.dirname(location), _WORK + secrets.token_hex(4)),
+            "parent": os.getpid(),
         }
 
     async def _work(self, asked: dict[str, Any], seconds: int) -> None:
@@ -136,12 +193,22 @@ class Checkpoints:
 
 def _end(process: subprocess.Popen[bytes], work: str) -> None:
     process.wait()
-    shutil.rmtree(work, ignore_errors=True)  # it had no time to, if it was killed
+    _remove(work)  # it had no time to, if it was killed
 
 
-def _touch(path: str) -> None:
-    with open(path, "wb"):
-        pass
+def _remove(work: str) -> None:
+    """Remove a directory into which a CRIU may still write that is about to see that nobody waits for it."""
+    for _ in range(_TRIES):
+        shutil.rmtree(work, ignore_errors=True)
+        if not os.path.exists(work):
+            return
+        time.sleep(_MOMENT)
+    _log.warning("%s could not be removed", work)
+
+
+def _write(path: str, text: str) -> None:
+    with open(path, "w", encoding="utf-8", errors="surrogateescape") as file:
+        file.write(text)
 
 
 def _time(nanoseconds: int) -> str:

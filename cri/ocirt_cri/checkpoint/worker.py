@@ -1,10 +1,12 @@
 """The process that has CRIU dump a container and packs what comes of it: it waits long for both.
 
     {"runtime": DIR, "id": ID, "spec": PATH, "texts": {NAME: TEXT}, "log": PATH, "upper": DIR, "lowers": [DIR, …],
-     "to": PATH, "work": DIR}
+     "to": PATH, "work": DIR, "parent": PID}
     {"done": true}, or {"error": {…}}       as `ocirt.zygote.wire` has errors
 
-The archive is there as a whole or not at all.
+The archive is there as a whole or not at all. It ends with the daemon: the next one lets the container go on, and what would be
+read of it then is of another moment. CRIU sees the end of its socket, and puts things back before it ends; killed, it would lose
+the container (see ocirt.criu.service).
 """
 
 from __future__ import annotations
@@ -12,6 +14,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import signal
 import socket
 import subprocess
 from typing import Any
@@ -19,6 +22,8 @@ from typing import Any
 from ocirt import jsonlite
 from ocirt.containers.checkpoint import checkpoint
 from ocirt.errors import Error
+from ocirt.kernel import constants as k
+from ocirt.kernel.process import prctl
 from ocirt.zygote import wire
 from ocirt_cri.checkpoint import archive
 from ocirt_cri.spawned import be_killed_first
@@ -30,6 +35,7 @@ _FLAGS: dict[str, Any] = {"leave-running": True, "tcp-established": True, "file-
 def serve(fd: int) -> None:
     """Do it once. Never returns."""
     be_killed_first()
+    prctl(k.PR_SET_PDEATHSIG, signal.SIGKILL)
     with socket.socket(fileno=fd) as channel:
         data = b""
         while not data.endswith(b"\n"):
@@ -37,7 +43,10 @@ def serve(fd: int) -> None:
             if not more:
                 os._exit(1)
             data += more
-        channel.sendall(json.dumps(_answer(json.loads(data))).encode() + b"\n")
+        asked = json.loads(data)
+        if os.getppid() != asked["parent"]:  # it was gone before the signal was asked for
+            os._exit(1)
+        channel.sendall(json.dumps(_answer(asked)).encode() + b"\n")
     os._exit(0)
 
 

@@ -42,6 +42,7 @@ class Members:
         self._peers: set[Peer] = set()
         self._joins: set[asyncio.Task[None]] = set()
         self._ends: set[asyncio.Task[None]] = set()
+        self._evictions: set[asyncio.Task[None]] = set()
         self._own: list[asyncio.Task[None]] = []
         self._begun = asyncio.Event()
         self._listener = Listener(node.config["nri.socket"], self._connected)
@@ -75,7 +76,7 @@ class Members:
         """Tell them, and end them."""
         self._listener.close()
         await asyncio.gather(*(peer.shutdown() for peer in self.plugins))
-        for task in self._joins:
+        for task in (*self._joins, *self._evictions):
             task.cancel()
         for peer in list(self._peers):
             peer.close()
@@ -152,9 +153,15 @@ class Members:
             task.add_done_callback(self._ends.discard)
 
     async def _unsolicited(self, peer: Peer, request: nri.UpdateContainersRequest) -> nri.UpdateContainersResponse:
-        """Asked without being asked: also in the middle of an answer, so the lock of all asking is not waited for."""
+        """Asked without being asked: also in the middle of an answer, so the lock of all asking is not waited for.
+
+        Neither are the ends of containers, of which plugins are told under that lock: they come after the answer.
+        """
         if not peer.is_configured:
             raise Error("state", "a plugin changes containers after it was configured", subject=f"NRI plugin {peer.name}")
         failed: Iterable[nri.ContainerUpdate] = await self._wishes.apply(request.update)
-        await self._wishes.evict(request.evict)
+        if request.evict:
+            task = asyncio.create_task(self._wishes.evict(request.evict), name=f"evictions of NRI plugin {peer.name}")
+            self._evictions.add(task)
+            task.add_done_callback(self._evictions.discard)
         return nri.UpdateContainersResponse(failed=failed)

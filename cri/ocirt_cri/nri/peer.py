@@ -142,7 +142,8 @@ class Peer:
     async def ask(self, event: int, request: Message, answer: type[M]) -> M | None:
         """Its answer to an event; None: it did not ask for it, or is gone now, and what it was asked about goes on without it.
 
-        Raises Error: it says no; or it did not answer, and wanted that to count as a no.
+        Raises Error: it says no; or it did not answer, and wanted that to count as a no; or "exhausted": what it is to be asked
+        about fits into no message, which is not its fault.
         """
         if not self.wants(event):
             return None
@@ -161,7 +162,10 @@ class Peer:
                 return found
         except AnswerError as err:
             raise Error("kernel", f"{METHODS[event]} failed", subject=self._subject, cause=str(err)) from None
-        except (LostError, TimeoutError, TooLargeError) as err:
+        except TooLargeError as err:
+            what = f"is too large for {METHODS[event]} of {self._subject}"
+            raise Error("exhausted", what, subject=_named(request), cause=str(err)) from None
+        except (LostError, TimeoutError) as err:
             self._failed(event, err, seconds)
             return None
 
@@ -247,13 +251,26 @@ def check_base(name: str) -> None:
         raise Error("invalid", f"{name[:80]!r} is no name of a plugin", hint="letters, digits, and _.+-")
 
 
+def _named(request: Message) -> str:
+    """What an event is about: a container, or a pod."""
+    if "container" in request.DESCRIPTOR.fields_by_name:
+        return f"container {request.container.id}"  # type: ignore[attr-defined]
+    return f"pod {request.pod.id}"  # type: ignore[attr-defined]
+
+
 def parts(pods: Sequence[nri.PodSandbox], containers: Sequence[nri.Container]) -> list[nri.SynchronizeRequest]:
-    """All of these in as few messages as hold them. There is always one, and all but the last have `more`."""
+    """All of these in as few messages as hold them. There is always one, and all but the last have `more`.
+
+    What does not fit into one alone is left out: the plugin is better there without it than not there.
+    """
     found = [nri.SynchronizeRequest()]
     left = _AT_ONCE
     for name, objects in (("pods", pods), ("containers", containers)):
         for one in objects:
             size = one.ByteSize() + 8  # of its tag and its length
+            if size > _AT_ONCE:
+                _log.warning("%s: %d bytes are too many for Synchronize: plugins do not see it", one.id, size)
+                continue
             if size > left and left < _AT_ONCE:
                 found[-1].more = True
                 found.append(nri.SynchronizeRequest())

@@ -84,7 +84,10 @@ class Nri(Hooks):
         return [self._pod(one) for one in pods.values()], messages
 
     def _pod(self, sandbox: Sandbox) -> nri.PodSandbox:
-        parent = cgroups.parent(sandbox.config.linux.cgroup_parent, self._node.settings, "cgroup_parent")
+        try:
+            parent = cgroups.parent(sandbox.config.linux.cgroup_parent, self._node.settings, "cgroup_parent")
+        except Error:  # cgroups.manager is another one since the pod was made
+            parent = ""
         return objects.pod(sandbox, parent)
 
     def _pod_of(self, container: Container) -> nri.PodSandbox:

@@ -26,25 +26,35 @@ class Wishes:
         self._containers = containers
 
     async def apply(self, updates: Iterable[nri.ContainerUpdate]) -> list[nri.ContainerUpdate]:
-        """Change limits of containers; those that could not be changed, and whose plugin minds."""
+        """Change limits of containers; those that could not be changed, and whose plugin minds.
+
+        For each nri.request_timeout is waited: it may be being started or written down, which takes long, while others wait for
+        the lock of all asking.
+        """
         failed = []
+        seconds = float(self._node.config["nri.request_timeout"])
         for update in updates:
             try:
-                await self._change(update)
-            except (Error, OSError, TimeoutError) as err:
+                await self._change(update, seconds)
+            except TimeoutError:
+                what = "container %s: an NRI plugin's update was left out: it could not be changed within %g s"
+                _log.warning(what, update.container_id, seconds)
+                if not update.ignore_failure:
+                    failed.append(update)
+            except (Error, OSError) as err:
                 if not update.ignore_failure:
                     _log.warning("container %s: an NRI plugin's update failed: %s", update.container_id, err)
                     failed.append(update)
         return failed
 
-    async def _change(self, update: nri.ContainerUpdate) -> None:
+    async def _change(self, update: nri.ContainerUpdate, seconds: float) -> None:
         container = self._node.container(update.container_id)
         if container.state not in (cri.CONTAINER_CREATED, cri.CONTAINER_RUNNING):
             raise Error("state", "the container has ended", subject=container.id)
         given = update.linux.resources
         linux = cri.LinuxContainerResources()
         resources.into_cri(given, linux)
-        await self._containers.change(container, resources.laid_over({}, given, self._node.host), linux)
+        await self._containers.change(container, resources.laid_over({}, given, self._node.host), linux, seconds)
 
     async def evict(self, evictions: Iterable[nri.ContainerEviction]) -> None:
         """End containers. The lock of all asking is not to be held: others are told of it."""

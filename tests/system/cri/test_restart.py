@@ -72,6 +72,27 @@ def test_a_lost_shim_is_told(node: Ocirtd) -> None:
     assert node.left() == []
 
 
+def test_a_shim_that_is_slow_keeps_its_container(node: Ocirtd) -> None:
+    """It runs all the time, and can be asked for once the shim answers again."""
+    pod = node.run_pod()
+    box = node.run(pod, "sleep", "1000")
+    shim = shim_of(node, box)
+    node.kill()
+    with node.config.open("a") as file:
+        file.write("\n[limits]\nrecovery = 1\n")
+    os.kill(shim, signal.SIGSTOP)
+    try:
+        node.start()
+        assert node.status(box).state == cri.CONTAINER_RUNNING
+    finally:
+        os.kill(shim, signal.SIGCONT)
+    assert node.exec(box, "true").exit_code == 0
+    node.stop_container(box)
+    assert node.status(box).exit_code == 137
+    node.remove_pod(pod)
+    assert node.left() == []
+
+
 def test_the_zygote_may_die(node: Ocirtd) -> None:
     """What runs goes on; the next container has a new one."""
     pod = node.run_pod()

@@ -111,6 +111,10 @@ class FakeShim:
         del request
         return self.state if self.state.exited_at else None
 
+    def _state(self, request: Any) -> Any:
+        del request
+        return self.state
+
     def _kill(self, request: messages.KillRequest) -> Any:
         if request.signal == 9:
             self.end(137)
@@ -254,9 +258,9 @@ class Daemon:
 
 
 @asynccontextmanager
-async def serving(place: Path) -> AsyncIterator[Daemon]:
-    """A daemon in `place`, which may have been one before."""
-    values = f'root = "{place}/r"\nstate = "{place}/v"\nlisten = "unix://{place}/s"\nnetns_dir = "{place}/netns"\n'
+async def serving(place: Path, more: str = "") -> AsyncIterator[Daemon]:
+    """A daemon in `place`, which may have been one before. more: the end of its configuration."""
+    values = f'root = "{place}/r"\nstate = "{place}/v"\nlisten = "unix://{place}/s"\nnetns_dir = "{place}/netns"\n{more}'
     config = configuration.parse(values.encode(), str(place / "toml"), {})
     os.makedirs(place / "r", exist_ok=True)
     async with AsyncExitStack() as stack:
@@ -284,6 +288,7 @@ async def serving(place: Path) -> AsyncIterator[Daemon]:
         stack.callback(containers.close)
         sandboxes = Sandboxes(node, containers)
         recovery = Recovery(node, sandboxes, containers, Checkpoints(node, containers))
+        stack.callback(recovery.close)
         recovery.load()
         services = (
             RuntimeService(node),

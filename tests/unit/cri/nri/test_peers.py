@@ -82,3 +82,12 @@ def test_what_there_is_in_parts(sizes: list[tuple[bool, int]]) -> None:
     assert [part.more for part in found] == [True] * (len(found) - 1) + [False]
     assert all(part.ByteSize() < (4 << 20) - 1000 for part in found)
     assert len(found) == 1 or all(part.pods or part.containers for part in found)
+
+
+def test_what_fits_into_no_message_is_left_out(caplog: pytest.LogCaptureFixture) -> None:
+    """And keeps no plugin from joining."""
+    large = nri.Container(id="large", args=["x" * (5 << 20)])
+    found = peer.parts([nri.PodSandbox(id="p")], [nri.Container(id="a"), large, nri.Container(id="b")])
+    assert [one.id for part in found for one in part.containers] == ["a", "b"]
+    assert len(found) == 1
+    assert "large" in caplog.text

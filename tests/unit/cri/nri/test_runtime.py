@@ -107,6 +107,14 @@ class Foreign:
         await self.there.wait()
         await asyncio.sleep(0.05)  # until the runtime has heard the answer
 
+    async def until(self, method: str, times: int) -> None:
+        """Wait until it was called so often."""
+        for _ in range(1000):
+            if self.methods().count(method) >= times:
+                break
+            await asyncio.sleep(0.01)
+        assert self.methods().count(method) == times
+
     def methods(self) -> list[str]:
         return [method for method, _ in self.told]
 
@@ -196,8 +204,8 @@ def test_containers_that_make_room(place: Path) -> None:
             await daemon.start(second)
             gone = nri.UpdateContainersRequest(evict=[nri.ContainerEviction(container_id=second)])
             assert (await plugin.ask("UpdateContainers", gone)).status.code == status.OK
-            assert (await daemon.status(second)).state == cri.CONTAINER_EXITED
-            assert plugin.methods().count("StopContainer") == 2
+            assert (await daemon.until_ended(second)).state == cri.CONTAINER_EXITED
+            await plugin.until("StopContainer", 2)
 
     run(place, test)
 
@@ -319,5 +327,85 @@ def test_a_container_whose_document_is_gone(place: Path) -> None:
             assert {one.name for one in told.containers} == {"gone", "broken"}
             assert {tuple(one.args) for one in told.containers} == {("sleep", "1000")}
             assert {one.state for one in told.containers} == {nri.CONTAINER_RUNNING}
+
+    run(place, test)
+
+
+def test_a_container_that_is_too_large_for_a_message(place: Path) -> None:
+    """It is not made, and says why; the plugin, whose fault it is not, is asked about the next one."""
+
+    async def test(daemon: Daemon) -> None:
+        async with Foreign(place) as plugin:
+            await plugin.join()
+            texts = {"a": "x" * 1_000_000}
+            pod = await daemon.run_pod(daemon.pod_config(annotations=texts))
+            envs = [cri.KeyValue(key=f"k{number}", value=b"x" * 100_000) for number in range(20)]
+            large = daemon.container_config("large", envs=envs, annotations=texts, labels=texts)
+            with refused(grpc.StatusCode.RESOURCE_EXHAUSTED) as said:
+                await daemon.create(pod, large)
+            assert "CreateContainer" in said.text
+            await daemon.create(pod, daemon.container_config("small"))
+            assert plugin.methods().count("CreateContainer") == 1
+            assert not plugin.gone.is_set()
+
+    run(place, test)
+
+
+def test_an_update_of_a_container_that_is_busy(place: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """As one that is being written down: what another container waits for goes on without the update, and so do others."""
+
+    async def test(daemon: Daemon) -> None:
+        busy: list[str] = []
+
+        def answer(method: str, _: bytes) -> Any:
+            if method == "CreateContainer":
+                return nri.CreateContainerResponse(
+                    update=[nri.ContainerUpdate(container_id=one, ignore_failure=True) for one in busy]
+                )
+            return None
+
+        async with Foreign(place, answer) as plugin:
+            await plugin.join()
+            pod = await daemon.run_pod()
+            busy.append(await daemon.create(pod, daemon.container_config("busy")))
+            async with daemon.node.all_containers[busy[0]].lock:
+                await daemon.create(pod, daemon.container_config("other"))
+            assert "Update" not in daemon.zygote.shims[busy[0]].calls
+            assert busy[0] in caplog.text
+            await daemon.create(pod, daemon.container_config("third"))
+            assert "Update" in daemon.zygote.shims[busy[0]].calls
+
+    run(place, test)
+
+
+def test_a_container_that_is_evicted_from_within_a_method(place: Path) -> None:
+    """The plugin has its answer before the container has ended: that it has, is told under the lock of the method's own call."""
+
+    async def test(daemon: Daemon) -> None:
+        first: list[str] = []
+        asked: list[asyncio.Task[ResponseReceived]] = []
+
+        class Evicting(Foreign):
+            def _respond(self, event: RequestReceived) -> None:
+                if event.request.method == "CreateContainer" and first and not asked:
+                    asked.append(asyncio.create_task(self._evict(event)))
+                else:
+                    super()._respond(event)
+
+            async def _evict(self, event: RequestReceived) -> ResponseReceived:
+                gone = nri.UpdateContainersRequest(evict=[nri.ContainerEviction(container_id=first[0])])
+                found = await self.ask("UpdateContainers", gone)
+                super()._respond(event)
+                return found
+
+        async with Evicting(place) as plugin:
+            await plugin.join()
+            pod = await daemon.run_pod()
+            first.append(await daemon.create(pod, daemon.container_config("first")))
+            await daemon.start(first[0])
+            await daemon.create(pod, daemon.container_config("second"))
+            assert (await asked[0]).status.code == status.OK
+            assert (await daemon.until_ended(first[0])).state == cri.CONTAINER_EXITED
+            assert not plugin.gone.is_set()
 
     run(place, test)
