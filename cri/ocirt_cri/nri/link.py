@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from ocirt_api import status
 from ocirt_api.nri.mux import Channels, split
-from ocirt_api.ttrpc import Client, Refused, RequestReceived, ResponseReceived, Server, TooLargeError
+from ocirt_api.ttrpc import Client, Refused, RequestReceived, ResponseReceived, Server, StateError, TooLargeError
 
 Event = RequestReceived | ResponseReceived | Refused
 
@@ -37,11 +37,13 @@ class Link:
         self._client.forget(stream)
 
     def respond(self, stream: int, payload: bytes = b"", *, code: int = status.OK, text: str = "") -> bytes:
-        """What answers a call of the other side's: with a message, or with a code that is not OK."""
+        """What answers a call of the other side's: with a message, or with a code that is not OK. b"" if the call is over."""
         try:
             sent = self._server.respond(stream, payload, code=code, text=text)
         except TooLargeError as err:
             sent = self._server.respond(stream, code=status.RESOURCE_EXHAUSTED, text=str(err))
+        except StateError:
+            return b""  # it broke a rule after its call, and was told so
         return split(self._serves, sent)
 
     def receive(self, data: bytes) -> list[Event]:

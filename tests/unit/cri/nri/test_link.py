@@ -70,6 +70,16 @@ def test_a_byte_that_was_changed(data: st.DataObject) -> None:
         pass
 
 
+def test_an_answer_that_comes_too_late() -> None:
+    """To a call whose number was used again: there is nobody to answer."""
+    runtime, plugin = pair()
+    sent = plugin.request("service", "method", b"payload")[1]
+    first, second = runtime.receive(sent + sent)
+    assert isinstance(first, RequestReceived)
+    assert isinstance(second, Refused)
+    assert runtime.respond(first.stream) == b""
+
+
 def test_an_answer_that_is_too_large_is_a_failure() -> None:
     runtime, plugin = pair()
     _, sent = plugin.request("service", "method", b"")
