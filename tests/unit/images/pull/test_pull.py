@@ -299,7 +299,7 @@ def test_a_broken_manifest(box: Box, registry: LocalRegistry, image: images.Imag
         (b'{"schemaVersion": 2, "manifests": [{}]}', mediatypes.INDEX, "invalid", "manifests/0"),
         (b'{"schemaVersion": 2, "manifests": [], "layers": []}', mediatypes.INDEX, "invalid", "an index with layers"),
         (b'{"schemaVersion": 2, "manifests": 7}', mediatypes.INDEX, "invalid", "manifests"),
-        (b'{"schemaVersion": 1, "fsLayers": []}', next(iter(mediatypes.SCHEMA_1)), "unsupported", "schema 1"),
+        (b'{"schemaVersion": 1, "fsLayers": []}', min(mediatypes.SCHEMA_1), "unsupported", "schema 1"),
         (b'{"schemaVersion": 1, "fsLayers": []}', "application/json", "unsupported", "schema 1"),
         (b"\0" * (9 << 20), mediatypes.MANIFEST, "invalid", "more than 8388608 bytes"),
     ],
