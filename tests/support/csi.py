@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import faulthandler
 import fcntl
+import json
 import os
 import shutil
 import subprocess
@@ -22,7 +23,7 @@ from ocirt_csi.errors import Error, status_of
 from ocirt_csi.kernel import loops
 from ocirt_csi.kernel.projects import are_enforced
 from ocirt_csi.parts import Parts
-from ocirt_csi.pools.pool import PoolSettings
+from ocirt_csi.pools.pool import MARKER, PoolSettings
 
 T = TypeVar("T")
 
@@ -189,9 +190,18 @@ class Plugin:
         """What is left: folders in the pool, loop devices, rows."""
         assert self.parts is not None
         found = [str(path) for folder in ("volumes", "snapshots") for path in (Path(self.pool.directory) / folder).iterdir()]
-        found += loops.all_marked("ocirt-csi:")
+        found += devices_of(Path(self.pool.directory))
         rows = self.parts.driver.store._objects.values()
         return found + [key for row in rows for key in row]
+
+
+def devices_of(pool: Path) -> dict[str, str]:
+    """The loop devices of a pool, by their marks. Another session of tests may have pools of its own."""
+    try:
+        identity = json.loads((pool / MARKER).read_text())["id"]
+    except FileNotFoundError:
+        return {}
+    return loops.all_marked(f"ocirt-csi:{identity}:")
 
 
 def refused(call: Callable[[], Any]) -> int:

@@ -8,7 +8,6 @@ from pathlib import Path
 
 import pytest
 
-from ocirt_csi.kernel import loops
 from ocirt_csi.pools.pool import PoolSettings
 from tests.support import csi
 from tests.support.csi import Plugin
@@ -78,7 +77,7 @@ def _clean(work: Path, pool: Path) -> None:
     points = [line.split()[4] for line in Path("/proc/self/mountinfo").read_text().splitlines()]
     for point in reversed([one for one in points if one.startswith((str(work), f"{pool}/"))]):
         subprocess.run(["umount", point], check=True)
-    for device in loops.all_marked("ocirt-csi:").values():
+    for device in csi.devices_of(pool).values():
         subprocess.run(["losetup", "--detach", device], check=True)
     for data in pool.glob("*/*/data"):
         if data.is_dir() and pool.parent.name == "btrfs":
