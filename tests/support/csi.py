@@ -105,6 +105,7 @@ class Plugin:
     parts: Parts | None = None
     most: int = 0
     pools: tuple[PoolSettings, ...] = field(default=())
+    identity: str = "none"  # of the pool
 
     @property
     def settings(self) -> Settings:
@@ -116,7 +117,13 @@ class Plugin:
         for name in ("staging", "pods"):
             (self.work / name).mkdir(exist_ok=True)
         self.parts = Parts(self.settings, serves=True)
+        with contextlib.suppress(OSError, ValueError):  # a test may have damaged it
+            self.identity = json.loads((Path(self.pool.directory) / MARKER).read_text())["id"]
         return self.parts
+
+    def devices(self) -> dict[str, str]:
+        """The pool's loop devices, by their marks. Another session of tests may have pools of its own."""
+        return loops.all_marked(f"ocirt-csi:{self.identity}:")
 
     def stop(self) -> None:
         """End it."""
@@ -190,18 +197,9 @@ class Plugin:
         """What is left: folders in the pool, loop devices, rows."""
         assert self.parts is not None
         found = [str(path) for folder in ("volumes", "snapshots") for path in (Path(self.pool.directory) / folder).iterdir()]
-        found += devices_of(Path(self.pool.directory))
+        found += self.devices()
         rows = self.parts.driver.store._objects.values()
         return found + [key for row in rows for key in row]
-
-
-def devices_of(pool: Path) -> dict[str, str]:
-    """The loop devices of a pool, by their marks. Another session of tests may have pools of its own."""
-    try:
-        identity = json.loads((pool / MARKER).read_text())["id"]
-    except FileNotFoundError:
-        return {}
-    return loops.all_marked(f"ocirt-csi:{identity}:")
 
 
 def refused(call: Callable[[], Any]) -> int:

@@ -69,15 +69,15 @@ def plugin(disks: dict[str, Path], way: str, no_leaks: list[Path], tmp_path: Pat
         yield made
     finally:
         made.stop()
-        _clean(tmp_path, disks[kind] / "pool")
+        _clean(made, disks[kind] / "pool")
 
 
-def _clean(work: Path, pool: Path) -> None:
+def _clean(plugin: Plugin, pool: Path) -> None:
     """Take away whatever is left, by means that are not the driver's own."""
     points = [line.split()[4] for line in Path("/proc/self/mountinfo").read_text().splitlines()]
-    for point in reversed([one for one in points if one.startswith((str(work), f"{pool}/"))]):
+    for point in reversed([one for one in points if one.startswith((str(plugin.work), f"{pool}/"))]):
         subprocess.run(["umount", point], check=True)
-    for device in csi.devices_of(pool).values():
+    for device in plugin.devices().values():
         subprocess.run(["losetup", "--detach", device], check=True)
     for data in pool.glob("*/*/data"):
         if data.is_dir() and pool.parent.name == "btrfs":
