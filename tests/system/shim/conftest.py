@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import json
 import os
@@ -105,7 +106,8 @@ class Boxes:
                     with other.socket:
                         other.call("Delete")
                 except (OSError, AssertionError, Error):
-                    os.kill(box.shim.pid, signal.SIGKILL)
+                    with contextlib.suppress(ProcessLookupError):  # it was about to end
+                        os.kill(box.shim.pid, signal.SIGKILL)
                 wait_for(lambda box=box: not Path(f"/proc/{box.shim.pid}/exe").exists(), "the end of a shim", 10)  # type: ignore[misc]
             box.shim.socket.close()
 
