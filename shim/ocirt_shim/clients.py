@@ -10,6 +10,7 @@ import posix
 
 from ocirt import jsonlite
 from ocirt.errors import Error
+from ocirt.kernel import constants as k
 from ocirt.kernel.ffi import syscall
 from ocirt_shim import streams
 from ocirt_shim.attached import INPUT_ENDED
@@ -24,7 +25,6 @@ if TYPE_CHECKING:
     from ocirt_shim.execs import Executions
     from ocirt_shim.remote.session import Ends, Session
 
-_PR_SET_NAME = 15
 _DESCRIPTORS = 1 << 20  # the most that there can be
 _BUFFER = 1 << 24  # bytes that wait for a client that is attached, before the container has to
 _OUTPUTS = ("stdout", "stderr")
@@ -147,7 +147,7 @@ def _serve_attach(request: StreamRequest, fd: int, outputs: dict[str, int], stdi
 def _become(kept: list[int], serve: Callable[[], object]) -> NoReturn:
     """In a fork: have nothing of the shim but these descriptors, serve, and end."""
     try:
-        syscall("prctl", _PR_SET_NAME, b"ocirt-stream")
+        syscall("prctl", k.PR_SET_NAME, b"ocirt-stream")
         low = 3
         for fd in sorted(one for one in kept if one >= low):
             posix.closerange(low, fd)

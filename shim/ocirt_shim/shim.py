@@ -31,7 +31,6 @@ if TYPE_CHECKING:
     from ocirt_shim.server import Call, Method
 
 SOCKET = "socket"
-_PR_SET_NAME = 15
 _SFD_CLOEXEC, _SFD_NONBLOCK = 0o2000000, 0o4000
 _SIGSET_SIZE = 8
 _SIGINFO_SIZE = 128  # struct signalfd_siginfo
@@ -44,7 +43,7 @@ class Shim:
     def __init__(self, asked: dict[str, Any]) -> None:
         """Raises OSError."""
         posix.setsid()
-        syscall("prctl", _PR_SET_NAME, b"ocirt-shim")
+        syscall("prctl", k.PR_SET_NAME, b"ocirt-shim")
         prctl(k.PR_SET_CHILD_SUBREAPER, 1)
         for number in _IGNORED:
             _signal.signal(number, _signal.SIG_IGN)

@@ -8,3 +8,7 @@ EXEC, ATTACH, PORT_FORWARD = "exec", "attach", "portforward"
 SPDY, WEBSOCKET = "spdy", "websocket"
 READY = b"y"  # of a process that serves port-forward and has all that it needs
 TUNNEL = "SPDY/3.1+portforward.k8s.io"
+
+
+class FaultError(Exception):
+    """A client does not keep to its protocol."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from ocirt import jsonlite
 from ocirt.errors import Error
+from ocirt_shim.remote import FaultError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -47,10 +48,6 @@ if TYPE_CHECKING:
 
 STDOUT, STDERR = "stdout", "stderr"
 _MOST = 1 << 16  # bytes of a size that is not complete
-
-
-class FaultError(Exception):
-    """The client does not keep to the protocol."""
 
 
 class Wanted:

@@ -8,12 +8,12 @@ import gc
 import posix
 from errno import EINPROGRESS
 
+from ocirt.kernel import constants as k
 from ocirt.kernel import messages
 from ocirt.kernel.ffi import syscall
 from ocirt_shim.flow import Flow, shut
 from ocirt_shim.loop import WRITE, Loop
-from ocirt_shim.remote import READY, SPDY, TUNNEL
-from ocirt_shim.remote.channels import FaultError
+from ocirt_shim.remote import READY, SPDY, TUNNEL, FaultError
 from ocirt_shim.remote.pairs import InTunnel, OverSpdy, OverWebSocket
 
 TYPE_CHECKING = False
@@ -23,8 +23,6 @@ if TYPE_CHECKING:
 
     from ocirt_shim.remote.pairs import Pairs
 
-_PR_SET_NAME = 15
-_CLONE_NEWNET = 0x40000000
 _SECOND = 1_000_000_000  # nanoseconds
 _LOOK = 1 * _SECOND  # between looks at whether the pod is still there
 _IDLE = 4 * 3600 * _SECOND  # without a byte either way
@@ -280,7 +278,7 @@ def serve(fd: int, owner: int, asked: dict[str, Any]) -> None:
     """
     posix.close(owner)  # it outlives that
     posix.setsid()
-    syscall("prctl", _PR_SET_NAME, b"ocirt-forward")
+    syscall("prctl", k.PR_SET_NAME, b"ocirt-forward")
     for number in _IGNORED:
         _signal.signal(number, _signal.SIG_IGN)
     gc.enable()
@@ -289,7 +287,7 @@ def serve(fd: int, owner: int, asked: dict[str, Any]) -> None:
         return
     client, *namespaces = came
     for each in namespaces:
-        syscall("setns", each, _CLONE_NEWNET)
+        syscall("setns", each, k.CLONE_NEWNET)
         posix.close(each)
     posix.write(fd, READY)
     posix.close(fd)

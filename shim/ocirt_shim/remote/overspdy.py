@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ocirt_shim.remote import spdy
-from ocirt_shim.remote.channels import STDERR, STDOUT, FaultError, Sizes
+from ocirt_shim.remote.channels import STDERR, STDOUT, Sizes
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -36,11 +36,7 @@ class OverSpdy:
 
     def receive(self, data: bytes) -> None:
         """Bytes of the client. Raises FaultError."""
-        try:
-            events = self._connection.receive(data)
-        except spdy.ProtocolError as err:
-            raise FaultError(str(err)) from None
-        for event in events:
+        for event in self._connection.receive(data):
             if isinstance(event, spdy.Opened):
                 self._open(event)
             elif isinstance(event, spdy.Received):

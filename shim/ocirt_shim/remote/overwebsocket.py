@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ocirt_shim.remote import websocket
-from ocirt_shim.remote.channels import STDERR, STDOUT, FaultError, Sizes
+from ocirt_shim.remote.channels import STDERR, STDOUT, Sizes
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -35,11 +35,8 @@ class OverWebSocket:
 
     def receive(self, data: bytes) -> None:
         """Bytes of the client. Raises FaultError."""
-        try:
-            for channel, part in self._channels.receive(data):
-                self._take(channel, part)
-        except websocket.FaultError as err:
-            raise FaultError(str(err)) from None
+        for channel, part in self._channels.receive(data):
+            self._take(channel, part)
         if self._channels.is_closed:
             self._listener.on_gone()
 

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from ocirt_shim.remote import spdy, websocket
-from ocirt_shim.remote.channels import FaultError
+from ocirt_shim.remote import FaultError, spdy, websocket
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -71,11 +70,7 @@ class OverSpdy:
 
     def receive(self, data: bytes) -> None:
         """See `Pairs`."""
-        try:
-            events = self._connection.receive(data)
-        except spdy.ProtocolError as err:
-            raise FaultError(str(err)) from None
-        for event in events:
+        for event in self._connection.receive(data):
             if isinstance(event, spdy.Opened):
                 self._open(event)
             elif event.stream not in self._errors:
@@ -141,13 +136,10 @@ class InTunnel:
 
     def receive(self, data: bytes) -> None:
         """See `Pairs`."""
-        try:
-            for part, is_text, _ in self._socket.receive(data):
-                if is_text:
-                    raise FaultError("a message in text, where the protocol has none")
-                self._pairs.receive(part)
-        except websocket.FaultError as err:
-            raise FaultError(str(err)) from None
+        for part, is_text, _ in self._socket.receive(data):
+            if is_text:
+                raise FaultError("a message in text, where the protocol has none")
+            self._pairs.receive(part)
         self._wrap()
         if self._socket.is_closed:
             self._listener.on_gone()
@@ -199,13 +191,10 @@ class OverWebSocket:
 
     def receive(self, data: bytes) -> None:
         """See `Pairs`."""
-        try:
-            for channel, part in self._channels.receive(data):
-                number, is_error = divmod(channel, 2)
-                if number in self._open and not is_error and part:
-                    self._listener.on_data(number, part)
-        except websocket.FaultError as err:
-            raise FaultError(str(err)) from None
+        for channel, part in self._channels.receive(data):
+            number, is_error = divmod(channel, 2)
+            if number in self._open and not is_error and part:
+                self._listener.on_data(number, part)
         if self._channels.is_closed:
             self._listener.on_gone()
 

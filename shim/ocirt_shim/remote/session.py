@@ -9,8 +9,8 @@ from _struct import pack, unpack
 
 from ocirt_shim.flow import Flow, shut
 from ocirt_shim.loop import Loop
-from ocirt_shim.remote import SPDY
-from ocirt_shim.remote.channels import FaultError, Outcome, Wanted
+from ocirt_shim.remote import SPDY, FaultError
+from ocirt_shim.remote.channels import Outcome, Wanted
 from ocirt_shim.remote.overspdy import OverSpdy
 from ocirt_shim.remote.overwebsocket import OverWebSocket
 

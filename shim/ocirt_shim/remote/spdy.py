@@ -9,6 +9,7 @@ from _struct import Struct
 from zlib import Z_SYNC_FLUSH, compressobj, decompressobj
 from zlib import error as ZlibError
 
+from ocirt_shim.remote import FaultError
 from ocirt_shim.remote.spdywords import DICTIONARY
 
 TYPE_CHECKING = False
@@ -33,7 +34,7 @@ _MOST_STREAMS = 1 << 12
 _CLOSED = (False, False)
 
 
-class ProtocolError(Exception):
+class ProtocolError(FaultError):
     """The peer does not speak SPDY/3. The connection is of no use any more."""
 
 

@@ -10,6 +10,8 @@ from _struct import Struct
 from binascii import Error as Base64Error
 from binascii import a2b_base64, b2a_base64
 
+from ocirt_shim.remote import FaultError
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -24,10 +26,6 @@ _LARGEST_CONTROL = 125  # bytes
 _NORMAL, _FAULT = 1000, 1002
 _LARGEST_TEXT = 1 << 20  # bytes of a message in base64, which is not read in parts
 _NO_CHANNEL = -1
-
-
-class FaultError(Exception):
-    """The client does not speak WebSocket."""
 
 
 class WebSocket:

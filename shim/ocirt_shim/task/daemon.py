@@ -24,7 +24,6 @@ if TYPE_CHECKING:
     from ocirt_shim.task.bootstrap import Asked
 
 RUNTIME = "io.containerd.ocirt.v2"
-_PR_SET_NAME = 15
 _SFD_CLOEXEC, _SFD_NONBLOCK = 0o2000000, 0o4000
 _SIGSET_SIZE, _SIGINFO_SIZE = 8, 128  # struct signalfd_siginfo
 _IGNORED = (_signal.SIGHUP, _signal.SIGINT, _signal.SIGTERM, _signal.SIGPIPE)
@@ -90,7 +89,7 @@ class Daemon:
             posix.dup2(null, fd, inheritable=True)
         posix.close(null)
         posix.chdir("/")
-        syscall("prctl", _PR_SET_NAME, b"ocirt-shim")
+        syscall("prctl", k.PR_SET_NAME, b"ocirt-shim")
         prctl(k.PR_SET_CHILD_SUBREAPER, 1)
         for number in _IGNORED:
             _signal.signal(number, _signal.SIG_IGN)

@@ -13,8 +13,8 @@ from wsproto.connection import Connection as WebSocket
 from wsproto.connection import ConnectionType
 from wsproto.events import BytesMessage, CloseConnection, Ping, Pong, TextMessage
 
-from ocirt_shim.remote import spdy
-from ocirt_shim.remote.channels import FaultError, Outcome, Sizes, Wanted
+from ocirt_shim.remote import FaultError, spdy
+from ocirt_shim.remote.channels import Outcome, Sizes, Wanted
 from ocirt_shim.remote.overspdy import OverSpdy
 from ocirt_shim.remote.overwebsocket import OverWebSocket
 from tests.unit.shim.remote.test_spdy import pieces, taken

@@ -9,8 +9,7 @@ from wsproto.connection import Connection as WebSocket
 from wsproto.connection import ConnectionType
 from wsproto.events import BytesMessage, CloseConnection, TextMessage
 
-from ocirt_shim.remote import spdy
-from ocirt_shim.remote.channels import FaultError
+from ocirt_shim.remote import FaultError, spdy
 from ocirt_shim.remote.pairs import InTunnel, OverSpdy, OverWebSocket
 from tests.unit.shim.remote.test_spdy import taken
 

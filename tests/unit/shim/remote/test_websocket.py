@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from wsproto.connection import Connection, ConnectionType
 from wsproto.events import BytesMessage, CloseConnection, Ping, Pong, TextMessage
 
-from ocirt_shim.remote.websocket import FaultError, WebSocket
+from ocirt_shim.remote import FaultError
+from ocirt_shim.remote.websocket import WebSocket
 from tests.unit.shim.remote.test_spdy import pieces
 
 KEY = b"\1\2\3\4"
