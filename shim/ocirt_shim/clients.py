@@ -14,6 +14,7 @@ from ocirt.kernel import constants as k
 from ocirt.kernel.ffi import syscall
 from ocirt_shim import streams
 from ocirt_shim.attached import INPUT_ENDED
+from ocirt_shim.children import exit_code
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -116,8 +117,7 @@ def _watch(session: Session, pid: int) -> None:
 
     def ended() -> None:
         session.loop.remove(fd)
-        code = posix.waitstatus_to_exitcode(posix.waitpid(pid, 0)[1])
-        session.ended(Outcome(128 - code if code < 0 else code))
+        session.ended(Outcome(exit_code(posix.waitpid(pid, 0)[1])))
 
     session.loop.add(fd, ended)
 

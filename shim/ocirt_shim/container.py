@@ -14,6 +14,7 @@ from ocirt_api.messages.shim import CREATED, PAUSED, RUNNING, STOPPED, CreateReq
 from ocirt_shim import record as notes
 from ocirt_shim import streams
 from ocirt_shim.attached import Attached
+from ocirt_shim.children import exit_code
 from ocirt_shim.lines import LIMIT
 from ocirt_shim.log import Log
 from ocirt_shim.streams import Output
@@ -223,9 +224,8 @@ class Container:
 
     def ended(self, status: int) -> None:
         """Init was reaped, with a status as waitpid(2) gives it."""
-        code = posix.waitstatus_to_exitcode(status)
-        self.oom_killed = self.oom_killed and code == -_SIGKILL
-        self.exit_code = 128 - code if code < 0 else code
+        self.oom_killed = self.oom_killed and posix.waitstatus_to_exitcode(status) == -_SIGKILL
+        self.exit_code = exit_code(status)
         self.exited_at = notes.now()
         self._record.save(status="stopped", exited_at=self.exited_at, exit_code=self.exit_code, oom_killed=self.oom_killed)
         if not self._own_pids:

@@ -13,8 +13,8 @@ from ocirt.cgroups import control
 from ocirt.errors import Error
 from ocirt_api.messages.shim import ExecRequest, ExecResponse
 from ocirt_shim import streams
+from ocirt_shim.children import exit_code
 from ocirt_shim.streams import Input, Output
-from ocirt_shim.worker import Worker
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from ocirt.containers.execute import Execution
+    from ocirt_shim.children import Children
     from ocirt_shim.container import Container
     from ocirt_shim.loop import Loop
     from ocirt_shim.worker import Word
@@ -34,15 +35,13 @@ _PATIENCE = 2000  # milliseconds that what was killed may take to end
 
 
 class Executions:
-    """All that run now, by the pid of their worker, then of their program."""
+    """Programs that are run in a container."""
 
-    def __init__(self, loop: Loop, container: Container, directory: str) -> None:
+    def __init__(self, loop: Loop, container: Container, children: Children, directory: str) -> None:
+        self.children = children
         self._loop = loop
         self._container = container
         self._directory = directory
-        self._running: dict[int, Execute] = {}
-        self._unclaimed: dict[int, int] = {}  # what was reaped before its worker's word was read
-        self._workers: dict[int, Worker] = {}
         self._number = 0
 
     def begin(self, request: ExecRequest, answer: Callable[[ExecResponse], object], fail: Callable[[Exception], object]) -> None:
@@ -55,59 +54,14 @@ class Executions:
 
     def prepare(self, process: dict[str, Any], group: list[str], *, terminal: bool = False) -> Execution:
         """In a fork: the program on its way into the container. Raises Error, OSError."""
-        from ocirt.containers.execute import Execution, load_running  # noqa: PLC0415
-        from ocirt.plan import Request  # noqa: PLC0415
-        from ocirt.spec.load import refuse  # noqa: PLC0415
-        from ocirt.spec.process import check_process  # noqa: PLC0415
-
-        findings: list[Any] = []
-        check_process(process, "", findings)
-        refuse(findings, "process")
-        container = self._container
-        record = load_running(container.runtime, container.id)
-        request = Request(
-            container.id,
-            record["bundle"],
-            record["directory"],
-            state_root=container.runtime,
-            pipes=not terminal,
-            console="attached" if terminal else "",
-            keyring=record.get("keyring", True),
-        )
-        return Execution(record, process, request, group)
+        check(process, "process")
+        return prepare(self._container.runtime, self._container.id, process, group, terminal=terminal)
 
     def work(self, process: dict[str, Any], stdio: tuple[int, int, int], group: list[str]) -> Word:
         """In the fork: the pid of the program, which runs. Raises Error, OSError."""
         execution = self.prepare(process, group)
         execution.run.stdio = stdio
         return {"pid": execution.make()}
-
-    def employ(self, work: Callable[[], Word], hear: Callable[[Word | Exception], object], kept: list[int]) -> int:
-        """Have a worker do something; see there. Its pid. Raises OSError."""
-        worker = Worker(self._loop, work, hear, kept)
-        self._workers[worker.pid] = worker
-        return worker.pid
-
-    def started(self, pid: int, execute: Execute) -> None:
-        """Its worker has told the pid of a program."""
-        if pid in self._unclaimed:
-            execute.ended(self._unclaimed.pop(pid))
-        else:
-            self._running[pid] = execute
-
-    def reaped(self, pid: int, status: int) -> None:
-        """Any child but init has ended."""
-        worker = self._workers.pop(pid, None)
-        if worker is not None:
-            worker.ended()  # its last word may lie there yet, and says whose the next to be reaped is
-            if not self._workers:
-                self._unclaimed.clear()
-            return
-        execute = self._running.pop(pid, None)
-        if execute is not None:
-            execute.ended(status)
-        elif self._workers:
-            self._unclaimed[pid] = status  # perhaps the program of a worker that has not been heard
 
     def group(self, name: str) -> dict[str, str]:
         """A cgroup for one program, below the container's in one hierarchy: whatever it starts is found there. {} without any.
@@ -121,6 +75,34 @@ class Executions:
                 posix.mkdir(directory)
                 return {controller: directory}
         return {}
+
+
+def check(process: dict[str, Any], subject: str) -> None:
+    """Raise Error("invalid") for what is no process.json."""
+    from ocirt.spec.load import refuse  # noqa: PLC0415  (preloaded)
+    from ocirt.spec.process import check_process  # noqa: PLC0415
+
+    findings: list[Any] = []
+    check_process(process, "", findings)
+    refuse(findings, subject)
+
+
+def prepare(runtime: str, container: str, process: dict[str, Any], group: list[str], *, terminal: bool) -> Execution:
+    """In a fork: a program that was checked, on its way into a container of this state root. Raises Error, OSError."""
+    from ocirt.containers.execute import Execution, load_running  # noqa: PLC0415  (preloaded)
+    from ocirt.plan import Request  # noqa: PLC0415
+
+    record = load_running(runtime, container)
+    request = Request(
+        container,
+        record["bundle"],
+        record["directory"],
+        state_root=runtime,
+        pipes=not terminal,
+        console="attached" if terminal else "",
+        keyring=record.get("keyring", True),
+    )
+    return Execution(record, process, request, group)
 
 
 class Execute:
@@ -178,7 +160,7 @@ class Execute:
             raise
         words = [f"{controller}:{path.rpartition('/')[2]}" for controller, path in self._group["paths"].items()]
         try:
-            self._worker = self._all.employ(lambda: self._all.work(process, stdio, words), self._hear, inner)
+            self._worker = self._all.children.employ(lambda: self._all.work(process, stdio, words), self._hear, inner)
         except OSError:
             self._close()
             raise
@@ -208,7 +190,7 @@ class Execute:
                 self._fail(word)
             return
         self._pid = word["pid"]
-        self._all.started(self._pid, self)
+        self._all.children.expect(self._pid, self.ended)
 
     def _time_out(self) -> None:
         """Kill it with all that it has started."""
@@ -250,9 +232,8 @@ class Execute:
 
     def _tell(self, status: int) -> None:
         self._drop_group()
-        code = posix.waitstatus_to_exitcode(status)
         out, err = (b"".join(taken) for taken in self._taken)
-        response = ExecResponse(exit_code=128 - code if code < 0 else code, timed_out=self._timed_out, truncated=self._truncated)
+        response = ExecResponse(exit_code=exit_code(status), timed_out=self._timed_out, truncated=self._truncated)
         if len(out) + len(err) <= _INLINE:
             response.stdout, response.stderr = out, err
         else:

@@ -15,6 +15,7 @@ from ocirt.kernel import constants as k
 from ocirt.kernel.ffi import syscall
 from ocirt.kernel.process import prctl
 from ocirt_api.messages import shim as messages
+from ocirt_shim.children import Children
 from ocirt_shim.clients import Clients
 from ocirt_shim.container import Container
 from ocirt_shim.execs import Executions
@@ -56,7 +57,8 @@ class Shim:
         self._ending = False
         self.loop = Loop()
         self.container = Container(self.loop, asked["runtime"], record)
-        self.executions = Executions(self.loop, self.container, self.directory)
+        self.children = Children(self.loop)
+        self.executions = Executions(self.loop, self.container, self.children, self.directory)
         self.clients = Clients(self.container, self.executions)
         self.listener = Listener(self.loop, f"{self.directory}/{SOCKET}", self._methods())
         mask = (1 << (_signal.SIGCHLD - 1)).to_bytes(_SIGSET_SIZE, "little")
@@ -102,7 +104,7 @@ class Shim:
                 self.container.about_to_reap()
                 self.container.ended(posix.waitpid(pid, 0)[1])
             else:
-                self.executions.reaped(*posix.waitpid(pid, 0))
+                self.children.reaped(*posix.waitpid(pid, 0))
 
     # -- methods --
 
@@ -132,7 +134,7 @@ class Shim:
             if self._abandoned:
                 self._end()
 
-        self.container.create(request, self.executions.employ, lambda pid: call.answer(messages.CreateResponse(pid=pid)), fail)
+        self.container.create(request, self.children.employ, lambda pid: call.answer(messages.CreateResponse(pid=pid)), fail)
 
     def _start(self, request: Any, call: Call) -> Message:
         del request, call

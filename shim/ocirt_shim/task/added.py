@@ -11,6 +11,8 @@ from ocirt_api.messages.events import TaskExecStarted, TaskExit
 from ocirt_api.messages.google import Timestamp
 from ocirt_api.messages.types import CREATED, RUNNING, STOPPED
 from ocirt_shim import record as notes
+from ocirt_shim.children import exit_code
+from ocirt_shim.execs import check, prepare
 from ocirt_shim.task.stdio import Named, Streams
 
 TYPE_CHECKING = False
@@ -41,7 +43,7 @@ class Added:
         if not isinstance(process, dict):
             raise Error("invalid", "an object is expected", subject="spec")
         self._process: dict[str, Any] = process | {"terminal": request.terminal}
-        _check(self._process)
+        check(self._process, "spec")
         named = Named(request.stdin, request.stdout, request.stderr, terminal=request.terminal)
         self.streams = Streams(task.host.loop, named, owner)
 
@@ -70,7 +72,7 @@ class Added:
 
         def work() -> Word:
             self.streams.begin_logger(self._task.id, self._task.host.namespace)
-            execution = self._execution(terminal=terminal)
+            execution = prepare(self._task.runtime, self._task.id, self._process, [], terminal=terminal)
             if terminal:
                 execution.run.on_console = lambda _, master: messages.send_descriptors(way[1], b"c", master)
             else:
@@ -98,24 +100,6 @@ class Added:
             self._fail()
             raise
 
-    def _execution(self, *, terminal: bool) -> Any:
-        """In the worker."""
-        from ocirt.containers.execute import Execution, load_running  # noqa: PLC0415
-        from ocirt.plan import Request  # noqa: PLC0415
-
-        task = self._task
-        record = load_running(task.runtime, task.id)
-        request = Request(
-            task.id,
-            record["bundle"],
-            record["directory"],
-            state_root=task.runtime,
-            console="attached" if terminal else "",
-            pipes=not terminal,
-            keyring=record.get("keyring", True),
-        )
-        return Execution(record, self._process, request, [])
-
     def _fail(self) -> None:
         """It never ran. It can be deleted, and whoever waits for it hears of an end."""
         self.streams.close()
@@ -130,9 +114,8 @@ class Added:
 
     def _ended(self, status: int) -> None:
         """It was reaped."""
-        code = posix.waitstatus_to_exitcode(status)
         self.streams.settle()
-        self._end(128 - code if code < 0 else code)
+        self._end(exit_code(status))
         self._task.publish(
             TaskExit(
                 container_id=self._task.id,
@@ -172,13 +155,3 @@ def receive_console(way: int, streams: Streams) -> None:
     posix.close(way)
     for master in came:
         streams.connect(master)
-
-
-def _check(process: dict[str, Any]) -> None:
-    """Raises Error("invalid")."""
-    from ocirt.spec.load import refuse  # noqa: PLC0415  (preloaded)
-    from ocirt.spec.process import check_process  # noqa: PLC0415
-
-    findings: list[Any] = []
-    check_process(process, "", findings)
-    refuse(findings, "spec")

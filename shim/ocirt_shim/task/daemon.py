@@ -11,9 +11,9 @@ from ocirt import paths
 from ocirt.kernel import constants as k
 from ocirt.kernel.ffi import syscall
 from ocirt.kernel.process import prctl
+from ocirt_shim.children import Children
 from ocirt_shim.loop import Loop
 from ocirt_shim.server import Listener
-from ocirt_shim.task.children import Children
 from ocirt_shim.task.host import Host
 from ocirt_shim.task.journal import Journal
 from ocirt_shim.task.publisher import Publisher

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from ocirt_shim.children import Children
     from ocirt_shim.loop import Loop
-    from ocirt_shim.task.children import Children
     from ocirt_shim.task.journal import Journal
     from ocirt_shim.task.publisher import Publisher
 

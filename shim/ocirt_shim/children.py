@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import posix
+
 from ocirt_shim.worker import Worker
 
 TYPE_CHECKING = False
@@ -23,10 +25,11 @@ class Children:
         self._unclaimed: dict[int, int] = {}
         self._workers: dict[int, Worker] = {}
 
-    def employ(self, work: Callable[[], Word], hear: Callable[[Word | Exception], object], kept: list[int]) -> None:
-        """Have a worker do something; see there. Raises OSError."""
+    def employ(self, work: Callable[[], Word], hear: Callable[[Word | Exception], object], kept: list[int]) -> int:
+        """Have a worker do something; see there. Its pid. Raises OSError."""
         worker = Worker(self._loop, work, hear, kept)
         self._workers[worker.pid] = worker
+        return worker.pid
 
     def expect(self, pid: int, ended: Ended) -> None:
         """Call `ended` with the status (of waitpid(2)) of a child, once it was reaped."""
@@ -48,3 +51,9 @@ class Children:
             ended(status)
         elif self._workers:
             self._unclaimed[pid] = status  # perhaps of a worker that has not been heard
+
+
+def exit_code(status: int) -> int:
+    """Of a status as waitpid(2) gives it: 128 + N after signal N."""
+    code = posix.waitstatus_to_exitcode(status)
+    return 128 - code if code < 0 else code
