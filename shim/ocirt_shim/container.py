@@ -158,13 +158,7 @@ class Container:
 
     def _take_console(self, way: int) -> None:
         """The terminal's master, if the worker has come that far."""
-        posix.set_blocking(way, False)
-        try:
-            _, came = messages.receive_descriptors(way)
-        except OSError:
-            came = ()
-        posix.close(way)
-        self._outputs += [Output(self._loop, master, self._sink("stdout")) for master in came]
+        self._outputs += [Output(self._loop, master, self._sink("stdout")) for master in streams.consoles(way)]
 
     def _sink(self, name: str) -> Callable[[bytes], None]:
         def take(data: bytes) -> None:

@@ -6,6 +6,8 @@ import _socket
 import posix
 from errno import EIO
 
+from ocirt.kernel import messages
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -121,6 +123,17 @@ def pair() -> tuple[int, int]:
     """Two ends of one stream socket, close-on-exec."""
     one, other = _socket.socketpair(_socket.AF_UNIX, _socket.SOCK_STREAM)
     return one.detach(), other.detach()
+
+
+def consoles(way: int) -> tuple[int, ...]:
+    """The terminal's master that came over a socket, which is closed; nothing if its maker did not come that far."""
+    posix.set_blocking(way, False)
+    try:
+        _, came = messages.receive_descriptors(way)
+    except OSError:
+        came = ()
+    posix.close(way)
+    return came
 
 
 def null() -> int:

@@ -81,7 +81,7 @@ class Added:
 
         def hear(word: Word | Exception) -> None:
             if terminal:
-                receive_console(way[0], self.streams)
+                self.streams.take_console(way[0])
             if isinstance(word, Exception):
                 self._fail()
                 fail(word)
@@ -143,15 +143,3 @@ class Added:
             raise Error("state", "the process is being started", subject=self.exec_id)
         if not self.exited_at:
             self._end(0)
-
-
-def receive_console(way: int, streams: Streams) -> None:
-    """The terminal's master, if the worker has come that far."""
-    posix.set_blocking(way, False)
-    try:
-        _, came = messages.receive_descriptors(way)
-    except OSError:
-        came = ()
-    posix.close(way)
-    for master in came:
-        streams.connect(master)

@@ -189,6 +189,11 @@ class Streams:
         if scheme == "binary-v2" and not said:
             raise Error("kernel", "the logging program has ended before it was ready", subject=path)
 
+    def take_console(self, way: int) -> None:
+        """The terminal's master, if the worker has come that far."""
+        for master in streams.consoles(way):
+            self.connect(master)
+
     def connect(self, master: int) -> None:
         """The terminal's master is there."""
         self._master = master

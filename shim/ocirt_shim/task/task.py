@@ -13,7 +13,7 @@ from ocirt_api.messages.types import CREATED, PAUSED, RUNNING, STOPPED, UNKNOWN
 from ocirt_shim import record as notes
 from ocirt_shim.container import Container
 from ocirt_shim.task import mounts
-from ocirt_shim.task.added import Added, receive_console
+from ocirt_shim.task.added import Added
 from ocirt_shim.task.stdio import Named, Streams
 
 TYPE_CHECKING = False
@@ -142,7 +142,7 @@ class Task(Container):
         return self._inner
 
     def _take_console(self, way: int) -> None:
-        receive_console(way, self.streams)
+        self.streams.take_console(way)
 
     def _undo(self) -> None:
         self._begun = False
