@@ -14,7 +14,7 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass
 
 from ocirt_csi.errors import Error
-from ocirt_csi.kernel import calls
+from ocirt_csi.kernel import calls, mounts
 from ocirt_csi.kernel.mounts import Mount, origin
 from ocirt_csi.model import Snapshot, Volume
 
@@ -93,6 +93,13 @@ class BackEnd(ABC):
     @abstractmethod
     def mount(self, place: str, volume: Volume, options: Options) -> int:
         """A mount of a volume, not in the tree yet, as a descriptor."""
+
+    def bind(self, place: str, options: Options, why: str) -> int:
+        """The same of a folder, bound, which takes no options of a file system: `why` says so. Raises Error("invalid")."""
+        if options.words:
+            raise Error("invalid", f"is an option of a file system, which {why}", subject=options.words[0])
+        attributes = options.attributes | (mounts.READ_ONLY if options.read_only else 0)
+        return mounts.clone(os.path.join(place, DATA), attributes)
 
     @abstractmethod
     def shows(self, place: str, volume: Volume, mount: Mount) -> bool:

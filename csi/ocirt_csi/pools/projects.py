@@ -13,7 +13,6 @@ import zlib
 
 from ocirt_csi.errors import Error
 from ocirt_csi.kernel import calls, projects
-from ocirt_csi.kernel import mounts as kernel_mounts
 from ocirt_csi.kernel.mounts import Mount
 from ocirt_csi.model import PROJECT, Snapshot, Volume
 from ocirt_csi.pools import trees
@@ -81,10 +80,7 @@ class Projects(BackEnd):
 
     def mount(self, place: str, volume: Volume, options: Options) -> int:
         """The folder itself, bound."""
-        if options.words:
-            raise Error("invalid", "is an option of a file system, which volumes here share", subject=options.words[0])
-        attributes = options.attributes | (kernel_mounts.READ_ONLY if options.read_only else 0)
-        return kernel_mounts.clone(os.path.join(place, DATA), attributes)
+        return self.bind(place, options, "volumes here share")
 
     def shows(self, place: str, volume: Volume, mount: Mount) -> bool:
         """By its place in the file system."""

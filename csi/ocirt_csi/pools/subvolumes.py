@@ -6,7 +6,7 @@ import os
 import sys
 
 from ocirt_csi.errors import Error
-from ocirt_csi.kernel import btrfs, calls, mounts
+from ocirt_csi.kernel import btrfs, calls
 from ocirt_csi.kernel.mounts import Mount
 from ocirt_csi.model import SUBVOLUME, Snapshot, Volume
 from ocirt_csi.parameters import COMPRESSION
@@ -69,9 +69,7 @@ class Subvolumes(BackEnd):
 
     def mount(self, place: str, volume: Volume, options: Options) -> int:
         """The subvolume itself, bound."""
-        if options.words:
-            raise Error("invalid", "is an option of a file system, which volumes here share", subject=options.words[0])
-        return mounts.clone(os.path.join(place, DATA), options.attributes | (mounts.READ_ONLY if options.read_only else 0))
+        return self.bind(place, options, "volumes here share")
 
     def shows(self, place: str, volume: Volume, mount: Mount) -> bool:
         """By its place in the file system."""
