@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from ocirt.errors import Error
 from ocirt_api.cri import api_pb2 as cri
 
 # What is on disk of one that is being made or removed is undone by a fresh start.
@@ -169,6 +170,12 @@ class Container(_Told):
     def is_running(self) -> bool:
         """Whether its program runs."""
         return self.status.state == cri.CONTAINER_RUNNING
+
+    def need_running(self, hint: str) -> None:
+        """Raise Error("state") if its program does not run."""
+        if not self.is_running:
+            word = cri.ContainerState.Name(self.status.state).removeprefix("CONTAINER_").lower()
+            raise Error("state", f"the container is {word}", subject=self.id, hint=hint)
 
     @property
     def cgroup(self) -> Mapping[str, str]:

@@ -33,9 +33,7 @@ class ExecService:
         if request.timeout < 0:
             raise Error("invalid", f"{request.timeout} is below 0", subject="timeout", hint="seconds; 0: as long as it takes")
         process = exec_process(container.process, request.cmd)
-        if not container.is_running:
-            word = cri.ContainerState.Name(container.status.state).removeprefix("CONTAINER_").lower()
-            raise Error("state", f"the container is {word}", subject=container.id, hint="programs are run in a running one")
+        container.need_running("programs are run in a running one")
         shim = await self._containers.shim(container)
         asked = messages.ExecRequest(
             process=encode(process),

@@ -19,12 +19,12 @@ from ocirt_cri.streams.tokens import Tokens, Wish
 from ocirt_shim.remote import ATTACH, EXEC, PORT_FORWARD, READY
 
 if TYPE_CHECKING:
-    from ocirt_cri.model import Container
     from ocirt_cri.node import Node
     from ocirt_cri.streams.upgrade import Upgrade
 
 _MODULE = "ocirt_shim.remote.forward"  # its `serve` runs in the fork
 _MOST_PORT = 0xFFFF
+_RUNNING = "only a running one has streams"
 
 
 class StreamService:
@@ -49,7 +49,7 @@ class StreamService:
         container = self._node.container(request.container_id)
         _check(request)
         process = exec_process(container.process, request.cmd, terminal=request.tty)
-        _need_running(container)
+        container.need_running(_RUNNING)
         wish = _stream_request(request, terminal=request.tty)
         wish.process = encode(process)
         return cri.ExecResponse(url=self._port.url(Wish(EXEC, container.id, wish)))
@@ -58,7 +58,7 @@ class StreamService:
         """Of a container's own streams. Whether they are a terminal is the container's to say."""
         container = self._node.container(request.container_id)
         _check(request)
-        _need_running(container)
+        container.need_running(_RUNNING)
         wish = _stream_request(request, terminal=container.config.tty)
         return cri.AttachResponse(url=self._port.url(Wish(ATTACH, container.id, wish)))
 
@@ -79,7 +79,7 @@ class StreamService:
             await self._forward(wish, agreed, client, rest)
             return
         container = self._node.container(wish.target)
-        _need_running(container)
+        container.need_running(_RUNNING)
         request: messages.StreamRequest = wish.of
         request.transport, request.protocol, request.answer = agreed.transport, agreed.protocol, agreed.answer
         request.rest = rest
@@ -122,12 +122,6 @@ def _check(request: cri.ExecRequest | cri.AttachRequest) -> None:
         raise Error("invalid", "cannot be had beside a terminal (tty)", subject="stderr", hint=hint)
     if not (request.stdin or request.stdout or request.stderr):
         raise Error("invalid", "none of stdin, stdout and stderr is asked for", subject="stdout")
-
-
-def _need_running(container: Container) -> None:
-    if not container.is_running:
-        word = cri.ContainerState.Name(container.status.state).removeprefix("CONTAINER_").lower()
-        raise Error("state", f"the container is {word}", subject=container.id, hint="only a running one has streams")
 
 
 def _stream_request(request: cri.ExecRequest | cri.AttachRequest, *, terminal: bool) -> messages.StreamRequest:
