@@ -7,6 +7,7 @@ import os
 import select
 import socket
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -84,31 +85,20 @@ class Zygote:
         os.waitpid(self.pid, 0)
 
 
-class Shim:
-    """A connection to a shim."""
+class Caller:
+    """A connection to a service of a shim's. methods: what each takes and answers."""
 
-    def __init__(self, sock: socket.socket, directory: Path, pid: int = 0) -> None:
+    def __init__(self, sock: socket.socket, service: str, methods: Mapping[str, tuple[type[Message], type[Message]]]) -> None:
         self.socket = sock
-        self.directory = directory
-        self.pid = pid
+        self.service = service
+        self._methods = methods
         self._client = Client()
         self._answers: dict[int, ResponseReceived] = {}
 
-    def again(self) -> Shim:
-        """One more connection, by the shim's socket."""
-        sock = socket.socket(socket.AF_UNIX)
-        sock.settimeout(PATIENCE)
-        try:
-            sock.connect(str(self.directory / "socket"))
-        except OSError:
-            sock.close()
-            raise
-        return Shim(sock, self.directory, self.pid)
-
     def send(self, method: str, request: Message | None = None) -> int:
         """Begin a call: its number."""
-        kind = messages.METHODS[method][0]
-        stream, data = self._client.request(messages.SERVICE, method, (request or kind()).encode())
+        kind = self._methods[method][0]
+        stream, data = self._client.request(self.service, method, (request or kind()).encode())
         self.socket.sendall(data)
         return stream
 
@@ -123,8 +113,28 @@ class Shim:
         answer = self._answers.pop(stream)
         if answer.status.code:
             raise Error(status.code(answer.status.code), answer.status.message)
-        return messages.METHODS[method][1].decode(answer.payload)
+        return self._methods[method][1].decode(answer.payload)
 
     def call(self, method: str, request: Message | None = None) -> Any:
         """A call and its answer. Raises Error."""
         return self.receive(method, self.send(method, request))
+
+
+class Shim(Caller):
+    """A connection to a shim."""
+
+    def __init__(self, sock: socket.socket, directory: Path, pid: int = 0) -> None:
+        super().__init__(sock, messages.SERVICE, messages.METHODS)
+        self.directory = directory
+        self.pid = pid
+
+    def again(self) -> Shim:
+        """One more connection, by the shim's socket."""
+        sock = socket.socket(socket.AF_UNIX)
+        sock.settimeout(PATIENCE)
+        try:
+            sock.connect(str(self.directory / "socket"))
+        except OSError:
+            sock.close()
+            raise
+        return Shim(sock, self.directory, self.pid)

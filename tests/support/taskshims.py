@@ -11,14 +11,13 @@ import threading
 from pathlib import Path
 from typing import Any
 
-from ocirt.errors import Error
 from ocirt_api import status
-from ocirt_api.message import Message
 from ocirt_api.messages import events, task
 from ocirt_api.messages.bootstrap import BootstrapParams, BootstrapResult, Extension
 from ocirt_api.messages.google import Any as Wrapped
-from ocirt_api.ttrpc import Client, RequestReceived, ResponseReceived, Server
+from ocirt_api.ttrpc import RequestReceived, Server
 from tests.support.build import ROOT
+from tests.support.shims import Caller
 
 PATIENCE = 30.0
 NAMESPACE = "tests"
@@ -113,41 +112,16 @@ class Events:
         self._threads.clear()
 
 
-class TaskShim:
+class TaskShim(Caller):
     """A shim, and one connection to it."""
 
     def __init__(self, address: str) -> None:
         self.address = address
-        self.socket = socket.socket(socket.AF_UNIX)
-        self.socket.settimeout(PATIENCE)
-        self.socket.connect(address.removeprefix("unix://"))
-        self.service = task.SERVICES[1]
-        self._client = Client()
-        self._answers: dict[int, ResponseReceived] = {}
+        sock = socket.socket(socket.AF_UNIX)
+        sock.settimeout(PATIENCE)
+        sock.connect(address.removeprefix("unix://"))
+        super().__init__(sock, task.SERVICES[1], task.METHODS)
         self.pid: int = self.call("Connect", task.ConnectRequest()).shim_pid
-
-    def send(self, method: str, request: Message) -> int:
-        """Begin a call: its number."""
-        stream, data = self._client.request(self.service, method, request.encode())
-        self.socket.sendall(data)
-        return stream
-
-    def receive(self, method: str, stream: int) -> Any:
-        """The answer of a call. Raises Error."""
-        while stream not in self._answers:
-            data = self.socket.recv(1 << 20)
-            assert data, "the shim is gone"
-            for event in self._client.receive(data):
-                assert isinstance(event, ResponseReceived)
-                self._answers[event.stream] = event
-        answer = self._answers.pop(stream)
-        if answer.status.code:
-            raise Error(status.code(answer.status.code), answer.status.message)
-        return task.METHODS[method][1].decode(answer.payload)
-
-    def call(self, method: str, request: Message) -> Any:
-        """A call and its answer. Raises Error."""
-        return self.receive(method, self.send(method, request))
 
 
 class Containerd:

@@ -46,7 +46,7 @@ def pulled(isolation: Isolation, busybox: images.Image) -> Iterator[tuple[Path, 
 @pytest.fixture
 def node(pulled: tuple[Path, str], no_leaks: list[Path], isolation: Isolation) -> Iterator[Ocirtd]:
     """A daemon of the test's own, which leaves nothing."""
-    yield from _node(pulled, no_leaks, isolation)
+    yield from daemon(pulled, no_leaks, isolation)
 
 
 @pytest.fixture
@@ -56,7 +56,7 @@ def networked(
     """The same on a host of its own: its pods may have networks. Its parameter may be another class of daemon."""
     with new_host() as host:
         before = host.traces()
-        yield from _node(pulled, no_leaks, isolation, getattr(request, "param", Ocirtd))
+        yield from daemon(pulled, no_leaks, isolation, getattr(request, "param", Ocirtd))
         assert {name for name in set(host.traces()) - set(before) if not _STAYS.search(name)} == set()
 
 
@@ -64,7 +64,8 @@ def networked(
 _STAYS = re.compile(r"^(link ocirt|address .* of ocirt|address fe80|route |rule |file (?!.*/networks/[^/]+/[\da-f.:]+$))")
 
 
-def _node(pulled: tuple[Path, str], no_leaks: list[Path], isolation: Isolation, kind: type[Ocirtd] = Ocirtd) -> Iterator[Ocirtd]:
+def daemon(pulled: tuple[Path, str], no_leaks: list[Path], isolation: Isolation, kind: type[Ocirtd] = Ocirtd) -> Iterator[Ocirtd]:
+    """A daemon with a copy of a store, for a fixture; it leaves nothing."""
     place = Path(tempfile.mkdtemp(prefix="o", dir="/tmp"))
     no_leaks.append(place)
     made = kind(place, isolation.slice or isolation.cgroup_parent, "systemd" if isolation.slice else "cgroupfs")

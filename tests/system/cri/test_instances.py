@@ -5,7 +5,6 @@ from __future__ import annotations
 import shutil
 import socket
 import sqlite3
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -16,6 +15,7 @@ from ocirt_api.cri import api_pb2 as cri
 from tests.support.isolation import Isolation, umount
 from tests.support.ocirtd import Ocirtd, refused
 from tests.support.runtime import wait_for
+from tests.system.cri.conftest import daemon
 
 pytestmark = pytest.mark.ocirt_only("the daemon is ocirt's own")
 
@@ -23,22 +23,9 @@ OWN = cri.NamespaceOption(network=cri.POD, ipc=cri.POD, pid=cri.CONTAINER)
 
 
 @pytest.fixture
-def neighbour(networked: Ocirtd, isolation: Isolation) -> Iterator[Ocirtd]:
+def neighbour(networked: Ocirtd, no_leaks: list[Path], isolation: Isolation) -> Iterator[Ocirtd]:
     """A second daemon on the host of the first, with directories of its own."""
-    place = Path(tempfile.mkdtemp(prefix="o", dir="/tmp"))
-    made = Ocirtd(place, networked.cgroup_parent, "systemd" if isolation.slice else "cgroupfs")
-    shutil.copytree(networked.place / "r/images", place / "r/images", symlinks=True)
-    made.image = networked.image
-    made.start()
-    try:
-        yield made
-        made.clear()
-        assert made.left() == []
-    finally:
-        if made.process is not None:
-            made.kill()
-        made.forget()
-        shutil.rmtree(place)
+    yield from daemon((networked.place / "r/images", networked.image), no_leaks, isolation)
 
 
 def _cidr(node: Ocirtd, text: str) -> None:
