@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -10,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 from ocirt.errors import Error
 from ocirt_api.cri.api_pb2 import LinuxContainerResources
 from ocirt_api.messages import shim as messages
-from ocirt_cri import limits
-from ocirt_cri.checkpoint.checkpoints import document_path
+from ocirt_cri import documents, limits
+from ocirt_cri.checkpoint.checkpoints import is_possible
 from ocirt_cri.lookups import HostLookups
 from ocirt_cri.sandboxes import is_plain, request_of
 from ocirt_cri.shims import Shim, connected
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from ocirt_images.config import ImageConfig
 
 _PATIENCE = 120.0  # seconds for a shim to make a container
+_log = logging.getLogger(__name__)
 
 
 class Creation:
@@ -67,10 +69,24 @@ class Creation:
         built = replace(built, document=await self._node.nri.create(self._sandbox, self._container, built.document))
         self._container.process = dict(built.document["process"])
         bundle = await asyncio.to_thread(self._bundle, built.document) if built.document.get("hooks") else ""
-        answer = await shim.call("Create", self._request(built, root, bundle), messages.CreateResponse, _PATIENCE)
+        keeping = asyncio.create_task(self._keep(built.document), name=f"document of {self._container.id}")
+        try:
+            answer = await shim.call("Create", self._request(built, root, bundle), messages.CreateResponse, _PATIENCE)
+        finally:
+            await keeping
         self._container.pid = answer.pid
         await asyncio.to_thread(self._limits)
         return shim
+
+    async def _keep(self, document: inputs.Json) -> None:
+        """Keep its document, while the shim makes it, if anybody may look at it later."""
+        node, container = self._node, self._container
+        if not (node.nri.sees_containers or await asyncio.to_thread(is_possible)):
+            return
+        try:
+            await asyncio.to_thread(documents.keep, node.container_directory(container.id), document)
+        except OSError as err:
+            _log.warning("container %s: its config.json was not kept for NRI and checkpoints: %s", container.id, err)
 
     def _limits(self) -> None:
         """The status shows those that are in force. In a thread: it reads files."""
@@ -141,10 +157,6 @@ class Creation:
             raise Error("unsupported", "ocirtd does not label files for SELinux yet", subject="config.mounts")
         for directory in built.directories:
             _make_directory(directory)
-        if path := document_path(asked.directory):
-            os.makedirs(asked.directory, 0o700, exist_ok=True)
-            with open(path, "wb") as file:
-                file.write(encode(built.document))
         if built.log_path:
             os.makedirs(os.path.dirname(built.log_path), 0o755, exist_ok=True)
         return built

@@ -17,6 +17,7 @@ from google.protobuf.json_format import MessageToJson
 from ocirt.errors import Error
 from ocirt.zygote import wire
 from ocirt_api.messages import shim as messages
+from ocirt_cri import documents
 from ocirt_cri.errors import DeadlineError
 from ocirt_cri.spawn import spawn
 from ocirt_cri.spec.refuse import invalid, shown
@@ -31,17 +32,16 @@ if TYPE_CHECKING:
     from ocirt_cri.node import Node
 
 _PATIENCE = 60.0  # seconds for a shim to do what it does at once
-DOCUMENT = "config.json"  # in a container's directory
-_MARK = "paused"  # likewise
+_MARK = "paused"  # in a container's directory
 _WORK = ".checkpoint-"  # what the name of a directory begins with that is there while an archive is written beside it
 _AGAIN = 5.0  # seconds until a container that could not be let go on is tried again
 _TRIES, _MOMENT = 20, 0.1  # seconds between them
 _log = logging.getLogger(__name__)
 
 
-def document_path(directory: str) -> str:
-    """Where the config.json of a container is kept for this, in its directory; "" where there is no CRIU, and no use for it."""
-    return os.path.join(directory, DOCUMENT) if shutil.which("criu") else ""
+def is_possible() -> bool:
+    """Whether there is CRIU, without which a container cannot be written down."""
+    return shutil.which("criu") is not None
 
 
 class Checkpoints:
@@ -141,9 +141,11 @@ class Checkpoints:
 
     async def _asked(self, container: Container, location: str) -> dict[str, Any]:
         node = self._node
-        spec = os.path.join(node.container_directory(container.id), DOCUMENT)
+        if not await asyncio.to_thread(is_possible):
+            raise Error("unsupported", "there is no CRIU", subject=container.id, hint="install criu")
+        spec = documents.place(node.container_directory(container.id))
         if not await asyncio.to_thread(os.path.isfile, spec):
-            what = "there is no CRIU" if not shutil.which("criu") else "CRIU was not there when the container was made"
+            what = "CRIU was not there when the container was made"
             raise Error("unsupported", what, subject=container.id, hint="install criu")
         if not await asyncio.to_thread(os.path.isdir, os.path.dirname(location)):
             raise invalid("location", f"{shown(os.path.dirname(location))} is no directory", "make it first")

@@ -14,7 +14,12 @@ if TYPE_CHECKING:
 
 
 class Hooks:
-    """What is called, in the order of a life. Those whose error fails what they are about say so; all others log it."""
+    """What is called, in the order of a life. Those whose error fails what they are about say so; all others log it.
+
+    sees_containers: whether a container's document is looked at after it was made
+    """
+
+    sees_containers = False
 
     async def begin(self) -> None:
         """What an earlier daemon has left is known: plugins of our own are there once it returns."""

@@ -8,21 +8,19 @@ operations that are under way.
 from __future__ import annotations
 
 import asyncio
-import json
 import logging
-import os
 from typing import TYPE_CHECKING, Any
 
 from ocirt.errors import Error
 from ocirt_api.cri import api_pb2 as cri
 from ocirt_api.nri import api_pb2 as nri
+from ocirt_cri import documents
 from ocirt_cri.lookups import HostLookups
 from ocirt_cri.nri import adjust, objects, resources
 from ocirt_cri.nri.hooks import Hooks
 from ocirt_cri.nri.members import Everything, Members
 from ocirt_cri.nri.wishes import Wishes
 from ocirt_cri.spec import cgroups
-from ocirt_cri.spec.document import encode
 
 if TYPE_CHECKING:
     from typing import Self
@@ -33,12 +31,13 @@ if TYPE_CHECKING:
     from ocirt_cri.spec.inputs import Json
 
 _ENDED = (cri.CONTAINER_EXITED, cri.CONTAINER_UNKNOWN)
-_DOCUMENT = "config.json"  # in a container's own directory: of what its plugins see
 _log = logging.getLogger(__name__)
 
 
 class Nri(Hooks):
     """Between `__aenter__` and `__aexit__` plugins may come."""
+
+    sees_containers = True
 
     def __init__(self, node: Node, containers: Containers) -> None:
         self._node = node
@@ -48,7 +47,6 @@ class Nri(Hooks):
         # What is being made: asked about, and not in the lists yet. And what plugins know as there and not ended.
         self._making_pods: dict[str, Sandbox] = {}
         self._making: dict[str, tuple[Container, Json]] = {}  # with its document
-        self._writing: dict[str, asyncio.Task[None]] = {}
         self._pods: dict[str, bool] = {}  # whether it was not told yet that it has stopped
         self._known: dict[str, bool] = {}
 
@@ -103,28 +101,9 @@ class Nri(Hooks):
     def _read(self, container: Container) -> Json:
         """Its document, as it was made; where that was not kept, what the daemon knows anyway."""
         try:
-            with open(self._place(container), encoding="utf-8", errors="surrogateescape") as file:
-                found: Json = json.load(file)
+            return documents.read(self._node.container_directory(container.id))
         except (OSError, ValueError):
-            found = {"process": {"user": {"uid": 0, "gid": 0}, "args": [], **container.process}, "linux": {}}
-        return found
-
-    async def _written(self, container: Container) -> None:
-        """Wait until its document is kept, if it is going to be."""
-        task = self._writing.pop(container.id, None)
-        if task is not None:
-            try:
-                await task
-            except OSError as err:
-                _log.warning("container %s: what plugins would see of it later was not kept: %s", container.id, err)
-
-    def _write(self, container: Container, document: Json) -> None:
-        os.makedirs(self._node.container_directory(container.id), exist_ok=True)
-        with open(self._place(container), "wb") as file:
-            file.write(encode(document))
-
-    def _place(self, container: Container) -> str:
-        return os.path.join(self._node.container_directory(container.id), _DOCUMENT)
+            return {"process": {"user": {"uid": 0, "gid": 0}, "args": [], **container.process}, "linux": {}}
 
     # -- pods --
 
@@ -206,9 +185,6 @@ class Nri(Hooks):
                 resources.into_cri(changes.adjust.linux.resources, container.status.resources.linux)
                 await self._wishes.apply(changes.updates.others)
             evictions = changes.evictions
-        # While the shim makes the container.
-        task = asyncio.create_task(asyncio.to_thread(self._write, container, document), name=f"document of {container.id}")
-        self._writing[container.id] = task
         await self._wishes.evict(evictions)
         return document
 
@@ -225,7 +201,6 @@ class Nri(Hooks):
 
     async def created(self, sandbox: Sandbox, container: Container) -> None:
         """See Hooks."""
-        await self._written(container)
         self._making.pop(container.id, None)
         if not self._members.is_idle:
             async with self._lock:
@@ -286,7 +261,6 @@ class Nri(Hooks):
 
     async def removed(self, container: Container) -> None:
         """See Hooks."""
-        await self._written(container)
         await self.stopped(container)
         if self._members.is_idle:
             self._making.pop(container.id, None)
