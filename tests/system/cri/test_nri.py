@@ -608,7 +608,15 @@ def configure(node: Ocirtd, *scripts: Path, **more: int) -> None:
 def children(pid: int, word: str) -> list[int]:
     """The children of a process whose command line has a word."""
     found = [one for task in Path(f"/proc/{pid}/task").iterdir() for one in (task / "children").read_text().split()]
-    return [int(one) for one in found if word.encode() in Path(f"/proc/{one}/cmdline").read_bytes()]
+    return [int(one) for one in found if word.encode() in _command(one)]
+
+
+def _command(pid: str) -> bytes:
+    """What a process was executed as; nothing of one that is gone."""
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes()
+    except FileNotFoundError:
+        return b""
 
 
 def is_over(pid: int) -> bool:
