@@ -31,19 +31,24 @@ def networked_pod(node: Ocirtd) -> str:
 def serve(node: Ocirtd, pod: str, port: int, command: str) -> str:
     """A container that runs a command for each connection."""
     made = node.run(pod, "sh", "-c", f"while :; do nc -l -p {port} -e sh -c '{command}'; done")
-    node.until(
-        lambda: f":{port:04X}".encode() in node.exec(made, "sh", "-c", "cat /proc/net/tcp /proc/net/tcp6").stdout, "it to listen"
-    )
+    until_it_listens(node, made, port)
     return made
+
+
+def until_it_listens(node: Ocirtd, container: str, port: int) -> None:
+    """Wait for a server, which is another one after each connection."""
+    command = f"grep -h ':{port:04X} [0-9A-F:]* 0A' /proc/net/tcp /proc/net/tcp6"
+    node.until(lambda: node.exec(container, "sh", "-c", command).exit_code == 0, "it to listen")
 
 
 @tunnelled
 def test_both_ways(networked: Ocirtd, tunnel: bool) -> None:
     """Bytes go and come; the end of one side is the other's; a second connection goes over the same client."""
     pod = networked_pod(networked)
-    serve(networked, pod, 7001, "cat; echo over")
+    server = serve(networked, pod, 7001, "cat; echo over")
     client = ForwardClient(url_of(networked, pod), tunnel=tunnel)
     for word in (b"one", b"two"):
+        until_it_listens(networked, server, 7001)
         key = client.open(7001)
         client.send(key, word, last=True)
         client.until_end(key)
