@@ -8,12 +8,15 @@ import subprocess
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from tests.support import images
 from tests.support.isolation import Isolation
 from tests.support.networks import new_host
+from tests.support.nricalls import Make
+from tests.support.nriplugin import NriPlugin
 from tests.support.ocirtd import Ocirtd, busybox_image
 from tests.support.registry import LocalRegistry
 
@@ -81,3 +84,24 @@ def daemon(pulled: tuple[Path, str], no_leaks: list[Path], isolation: Isolation,
         if made.process is not None:
             made.kill()
         made.forget()
+
+
+@pytest.fixture
+def plugin(node: Ocirtd) -> Iterator[Make]:
+    """Make plugins that have joined: `plugin("10")`, `plugin(name=…, start=False)`."""
+    made: list[NriPlugin] = []
+
+    def make(index: str = "50", name: str = "", *, start: bool = True, **orders: Any) -> NriPlugin:
+        found = NriPlugin(node.place / f"plugin{len(made)}", node.nri, name or f"test{len(made)}", index)
+        made.append(found)
+        found.order(**orders)
+        if start:
+            there = f"NRI plugin {index}-{found.name} is there"
+            before = node.log.read_text().count(there)
+            found.start()
+            node.until(lambda: node.log.read_text().count(there) > before, "the plugin to join")
+        return found
+
+    yield make
+    for one in made:
+        one.end()
