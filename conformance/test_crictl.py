@@ -39,10 +39,13 @@ def test_version(crictl: Crictl) -> None:
 
 
 def test_info(crictl: Crictl) -> None:
-    """Both conditions, without a network that somebody configured."""
-    conditions = {each["type"]: each["status"] for each in crictl.call("info").ok().json()["status"]["conditions"]}
-    assert conditions["RuntimeReady"]
-    assert conditions["NetworkReady"]
+    """Both conditions, without a network that somebody configured. The first answers may say that it still recovers."""
+
+    def ready() -> bool:
+        conditions = crictl.call("info").ok().json()["status"]["conditions"]
+        return {each["type"]: each["status"] for each in conditions} == {"RuntimeReady": True, "NetworkReady": True}
+
+    wait_for(ready, "both conditions", 20)
 
 
 def test_images(crictl: Crictl) -> None:
