@@ -8,6 +8,7 @@ wire        nf_tables' own messages, for elements
 compiler    from the language of nft(8) to such messages, for the tables' text
 library     libnftables, for what the compiler does not know: conditions of a port, elements in this language
 forward     the rule in other tables' forward chains
+zones       the zones of firewalld that addresses belong to
 state       records of who has what
 owners      comments
 localnet    the sysctl that ports published at 127.0.0.1 need

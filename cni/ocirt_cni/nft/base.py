@@ -1,7 +1,7 @@
 """The tables themselves: chains, sets and maps that are there once, whoever is attached. In the language of nft(8).
 
 `inet ocirt` does all but what needs the family bridge. Its chains run a little before those of docker, ufw, firewalld and
-kube-proxy, at priorities of their own.
+kube-proxy, at priorities of their own; `forwarded` runs behind all that may drop.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from ocirt_cni.nft.sets import Element
 
-VERSION = "version-1"  # a chain without rules: who finds another one, found tables of another ocirt
+VERSION = "version-2"  # a chain without rules: who finds another one, found tables of another ocirt
 MARK = 0x1000  # the bit of a packet's mark by which other tables' forward chains know what is ours; only while it is forwarded
 FAMILIES = {INET: "inet", BRIDGE: "bridge"}
 _LOOPBACK4 = "127.0.0.0/8"
@@ -59,7 +59,7 @@ chain forward {{
 }}
 
 chain forwarded {{
-    type filter hook forward priority filter + 5; policy accept;
+    type filter hook forward priority filter + 100; policy accept;
     meta mark & {MARK:#x} == {MARK:#x} meta mark set meta mark & {0xFFFFFFFF ^ MARK:#x}
 }}
 

@@ -7,7 +7,7 @@ from errno import EBUSY, EEXIST, ENOENT
 from ocirt_cni.call import Attachment
 from ocirt_cni.errors import CHECK_FAILED, TAKEN, UNSUPPORTED, Error
 from ocirt_cni.netlink.socket import KernelError
-from ocirt_cni.nft import base, forward, kept, localnet, owners, sets, wire
+from ocirt_cni.nft import base, forward, kept, localnet, owners, sets, wire, zones
 from ocirt_cni.nft.rules import Port, Rules, record_name
 from ocirt_cni.nft.sets import SETS, TABLE, Element
 from ocirt_cni.nft.state import Locked, State
@@ -49,6 +49,7 @@ class Changes(Rules):
                     localnet.open_for(one)
                 if self.admitted and not admitted:
                     forward.admit(tables, _asked(state))
+                zones.change(old, self)
             except BaseException:
                 _take_back(tables, state, self, old)
                 raise
@@ -84,6 +85,9 @@ def check(changes: Changes) -> None:
         if changes.admitted:
             for chain in forward.lacking(tables, changes.asked):
                 raise _lost(chain, "the rule that lets forwarded traffic pass is missing")
+        if (made := _read(state, changes.name)) is not None:
+            for source in zones.lacking(made):
+                raise _lost(source, f"firewalld does not have it in its zone {made.zone}")
 
 
 def collect(
@@ -228,6 +232,8 @@ def _rebuild(tables: Tables, state: State) -> None:
         kept.run(commands)
     if any(one.admitted for one in rules):
         forward.admit(tables, _asked(state))
+    for each in rules:
+        zones.change(None, each)
     state.generation = tables.generation()
 
 
@@ -250,6 +256,7 @@ def _remove(tables: Tables, state: State, rules: Rules) -> None:
     for one in rules.asked:
         if not state.is_claimed(f"asked {one}", besides=rules.name):
             forward.withdraw(tables, one)
+    zones.change(rules, None)
     state.remove(rules.name, rules.claims())
     state.generation = tables.generation() if settled else -1
 

@@ -113,7 +113,16 @@ def _removal(tables: Tables, only: str) -> list[Request]:
         if not only and one.comment == MADE and not one.drops and len(ours) == len(rules):
             rest = [each for each in chains if (each.family, each.table) == (one.family, one.table) and each not in (one, *made)]
             requests += _unmake(tables, one, used=bool(rest))
+    if not only:
+        requests += _emptied(tables, chains)
     return requests
+
+
+def _emptied(tables: Tables, chains: Sequence[Chain]) -> list[Request]:
+    """Tables that were made with the chains, which somebody has deleted since: firewalld does so at its end."""
+    used = {(one.family, one.table) for one in chains}
+    places = [place[:2] for place in _OF_IPTABLES if place[:2] not in used]
+    return [wire.drop_table(*place) for place in places if tables.table_comment(*place) == MADE and not tables.has_sets(*place)]
 
 
 def _unmake(tables: Tables, chain: Chain, *, used: bool) -> list[Request]:

@@ -86,6 +86,8 @@ class Rules:
         self.bridges: list[tuple[str, bool]] = []
         self.apart: list[str] = []
         self.asked: list[str] = []
+        self.zone = ""
+        self.zoned: list[str] = []
         self.conditions: dict[int, str] = {}
 
     def masquerade(self, prefixes: list[Prefix]) -> None:
@@ -123,6 +125,11 @@ class Rules:
         """Before traffic is admitted in a table of iptables, a chain of the administrator's there decides."""
         self.asked.append(chain)
 
+    def put_into(self, zone: str, sources: list[str]) -> None:
+        """These addresses, with their lengths, are sources of a zone of firewalld's."""
+        self.zone = zone
+        self.zoned = sources
+
     @property
     def name(self) -> str:
         """The name of its record."""
@@ -144,6 +151,8 @@ class Rules:
             "bridges": [list(each) for each in self.bridges],
             "apart": self.apart,
             "asked": self.asked,
+            "zone": self.zone,
+            "zoned": self.zoned,
             "conditions": [[version, text] for version, text in self.conditions.items() if text],
         }
 
@@ -159,6 +168,7 @@ class Rules:
         made.bridges = [(bridge, within) for bridge, within in document["bridges"]]
         made.apart = document["apart"]
         made.asked = document["asked"]
+        made.zone, made.zoned = document.get("zone", ""), document.get("zoned", [])
         made.conditions = {version: text for version, text in document["conditions"]}  # noqa: C416  (a list of lists)
         return made
 

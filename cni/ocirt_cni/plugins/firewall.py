@@ -4,12 +4,14 @@ open          nothing is forbidden
 same-bridge   nothing passes between this bridge and others of this policy, or of the next
 isolated      the same, and nothing passes between the containers of this bridge
 
-Forwarded traffic is admitted by one rule in each table that may drop it (`ocirt_cni.nft.forward`), whatever `backend` says: with
-firewalld it stands in firewalld's own chain.
+Forwarded traffic is admitted by one rule in each table that may drop it (`ocirt_cni.nft.forward`), whatever `backend` says. Where
+firewalld runs, the container's addresses become sources of one of its zones as well (`firewalldZone`), unless `backend` names
+another one: that zone says what they may reach on the host itself.
 """
 
 from __future__ import annotations
 
+from ocirt_cni.addresses import Prefix
 from ocirt_cni.call import Call, field
 from ocirt_cni.errors import INVALID_CONFIG, NOT_AVAILABLE, Error
 from ocirt_cni.results import Result
@@ -20,10 +22,13 @@ if TYPE_CHECKING:
 
 _NAME = "firewall"
 _BACKENDS = ("", "iptables", "firewalld", "nftables")
+_WITH_ZONES = ("", "firewalld")
+_ZONE = "trusted"  # the reference plugin's default
 OPEN, SAME_BRIDGE, ISOLATED = "open", "same-bridge", "isolated"
 _POLICIES = (OPEN, SAME_BRIDGE, ISOLATED)
 _LONGEST_CHAIN = 28  # XT_EXTENSION_MAXNAMELEN, less the null byte
 _CHAIN = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_-.")
+_ZONE_NAME = _CHAIN | {"/"}
 
 
 def add(call: Call) -> Result:
@@ -78,26 +83,31 @@ def _previous(call: Call) -> Result:
     return call.previous
 
 
-def _settings(call: Call) -> tuple[str, str]:
-    """(policy, chain of the administrator); all options are checked. Raises Error(INVALID_CONFIG)."""
-    if field(call.conf, "backend", str, "") not in _BACKENDS:
+def _settings(call: Call) -> tuple[str, str, str]:
+    """(policy, chain of the administrator, zone of firewalld or ""); all options are checked. Raises Error(INVALID_CONFIG)."""
+    backend = field(call.conf, "backend", str, "")
+    if backend not in _BACKENDS:
         raise Error(INVALID_CONFIG, f"this is none of {', '.join(_BACKENDS[1:])}", subject="/backend")
-    field(call.conf, "firewalldZone", str, "")
+    zone = field(call.conf, "firewalldZone", str, "") or _ZONE
+    if not _ZONE_NAME.issuperset(zone):
+        raise Error(INVALID_CONFIG, f"{zone!r} cannot be the name of a zone of firewalld", subject="/firewalldZone")
     policy = field(call.conf, "ingressPolicy", str, "") or OPEN
     if policy not in _POLICIES:
         raise Error(INVALID_CONFIG, f"{policy!r} is none of {', '.join(_POLICIES)}", subject="/ingressPolicy")
     chain = field(call.conf, "iptablesAdminChainName", str, "") or "CNI-ADMIN"
     if len(chain) > _LONGEST_CHAIN or not _CHAIN.issuperset(chain):
         raise Error(INVALID_CONFIG, f"{chain!r} cannot be the name of a chain of iptables", subject="/iptablesAdminChainName")
-    return policy, chain
+    return policy, chain, zone if backend in _WITH_ZONES else ""
 
 
 def _changes(call: Call, result: Result) -> Changes:
     from ocirt_cni.nft.changes import Changes  # noqa: PLC0415
 
-    policy, chain = _settings(call)
+    policy, chain, zone = _settings(call)
     changes = Changes(call.attachment, _NAME)
     changes.ask(chain)
+    if zone:
+        changes.put_into(zone, [str(Prefix.host(one.address.address)) for one in result.ips])
     bridges, ports = _links(result)
     for name in bridges or ports:
         changes.admit(name)

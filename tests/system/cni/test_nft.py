@@ -15,6 +15,7 @@ from ocirt_cni.addresses import Address, Prefix
 from ocirt_cni.call import Attachment
 from ocirt_cni.errors import CHECK_FAILED, TAKEN, Error
 from ocirt_cni.nft import library, state
+from ocirt_cni.nft.base import VERSION
 from ocirt_cni.nft.changes import Changes, check, collect, remove
 from ocirt_cni.nft.rules import Port
 from ocirt_cni.nft.wire import Tables
@@ -215,10 +216,10 @@ def test_a_commit_after_a_flush_makes_the_tables_again(host: Host) -> None:
 def test_an_older_base_is_replaced_and_a_newer_one_refused(host: Host) -> None:
     _changes(_ONE, 5).commit()
     whole = _lines()
-    command("nft", "delete chain inet ocirt version-1; add chain inet ocirt version-0; flush chain inet ocirt postrouting")
+    command("nft", f"delete chain inet ocirt {VERSION}; add chain inet ocirt version-0; flush chain inet ocirt postrouting")
     _changes(_ONE, 5).commit()
     assert _lines() == whole
-    command("nft", "delete chain inet ocirt version-1; add chain inet ocirt version-2")
+    command("nft", f"delete chain inet ocirt {VERSION}; add chain inet ocirt version-1000")
     with pytest.raises(Error, match="a newer ocirt made this table"):
         _changes(_TWO, 6).commit()
 
