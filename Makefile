@@ -107,7 +107,7 @@ needs-vm: needs-test
 needs-conformance: needs-test
 	$(call install, program podman podman; program conmon conmon; program catatonit catatonit; program runc runc; \
 		program buildah buildah; program skopeo skopeo; program umoci umoci; program containerd containerd; \
-		program docker.io dockerd; program firewalld firewalld; program dbus-daemon dbus-daemon; program golang-go go;)
+		program docker.io dockerd; program golang-go go;)
 
 run: needs
 	@$(MAKE) -s build
