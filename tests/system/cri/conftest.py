@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -27,23 +28,35 @@ def busybox(tmp_path_factory: pytest.TempPathFactory) -> images.Image:
     return busybox_image(tmp_path_factory.mktemp("image") / "rootfs")
 
 
-@pytest.fixture(scope="session")
-def pulled(isolation: Isolation, busybox: images.Image) -> Iterator[tuple[Path, str]]:
-    """A store of images with a small one in it, which a daemon has pulled; and the image's id."""
+@contextlib.contextmanager
+def filled_store(isolation: Isolation, fill: Callable[[Ocirtd], None]) -> Iterator[Path]:
+    """A store of images, with what a daemon was asked to pull."""
     place = Path(tempfile.mkdtemp(prefix="o", dir="/tmp"))
     made = Ocirtd(place, isolation.cgroup_parent)
     made.start()
     try:
-        with LocalRegistry() as registry:
-            registry.add("busybox", busybox, "1")
-            made.pull(registry, "busybox", "1")
+        fill(made)
         made.stop()
-        yield place / "r/images", made.image
+        yield place / "r/images"
     finally:
         if made.process is not None:
             made.kill()
         made.forget()
         shutil.rmtree(place)
+
+
+@pytest.fixture(scope="session")
+def pulled(isolation: Isolation, busybox: images.Image) -> Iterator[tuple[Path, str]]:
+    """A store of images with a small one in it, and the image's id."""
+    identifiers = []
+
+    def fill(node: Ocirtd) -> None:
+        with LocalRegistry() as registry:
+            registry.add("busybox", busybox, "1")
+            identifiers.append(node.pull(registry, "busybox", "1"))
+
+    with filled_store(isolation, fill) as store:
+        yield store, identifiers[0]
 
 
 @pytest.fixture
@@ -87,12 +100,12 @@ def daemon(pulled: tuple[Path, str], no_leaks: list[Path], isolation: Isolation,
 
 
 @pytest.fixture
-def plugin(node: Ocirtd) -> Iterator[Make]:
+def plugin(node: Ocirtd, tmp_path: Path) -> Iterator[Make]:
     """Make plugins that have joined: `plugin("10")`, `plugin(name=…, start=False)`."""
     made: list[NriPlugin] = []
 
     def make(index: str = "50", name: str = "", *, start: bool = True, **orders: Any) -> NriPlugin:
-        found = NriPlugin(node.place / f"plugin{len(made)}", node.nri, name or f"test{len(made)}", index)
+        found = NriPlugin(tmp_path / f"plugin{len(made)}", node.nri, name or f"test{len(made)}", index)
         made.append(found)
         found.order(**orders)
         if start:

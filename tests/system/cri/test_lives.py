@@ -158,14 +158,6 @@ def test_how_a_container_ended_is_told(node: Ocirtd) -> None:
     node.remove_container(broken)
 
 
-def test_too_much_memory_is_told(node: Ocirtd) -> None:
-    pod = node.run_pod()
-    limits = cri.LinuxContainerResources(memory_limit_in_bytes=16 << 20, memory_swap_limit_in_bytes=16 << 20)
-    eater = node.run(pod, "dd", "if=/dev/zero", "of=/dev/null", "bs=100M", linux=cri.LinuxContainerConfig(resources=limits))
-    status = node.wait(eater)
-    assert (status.exit_code, status.reason) == (137, "OOMKilled")
-
-
 def test_the_grace_of_a_stop(node: Ocirtd) -> None:
     """Its own signal first; SIGKILL when the time is over, or when a second caller has less patience."""
     pod = node.run_pod()

@@ -130,21 +130,6 @@ def test_a_pod_in_a_user_namespace(networked: Ocirtd) -> None:
     assert node.left() == []
 
 
-def test_an_image_as_a_volume(networked: Ocirtd) -> None:
-    node = networked
-    pod = node.run_pod(node.pod_config(options=OWN))
-    mount = cri.Mount(container_path="/image", image=cri.ImageSpec(image=node.image), readonly=True)
-    part = cri.Mount(container_path="/part", image=cri.ImageSpec(image=node.image), readonly=True, image_sub_path="etc")
-    box = node.run(pod, "sleep", "1000", mounts=[mount, part])
-    assert b"root" in node.exec(box, "cat", "/image/etc/passwd").stdout
-    assert b"passwd" in node.exec(box, "ls", "/part").stdout
-    assert node.exec(box, "touch", "/image/x").exit_code == 1
-    status = node.status(box)
-    assert {one.container_path: one.image.image_ref or one.image.image for one in status.mounts}["/image"]
-    node.remove_pod(pod)
-    assert node.left() == []
-
-
 def test_a_user_namespace_in_the_nodes_network(networked: Ocirtd) -> None:
     """The pod has its ids, and the node's interfaces; the node's sysfs cannot be written to."""
     node = networked

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from conformance.drivers import need, program
 from ocirt_images import platforms
-from tests.support.images import Layer, image, layer, tree
+from tests.support.build import compiled
+from tests.support.bundle import busybox
+from tests.support.images import Image, Layer, image, layer, tree
 from tests.support.registry import LocalRegistry
 
 # Hosts that critest names; one registry stands for all.
@@ -51,24 +54,18 @@ echo $$ >/var/run/NAME.pid
 httpd -f -p PORT -h /www &
 wait
 """
-_EFFECTIVE_USER = """#include <stdio.h>
-#include <unistd.h>
-int main(void) { printf("Effective uid: %d\\n", geteuid()); return 0; }
-"""
 
 
 def _root(place: Path) -> Layer:
     """Busybox under the names of all its applets, users and groups."""
-    need("busybox")
-    busybox = program("busybox") or "busybox"
     for name in ("bin", "etc", "root", "tmp", "var", "usr", "home/default-user"):
         (place / name).mkdir(parents=True)
     (place / "tmp").chmod(0o1777)
-    binary = Path(busybox).read_bytes()
+    binary = busybox().read_bytes()
     assert binary.count(_OWN_LS) == 1
     (place / "bin" / "busybox").write_bytes(binary.replace(_OWN_LS, _OTHER_LS))
     (place / "bin" / "busybox").chmod(0o755)
-    for name in subprocess.run([busybox, "--list"], capture_output=True, text=True, check=True).stdout.split():
+    for name in subprocess.run([busybox(), "--list"], capture_output=True, text=True, check=True).stdout.split():
         if name not in ("busybox", "ls"):
             os.link(place / "bin" / "busybox", place / "bin" / name)
     scripts = {"bin/ls": _LS, "bin/pgrep": _PGREP, "bin/ipcs": _IPCS}
@@ -88,27 +85,35 @@ def _server(place: Path, name: str, port: int) -> Layer:
 
 def _effective_user(place: Path) -> Layer:
     """A program of root's that tells whose rights it has."""
-    (place / "nnp.c").write_text(_EFFECTIVE_USER)
     (place / "root").mkdir()
-    need("gcc")
-    subprocess.run(["gcc", "-static", "-o", place / "root" / "nnp", place / "nnp.c"], check=True)
+    shutil.copy(compiled("euid"), place / "root" / "nnp")
     (place / "root" / "nnp").chmod(0o4755)
     return layer(tree(place / "root"))
 
 
-def push_all(registry: LocalRegistry, place: Path) -> None:
-    """Make all that critest asks for by a tag. place: a directory for what goes into layers."""
+@dataclass(frozen=True)
+class Made:
+    """An image, and the name and tags that critest asks for."""
+
+    repository: str
+    image: Image
+    tags: tuple[str, ...]
+
+
+def make_all(place: Path) -> list[Made]:
+    """All that critest asks for by a tag. place: a directory for what goes into layers."""
     (place / "root").mkdir(parents=True)
     (place / "nnp").mkdir()
     base = _root(place / "root")
     architecture = platforms.host().architecture
+    found: list[Made] = []
 
     def add(repository: str, *tags: str, above: Layer | None = None, **config: Any) -> None:
         """An image that no other one is equal to."""
         wanted = {"Cmd": ["sh"], "Env": [_PATH], **config}
         layers = [base, above or layer({"mark": f"{repository} {tags}".encode()})]
         made = image(layers, config=wanted, platform={"os": "linux", "architecture": architecture})
-        registry.add(repository, made, *tags)
+        found.append(Made(repository, made, tags))
 
     add(f"{_E2E}/busybox", "1.29-2")
     for name, repository, tag, port in (
@@ -132,6 +137,13 @@ def push_all(registry: LocalRegistry, place: Path) -> None:
         add(f"{_CRI_TOOLS}/test-image-tag", tag)
     add(f"{_CRI_TOOLS}/test-image-tags", "1", "2", "3")
     add("pause", "3.9")
+    return found
+
+
+def push_all(registry: LocalRegistry, made: list[Made]) -> None:
+    """Have a registry hold them."""
+    for one in made:
+        registry.add(one.repository, one.image, *one.tags)
 
 
 def certificates(place: Path, registry: LocalRegistry) -> None:
