@@ -214,6 +214,7 @@ class Creation:
             root=overlay,
             stdin=container.config.stdin,
             stdin_once=container.config.stdin_once,
+            terminal=bool(built.document["process"].get("terminal")),
             log_path=built.log_path,
             log_line_limit=self._settings["containers.log_line_limit"],
             log_size_limit=self._settings["containers.log_size_limit"],

@@ -11,7 +11,11 @@ from ocirt.errors import Error
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from ocirt.state import Record
+
+_GONE = (EINVAL, ENOENT, ENXIO, EPIPE, ESRCH)  # what the barrier and the process say once init has ended
 
 
 def start(root: str, container_id: str) -> None:
@@ -29,55 +33,81 @@ def start(root: str, container_id: str) -> None:
             raise Error("state", "cannot start an already running container")
         if now != "created":
             raise Error("state", f"cannot start a container in the {now} state")
-        _release(record)
+        release = Release(record["directory"], record["pid"], record.get("agent"), lambda: record)
+        release.wait()
+        release.finish()
         if record["hooks"].get("poststart"):
             poststart(record)
     finally:
         posix.close(lock)
 
 
-def _release(record: Record) -> None:
-    """Write to the barrier and wait until init's end of the answer closes, on exec, or something is said there."""
-    directory = record["directory"]
-    pidfd = way = -1
-    answer = posix.open(directory + "/started", posix.O_RDONLY | posix.O_NONBLOCK | posix.O_CLOEXEC)
-    try:
-        pidfd = posix.pidfd_open(record["pid"])
-        if record.get("agent"):
-            from ocirt.kernel import unixsocket  # noqa: PLC0415  (only with an agent)
-            from ocirt.kernel.steps.listener import SOCKET  # noqa: PLC0415
+class Release:
+    """Init on its way to its program, which may take as long as the program's file lets it wait.
 
-            way = unixsocket.connect(f"{directory}/{SOCKET}", unixsocket.SEQPACKET)
-        barrier = posix.open(directory + "/start", posix.O_WRONLY | posix.O_NONBLOCK | posix.O_CLOEXEC)
-        posix.write(barrier, b"0")
-        posix.close(barrier)
-        if way >= 0:
-            _pass_on(way, record)
-        poll = select.poll()
-        poll.register(answer, select.POLLIN)
-        poll.register(pidfd, select.POLLIN)
-        poll.poll()
+    agent: who gets the listener of init's filter, "" for nobody; load: the record, for what went wrong.
+    `answer` or `pidfd` can be read once `finish` has something to say. Raises Error("state") if init has ended, Error, OSError.
+    """
+
+    __slots__ = ("_directory", "_load", "answer", "pidfd")
+
+    def __init__(self, directory: str, pid: int, agent: str | None, load: Callable[[], Record]) -> None:
+        self._directory = directory
+        self._load = load
+        self.answer = self.pidfd = way = -1
         try:
-            said = posix.read(answer, 8192)
+            self.answer = posix.open(directory + "/started", posix.O_RDONLY | posix.O_NONBLOCK | posix.O_CLOEXEC)
+            self.pidfd = posix.pidfd_open(pid)
+            if agent:
+                from ocirt.kernel import unixsocket  # noqa: PLC0415  (only with an agent)
+                from ocirt.kernel.steps.listener import SOCKET  # noqa: PLC0415
+
+                way = unixsocket.connect(f"{directory}/{SOCKET}", unixsocket.SEQPACKET)
+            barrier = posix.open(directory + "/start", posix.O_WRONLY | posix.O_NONBLOCK | posix.O_CLOEXEC)
+            posix.write(barrier, b"0")
+            posix.close(barrier)
+            if way >= 0:
+                _pass_on(way, load())
+        except BaseException as err:
+            self.close()
+            if isinstance(err, OSError) and err.errno in _GONE:
+                raise Error("state", "cannot start a container that has stopped") from None
+            raise
+        finally:
+            if way >= 0:
+                posix.close(way)
+
+    def wait(self) -> None:
+        """Wait until there is something to say."""
+        poll = select.poll()
+        poll.register(self.answer, select.POLLIN)
+        poll.register(self.pidfd, select.POLLIN)
+        poll.poll()
+
+    def finish(self) -> None:
+        """Say what became of init: nothing if its program runs. Raises Error. Never waits."""
+        try:
+            said = posix.read(self.answer, 8192)
         except BlockingIOError:
             said = b""
-    except OSError as err:
-        if err.errno not in (EINVAL, ENOENT, ENXIO, EPIPE, ESRCH):
-            raise
-        raise Error("state", "cannot start a container that has stopped") from None
-    finally:
-        for fd in (answer, pidfd, way):
+        finally:
+            self.close()
+        if said:
+            from ocirt.containers.failures import from_words  # noqa: PLC0415  (only for a failure)
+            from ocirt.kernel import messages  # noqa: PLC0415  (which loads the way into the kernel)
+
+            record = self._load()
+            args = (record.get("process") or {"args": [""]})["args"]
+            raise from_words(messages.failure_of(said), record.get("late") or {}, args[0])
+        if state.phase({"directory": self._directory}) != 1:
+            raise Error("kernel", "the container's init ended before its program ran", hint="killed, or out of memory?")
+
+    def close(self) -> None:
+        """Be done with it."""
+        for fd in (self.answer, self.pidfd):
             if fd >= 0:
                 posix.close(fd)
-    if said:
-        from ocirt.containers.failures import from_words  # noqa: PLC0415  (only for a failure)
-        from ocirt.kernel import messages  # noqa: PLC0415  (which loads the way into the kernel)
-
-        raise from_words(
-            messages.failure_of(said), record.get("late") or {}, (record.get("process") or {"args": [""]})["args"][0]
-        )
-    if state.phase(record) != 1:
-        raise Error("kernel", "the container's init ended before its program ran", hint="killed, or out of memory?")
+        self.answer = self.pidfd = -1
 
 
 def _pass_on(way: int, record: Record) -> None:

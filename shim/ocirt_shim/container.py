@@ -7,7 +7,7 @@ import posix
 from ocirt import jsonlite, state
 from ocirt.cgroups import control, oom
 from ocirt.containers.delete import delete
-from ocirt.containers.start import start
+from ocirt.containers.start import Release, start
 from ocirt.errors import Error
 from ocirt.kernel import messages
 from ocirt_api.messages.shim import CREATED, PAUSED, RUNNING, STOPPED, CreateRequest, StateResponse
@@ -55,6 +55,8 @@ class Container:
         self._stdin_once = self._has_terminal = False
         self.cgroup: dict[str, Any] = {"paths": {}}
         self._own_pids = True  # a pid namespace of its own, which ends with init
+        self._hooked = False  # whether more is to be done at its start than to let init go on
+        self._starting: Callable[[], object] | None = None  # looks what became of init
         self.waiters: list[Callable[[], object]] = []
 
     # -- its life --
@@ -66,8 +68,7 @@ class Container:
         """
         if self.id:
             raise Error("exists", "this shim has a container", subject=self.id)
-        document = jsonlite.loads(request.config, "config.json", any_bytes=True)
-        terminal = bool((document.get("process") or {}).get("terminal"))
+        terminal = request.terminal
         limits = request.log_line_limit or LIMIT, request.log_size_limit, request.log_rate_limit
         self._log = Log(request.log_path, *limits)
         console = messages.socket_pair() if terminal else (-1, -1)
@@ -76,6 +77,12 @@ class Container:
         self._stdin_once, self._has_terminal = request.stdin_once, terminal
 
         def work() -> Word:
+            # Read here: what a document leaves behind would be the shim's memory for as long as it lives.
+            document = jsonlite.loads(request.config, "config.json", any_bytes=True)
+            if not isinstance(document, dict):
+                raise Error("invalid", "an object is expected", subject="config.json")
+            if bool((document.get("process") or {}).get("terminal")) != terminal:
+                raise Error("invalid", "config.json and the request differ", subject="/process/terminal")
             creation = self._creation(request, document, terminal=terminal)
             run = creation.prepare()
             if terminal:
@@ -83,7 +90,12 @@ class Container:
             else:
                 run.stdio = (inner[0], inner[1], inner[2])
             made = creation.make()
-            return {"pid": made["pid"], "cgroup": made["cgroup"], "own_pids": made["namespaces"].get("pid") == ""}
+            return {
+                "pid": made["pid"],
+                "cgroup": made["cgroup"],
+                "own_pids": made["namespaces"].get("pid") == "",
+                "hooked": bool(made["hooks"].get("poststart") or made.get("agent")),
+            }
 
         def hear(word: Word | Exception) -> None:
             if terminal:
@@ -93,6 +105,7 @@ class Container:
                 fail(word)
                 return
             self.init, self.cgroup, self._own_pids = word["pid"], word["cgroup"], word["own_pids"]
+            self._hooked = word["hooked"]
             self.created_at = notes.now()
             self._record.save(status="created", init=self.init, created_at=self.created_at)
             answer(self.init)
@@ -205,12 +218,56 @@ class Container:
             posix.close(self.stdin)
             self.stdin = -1
 
-    def start(self) -> None:
-        """Let init go on to its program. Raises Error, and then it has ended."""
+    def start(self, employ: Employ, answer: Callable[[], object], fail: Fail) -> None:
+        """Let init go on to its program; `answer` is called when that runs, `fail` if it does not, and init has ended or is to.
+
+        Nothing waits here: a program on a server that is gone may take for ever, and a hook its time. Raises Error, OSError.
+        """
         self._need()
-        start(self.runtime, self.id)
-        self.started_at = notes.now()
-        self._record.save(status="running", started_at=self.started_at)
+        if self.exited_at:
+            raise Error("state", "cannot start a container that has stopped", subject=self.id)
+        if self.started_at or self._starting is not None:
+            raise Error("state", "cannot start an already running container", subject=self.id)
+        if control.frozen(self.cgroup):
+            raise Error("state", "cannot start a container in the paused state", subject=self.id)
+
+        def work() -> Word:
+            start(self.runtime, self.id)
+            return {}
+
+        def hear(word: Word | Exception) -> None:
+            self._starting = None
+            if isinstance(word, Exception):
+                fail(word)
+                return
+            self._set_started()
+            answer()
+
+        if self._hooked:
+            self._starting = _nothing
+            employ(work, hear, [])
+            return
+        directory = state.directory(self.runtime, self.id)
+        release = Release(directory, self.init, "", lambda: state.load(self.runtime, self.id))
+
+        def look() -> None:
+            for fd in (release.answer, release.pidfd):
+                self._loop.remove(fd)
+            try:
+                release.finish()
+            except (Error, OSError) as err:
+                hear(err)
+            else:
+                hear({})
+
+        self._starting = look
+        for fd in (release.answer, release.pidfd):
+            self._loop.add(fd, look)
+
+    def _set_started(self) -> None:
+        if not self.started_at:
+            self.started_at = notes.now()
+            self._record.save(status="running", started_at=self.started_at)
 
     def about_to_reap(self) -> None:
         """Init has ended, and is a zombie yet: its cgroup has not been touched, so the counters tell the truth."""
@@ -218,6 +275,10 @@ class Container:
 
     def ended(self, status: int) -> None:
         """Init was reaped, with a status as waitpid(2) gives it."""
+        if self._starting is not None:
+            self._starting()  # first it has started, if it has
+            if self._hooked and state.phase({"directory": state.directory(self.runtime, self.id)}) == 1:
+                self._set_started()  # its hooks still run
         self.oom_killed = self.oom_killed and posix.waitstatus_to_exitcode(status) == -_SIGKILL
         self.exit_code = exit_code(status)
         self.exited_at = notes.now()

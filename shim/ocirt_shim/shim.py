@@ -136,13 +136,14 @@ class Shim:
 
         self.container.create(request, self.children.employ, lambda pid: call.answer(messages.CreateResponse(pid=pid)), fail)
 
-    def _start(self, request: Any, call: Call) -> Message:
-        del request, call
-        try:
-            self.container.start()
-        finally:
+    def _start(self, request: Any, call: Call) -> None:
+        del request
+
+        def started() -> None:
             self._on_child()  # it may have ended at once
-        return self.container.state()
+            call.answer(self.container.state())
+
+        self.container.start(self.children.employ, started, call.fail)
 
     def _wait(self, request: Any, call: Call) -> Message | None:
         del request

@@ -89,6 +89,7 @@ class Task(Container):
             bundle=self.bundle,
             config=config,
             stdin=bool(self.request.stdin),
+            terminal=self.request.terminal,
             cgroup_manager="systemd" if self.options.systemd_cgroup else "cgroupfs",
         )
         kept = self.streams.open()
@@ -114,8 +115,6 @@ class Task(Container):
         """In the worker, before all else: what may take its time."""
         from ocirt.plan import Request  # noqa: PLC0415  (preloaded)
 
-        if bool(document.get("process", {}).get("terminal")) != self.request.terminal:
-            raise Error("invalid", "config.json and the request differ", subject="/process/terminal")
         mounts.mount_all(self.request.rootfs, f"{self.bundle}/rootfs")
         self.streams.begin_logger(request.id, self.host.namespace)
         asked = Request(
@@ -171,8 +170,7 @@ class Task(Container):
         if self._begun and not self.init:
             raise Error("state", "the task is being made", subject=self.id)
         if self.init or not self.request.checkpoint:
-            self.start()
-            started(self.init)
+            self.start(self.host.children.employ, lambda: started(self.init), fail)
             return
 
         def restored(pid: int) -> None:

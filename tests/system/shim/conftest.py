@@ -85,6 +85,7 @@ class Boxes:
             root=root,
             log_path=str(box.log),
             stdin=stdin,
+            terminal=terminal,
             log_line_limit=limit,
             log_size_limit=size,
         )
