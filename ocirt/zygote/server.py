@@ -10,12 +10,12 @@ forked may hold its end of the socket for longer). It adopts the orphans of its 
 from __future__ import annotations
 
 import _signal  # type: ignore[import-not-found]  # (typeshed has none; `signal` loads enum)
+import _socket
 import posix
 import select
 
 from ocirt.kernel import constants as k
 from ocirt.kernel.ffi import syscall
-from ocirt.kernel.messages import receive_descriptors
 from ocirt.kernel.process import prctl
 
 TYPE_CHECKING = False
@@ -26,6 +26,7 @@ _SFD_CLOEXEC = 0o2000000
 _SIGSET_SIZE = 8
 _SIGINFO_SIZE = 128  # struct signalfd_siginfo
 _TAKEN = b"t"
+_WORD, _BESIDE = 64, _socket.CMSG_SPACE(4)  # bytes of what comes with a descriptor, and for that
 
 
 def serve(
@@ -43,6 +44,7 @@ def serve(
     """
     prctl(k.PR_SET_CHILD_SUBREAPER, 1)
     _signal.pthread_sigmask(_signal.SIG_BLOCK, {_signal.SIGCHLD})
+    channel = _socket.socket(fileno=control)
     signals = syscall("signalfd4", -1, (1 << (_signal.SIGCHLD - 1)).to_bytes(8, "little"), _SIGSET_SIZE, _SFD_CLOEXEC)
     poll = select.poll()
     for fd in (owner, signals):
@@ -52,7 +54,7 @@ def serve(
     over = False  # nobody sends any more, but something may have come before
     while True:
         if spare is None and wanted:
-            spare = _make_spare(control, signals, work, rehearse)
+            spare = _make_spare(channel, signals, work, rehearse)
             if spare is not None:
                 poll.register(spare.fd, select.POLLIN)
         if spare is None:
@@ -72,7 +74,7 @@ def serve(
             elif spare is not None:
                 poll.unregister(control)
                 over = True  # the spare sees it too, and ends if nothing is left for it
-            elif _take(control, signals, work, refuse):
+            elif _take(channel, signals, work, refuse):
                 wanted = not over
             else:
                 return
@@ -99,7 +101,9 @@ class _Spare:
         return taken
 
 
-def _make_spare(control: int, signals: int, work: Callable[[int], None], rehearse: Callable[[], None]) -> _Spare | None:
+def _make_spare(
+    channel: _socket.socket, signals: int, work: Callable[[int], None], rehearse: Callable[[], None]
+) -> _Spare | None:
     """Fork in advance. None where that cannot be: who asks hears of it."""
     zygote = posix.getpid()
     try:
@@ -116,10 +120,10 @@ def _make_spare(control: int, signals: int, work: Callable[[int], None], rehears
         try:
             posix.close(told)
             _become_fork(signals)
-            request = _wait(control, zygote, rehearse)
+            request = _wait(channel, zygote, rehearse)
             posix.write(tell, _TAKEN)
             posix.close(tell)
-            posix.close(control)
+            channel.close()
             work(request)
         finally:
             posix._exit(0)
@@ -127,28 +131,40 @@ def _make_spare(control: int, signals: int, work: Callable[[int], None], rehears
     return _Spare(pid, told)
 
 
-def _wait(control: int, zygote: int, rehearse: Callable[[], None]) -> int:
+def _wait(channel: _socket.socket, zygote: int, rehearse: Callable[[], None]) -> int:
     """As a spare: wait for a descriptor. Ends the process if there comes none."""
     prctl(k.PR_SET_PDEATHSIG, _signal.SIGKILL)  # without the zygote there would be no other spare
     if posix.getppid() != zygote:
         posix._exit(0)
     poll = select.poll()
-    poll.register(control, select.POLLIN)
+    poll.register(channel.fileno(), select.POLLIN)
     if not poll.poll(0):
         rehearse()
-    _, came = receive_descriptors(control)
-    if not came:
+    _, came = _receive(channel)
+    if came < 0:
         posix._exit(0)
     prctl(k.PR_SET_PDEATHSIG, 0)
-    return came[0]
+    return came
 
 
-def _take(control: int, signals: int, work: Callable[[int], None], refuse: Callable[[int, OSError], None]) -> bool:
+def _receive(channel: _socket.socket) -> tuple[bytes, int]:
+    """What comes, and the descriptor with it, -1 without: b"" when the other side is gone."""
+    # By `_socket` and not by ctypes, which makes types for its buffers: a fork would copy seventy pages for that.
+    try:
+        data, beside, _, _ = channel.recvmsg(_WORD, _BESIDE, _socket.MSG_CMSG_CLOEXEC)
+    except ConnectionResetError:
+        return b"", -1  # the other side is gone, and has left something unread
+    for level, kind, packed in beside:
+        if (level, kind) == (_socket.SOL_SOCKET, _socket.SCM_RIGHTS):
+            return data, int.from_bytes(packed[:4], "little")
+    return data, -1
+
+
+def _take(channel: _socket.socket, signals: int, work: Callable[[int], None], refuse: Callable[[int, OSError], None]) -> bool:
     """Take a descriptor and make a fork for it. False if nobody is there any more who could send one."""
-    data, came = receive_descriptors(control)
-    if not came:
+    data, request = _receive(channel)
+    if request < 0:
         return bool(data)  # too many open files: it was dropped, and who sent it sees the end of its socket
-    request = came[0]
     try:
         pid = posix.fork()
     except OSError as err:
@@ -156,7 +172,7 @@ def _take(control: int, signals: int, work: Callable[[int], None], refuse: Calla
         pid = -1
     if pid == 0:
         try:
-            posix.close(control)
+            channel.close()
             _become_fork(signals)
             work(request)
         finally:

@@ -24,10 +24,21 @@ class Children:
         self._expected: dict[int, Ended] = {}
         self._unclaimed: dict[int, int] = {}
         self._workers: dict[int, Worker] = {}
+        self._unheard = 0  # workers whose word is not there yet; who else has its pipe may hold that back beyond the worker's end
 
     def employ(self, work: Callable[[], Word], hear: Callable[[Word | Exception], object], kept: list[int]) -> int:
         """Have a worker do something; see there. Its pid. Raises OSError."""
-        worker = Worker(self._loop, work, hear, kept)
+
+        def heard(word: Word | Exception) -> None:
+            try:
+                hear(word)
+            finally:
+                self._unheard -= 1
+                if not self._unheard:
+                    self._unclaimed.clear()
+
+        worker = Worker(self._loop, work, heard, kept)
+        self._unheard += 1
         self._workers[worker.pid] = worker
         return worker.pid
 
@@ -43,13 +54,11 @@ class Children:
         worker = self._workers.pop(pid, None)
         if worker is not None:
             worker.ended()  # its last word may lie there yet, and says whose the next to be reaped is
-            if not self._workers:
-                self._unclaimed.clear()
             return
         ended = self._expected.pop(pid, None)
         if ended is not None:
             ended(status)
-        elif self._workers:
+        elif self._unheard:
             self._unclaimed[pid] = status  # perhaps of a worker that has not been heard
 
 

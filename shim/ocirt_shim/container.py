@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from ocirt_shim.worker import Word
 
     Fail = Callable[[Exception], object]
+    StandIn = Callable[[str], Any]  # of the container's directory, or "" for one more program
     Employ = Callable[[Callable[[], Word], Callable[[Word | Exception], object], list[int]], object]
 
 _SIGKILL = 9
@@ -38,7 +39,7 @@ _OF_PIPES = ("stdout", "stderr")
 class Container:
     """A container whose init is this process's child."""
 
-    def __init__(self, loop: Loop, runtime: str, record: notes.Record) -> None:
+    def __init__(self, loop: Loop, runtime: str, record: notes.Record, stand_in: StandIn | None = None) -> None:
         self.id = ""
         self.init = 0  # 0: there is none yet
         self.runtime = runtime
@@ -49,6 +50,7 @@ class Container:
         self.stdin = -1
         self._loop = loop
         self._record = record
+        self._stand_in = stand_in
         self._log = Log("")
         self._outputs: list[Output] = []
         self._attached: list[Attached] = []
@@ -83,7 +85,10 @@ class Container:
                 raise Error("invalid", "an object is expected", subject="config.json")
             if bool((document.get("process") or {}).get("terminal")) != terminal:
                 raise Error("invalid", "config.json and the request differ", subject="/process/terminal")
-            creation = self._creation(request, document, terminal=terminal)
+            if self._stand_in is None:
+                creation = self._creation(request, document, terminal=terminal)
+            else:
+                creation = self._stand_in(state.directory(self.runtime, self.id))
             run = creation.prepare()
             if terminal:
                 run.on_console = lambda _, master: messages.send_descriptors(console[1], b"c", master)

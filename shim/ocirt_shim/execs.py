@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from ocirt.containers.execute import Execution
     from ocirt_shim.children import Children
-    from ocirt_shim.container import Container
+    from ocirt_shim.container import Container, StandIn
     from ocirt_shim.loop import Loop
     from ocirt_shim.worker import Word
 
@@ -37,11 +37,14 @@ _PATIENCE = 2000  # milliseconds that what was killed may take to end
 class Executions:
     """Programs that are run in a container."""
 
-    def __init__(self, loop: Loop, container: Container, children: Children, directory: str) -> None:
+    def __init__(
+        self, loop: Loop, container: Container, children: Children, directory: str, stand_in: StandIn | None = None
+    ) -> None:
         self.children = children
         self._loop = loop
         self._container = container
         self._directory = directory
+        self._stand_in = stand_in
         self._number = 0
 
     def begin(self, request: ExecRequest, answer: Callable[[ExecResponse], object], fail: Callable[[Exception], object]) -> None:
@@ -54,6 +57,9 @@ class Executions:
 
     def prepare(self, process: dict[str, Any], group: list[str], *, terminal: bool = False) -> Execution:
         """In a fork: the program on its way into the container. Raises Error, OSError."""
+        if self._stand_in is not None:
+            execution: Execution = self._stand_in("")
+            return execution
         check(process, "process")
         return prepare(self._container.runtime, self._container.id, process, group, terminal=terminal)
 
@@ -195,8 +201,11 @@ class Execute:
     def _time_out(self) -> None:
         """Kill it with all that it has started."""
         self._timed_out = True
-        # Without a program yet, it may hang on its way into the container. Neither is reaped: the number is still its own.
-        posix.kill(self._pid or self._worker, _SIGKILL)
+        # Without a program yet, it may hang on its way into the container.
+        try:
+            posix.kill(self._pid or self._worker, _SIGKILL)
+        except ProcessLookupError:
+            pass  # a worker that was reaped, and has not been heard; a program that was is not waited for
         self._kill_others()
 
     def _kill_others(self) -> None:

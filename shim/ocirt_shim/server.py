@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
     # what a method gets: its request, and how to answer later. It returns its answer, or None if that comes later.
     Method = Callable[[Any, "Call"], Message | None]
+    Find = Callable[[str, str], tuple[type[Message], Method] | None]  # by the names of service and method
 
 _CHUNK = 1 << 16
 _BACKLOG = 16
@@ -72,13 +73,13 @@ class Connection:
         self,
         loop: Loop,
         sock: _socket.socket,
-        methods: dict[tuple[str, str], tuple[type[Message], Method]],
+        find: Find,
         on_close: Callable[[], object],
     ) -> None:
         self._loop = loop
         self._socket = sock
         self._on_close = on_close
-        self._methods = methods
+        self._find = find
         self._server = Server()
         self._out = b""
         self._descriptors: list[int] = []
@@ -88,20 +89,22 @@ class Connection:
 
     def _move(self) -> None:
         self._flush()
-        while not self._closed:
-            try:
-                data, beside, _, _ = self._socket.recvmsg(_CHUNK, _BESIDE, _MSG_CMSG_CLOEXEC)
-            except BlockingIOError:
-                return
-            except OSError:
-                data, beside = b"", []
-            for level, kind, packed in beside:
-                if (level, kind) == (_socket.SOL_SOCKET, _socket.SCM_RIGHTS):
-                    self._descriptors += [number for (number,) in iter_unpack("i", packed[: len(packed) // 4 * 4])]
-            if not data:
-                self.close()
-                return
+        if self._closed:
+            return
+        # Once: what is left is told of again, and a read too many is an exception, which is not for nothing.
+        try:
+            data, beside, _, _ = self._socket.recvmsg(_CHUNK, _BESIDE, _MSG_CMSG_CLOEXEC)
+        except BlockingIOError:
+            return
+        except OSError:
+            data, beside = b"", []
+        for level, kind, packed in beside:
+            if (level, kind) == (_socket.SOL_SOCKET, _socket.SCM_RIGHTS):
+                self._descriptors += [number for (number,) in iter_unpack("i", packed[: len(packed) // 4 * 4])]
+        if data:
             self.take(data)
+        else:
+            self.close()
 
     def descriptor(self) -> int:
         """See `Call`."""
@@ -126,7 +129,7 @@ class Connection:
     def _dispatch(self, event: RequestReceived) -> None:
         call = Call(self, event.stream)
         request = event.request
-        found = self._methods.get((request.service, request.method))
+        found = self._find(request.service, request.method)
         try:
             if found is None:
                 raise Error("unsupported", f"no method {request.service}/{request.method}")
@@ -185,13 +188,13 @@ class Connection:
 
 
 class Listener:
-    """The socket at a path; new clients speak to `methods`."""
+    """The socket at a path; new clients speak to what `find` finds."""
 
-    def __init__(self, loop: Loop, path: str, methods: dict[tuple[str, str], tuple[type[Message], Method]]) -> None:
+    def __init__(self, loop: Loop, path: str, find: Find) -> None:
         """Raises OSError."""
         self._loop = loop
         self._path = path
-        self._methods = methods
+        self._find = find
         self.connections: list[Connection] = []
         self._socket = _socket.socket(_socket.AF_UNIX, _socket.SOCK_STREAM | _socket.SOCK_CLOEXEC)
         mask = posix.umask(0o177)
@@ -214,7 +217,7 @@ class Listener:
         """Serve a connection that came another way; `on_close` is called once, at its end."""
         posix.set_inheritable(sock.fileno(), False)
         self.connections = [one for one in self.connections if not one._closed]
-        self.connections.append(Connection(self._loop, sock, self._methods, on_close))
+        self.connections.append(Connection(self._loop, sock, self._find, on_close))
 
     def close(self) -> None:
         """Take no more, and finish what is to be sent."""

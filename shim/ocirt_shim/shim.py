@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from ocirt_api.message import Message
+    from ocirt_shim.container import StandIn
     from ocirt_shim.server import Call, Method
 
 SOCKET = "socket"
@@ -38,17 +39,24 @@ _SIGINFO_SIZE = 128  # struct signalfd_siginfo
 _IGNORED = (_signal.SIGHUP, _signal.SIGINT, _signal.SIGTERM, _signal.SIGPIPE)
 
 
-class Shim:
-    """`asked` is what it was made with: id, state (its directory), runtime (the state root), instance."""
+def become() -> None:
+    """Make this process, a fork, one that holds a container. Raises OSError."""
+    posix.setsid()
+    syscall("prctl", k.PR_SET_NAME, b"ocirt-shim")
+    prctl(k.PR_SET_CHILD_SUBREAPER, 1)
+    for number in _IGNORED:
+        _signal.signal(number, _signal.SIG_IGN)
+    _signal.pthread_sigmask(_signal.SIG_BLOCK, {_signal.SIGCHLD})
 
-    def __init__(self, asked: dict[str, Any]) -> None:
+
+class Shim:
+    """`asked` is what it was made with: id, state (its directory), runtime (the state root), instance.
+
+    stand_in: of a rehearsal, makes what takes the place of programs.
+    """
+
+    def __init__(self, asked: dict[str, Any], stand_in: StandIn | None = None) -> None:
         """Raises OSError."""
-        posix.setsid()
-        syscall("prctl", k.PR_SET_NAME, b"ocirt-shim")
-        prctl(k.PR_SET_CHILD_SUBREAPER, 1)
-        for number in _IGNORED:
-            _signal.signal(number, _signal.SIG_IGN)
-        _signal.pthread_sigmask(_signal.SIG_BLOCK, {_signal.SIGCHLD})
         self.directory: str = asked["state"]
         posix.mkdir(self.directory, 0o700)
         record = Record(self.directory, {key: asked[key] for key in ("id", "runtime", "instance") if key in asked})
@@ -56,11 +64,11 @@ class Shim:
         self._abandoned = False  # whether its maker is gone
         self._ending = False
         self.loop = Loop()
-        self.container = Container(self.loop, asked["runtime"], record)
+        self.container = Container(self.loop, asked["runtime"], record, stand_in)
         self.children = Children(self.loop)
-        self.executions = Executions(self.loop, self.container, self.children, self.directory)
+        self.executions = Executions(self.loop, self.container, self.children, self.directory, stand_in)
         self.clients = Clients(self.container, self.executions)
-        self.listener = Listener(self.loop, f"{self.directory}/{SOCKET}", self._methods())
+        self.listener = Listener(self.loop, f"{self.directory}/{SOCKET}", self._find)
         mask = (1 << (_signal.SIGCHLD - 1)).to_bytes(_SIGSET_SIZE, "little")
         self._signals = syscall("signalfd4", -1, mask, _SIGSET_SIZE, _SFD_CLOEXEC | _SFD_NONBLOCK)
         self.loop.add(self._signals, self._on_child)
@@ -69,6 +77,10 @@ class Shim:
         """Serve the connection that it was made by, and all others, to the container's removal."""
         self.listener.adopt(_socket.socket(fileno=fd), self._abandon)
         self.loop.run()
+
+    def close(self) -> None:
+        """After `serve`, in a process that goes on."""
+        posix.close(self._signals)
 
     def _abandon(self) -> None:
         """Its maker is gone."""
@@ -92,6 +104,9 @@ class Shim:
             posix.read(self._signals, _SIGINFO_SIZE)
         except BlockingIOError:
             pass
+        self._reap()
+
+    def _reap(self) -> None:
         while True:
             try:
                 found = posix.waitid(posix.P_ALL, 0, posix.WEXITED | posix.WNOHANG | posix.WNOWAIT)
@@ -108,25 +123,11 @@ class Shim:
 
     # -- methods --
 
-    def _methods(self) -> dict[tuple[str, str], tuple[type[Message], Method]]:
-        own: dict[str, Method] = {
-            "Version": lambda _, __: messages.VersionResponse(protocol=messages.PROTOCOL, version=ocirt.__version__),
-            "Create": self._create,
-            "Start": self._start,
-            "State": lambda _, __: self.container.state(),
-            "Wait": self._wait,
-            "Pids": lambda _, __: messages.PidsResponse(pids=self.container.processes()),
-            "Kill": _doing(lambda request: self.container.kill(request.signal, everybody=request.all)),
-            "Pause": _doing(lambda _: self.container.pause()),
-            "Resume": _doing(lambda _: self.container.resume()),
-            "Update": _doing(lambda request: self.container.update(request.resources)),
-            "ReopenLog": _doing(lambda _: self.container.reopen_log()),
-            "Exec": self._exec,
-            "StreamExec": _passing_on(self.clients.execute),
-            "Attach": _passing_on(self.clients.attach),
-            "Delete": self._delete,
-        }
-        return {(messages.SERVICE, name): (messages.METHODS[name][0], method) for name, method in own.items()}
+    def _find(self, service: str, method: str) -> tuple[type[Message], Method] | None:
+        found = _METHODS.get(method) if service == messages.SERVICE else None
+        if found is None:
+            return None
+        return messages.METHODS[method][0], lambda request, call: found(self, request, call)
 
     def _create(self, request: Any, call: Call) -> None:
         def fail(err: Exception) -> None:
@@ -136,17 +137,14 @@ class Shim:
 
         self.container.create(request, self.children.employ, lambda pid: call.answer(messages.CreateResponse(pid=pid)), fail)
 
-    def _start(self, request: Any, call: Call) -> None:
-        del request
-
+    def _start(self, _: Any, call: Call) -> None:
         def started() -> None:
-            self._on_child()  # it may have ended at once
+            self._reap()  # it may have ended at once
             call.answer(self.container.state())
 
         self.container.start(self.children.employ, started, call.fail)
 
-    def _wait(self, request: Any, call: Call) -> Message | None:
-        del request
+    def _wait(self, _: Any, call: Call) -> Message | None:
         if self.container.exited_at:
             return self.container.state()
         self.container.waiters.append(lambda: call.answer(self.container.state()))
@@ -155,30 +153,39 @@ class Shim:
     def _exec(self, request: Any, call: Call) -> None:
         self.executions.begin(request, call.answer, call.fail)
 
-    def _delete(self, request: Any, call: Call) -> None:
-        del request
+    def _delete(self, _: Any, call: Call) -> None:
         self.container.delete()
-        self._on_child()
+        self._reap()
         call.answer(self.container.state())
         self._end()
 
 
-def _doing(what: Callable[[Any], None]) -> Method:
+def _doing(what: Callable[[Shim, Any, Call], object]) -> Callable[[Shim, Any, Call], Message]:
     """A method whose answer says that it was done."""
 
-    def method(request: Any, call: Call) -> Message:
-        del call
-        what(request)
+    def method(shim: Shim, request: Any, call: Call) -> Message:
+        what(shim, request, call)
         return messages.Nothing()
 
     return method
 
 
-def _passing_on(to: Callable[[Any, int], None]) -> Method:
-    """A method that gives away the descriptor that came with it, and answers when somebody has it."""
-
-    def method(request: Any, call: Call) -> Message:
-        to(request, call.descriptor())
-        return messages.Nothing()
-
-    return method
+# In no shim's own memory: a function of each would be there for as long as it lives.
+_METHODS: dict[str, Callable[[Shim, Any, Call], Message | None]] = {
+    "Version": lambda *_: messages.VersionResponse(protocol=messages.PROTOCOL, version=ocirt.__version__),
+    "Create": Shim._create,
+    "Start": Shim._start,
+    "State": lambda shim, *_: shim.container.state(),
+    "Wait": Shim._wait,
+    "Pids": lambda shim, *_: messages.PidsResponse(pids=shim.container.processes()),
+    "Kill": _doing(lambda shim, request, _: shim.container.kill(request.signal, everybody=request.all)),
+    "Pause": _doing(lambda shim, *_: shim.container.pause()),
+    "Resume": _doing(lambda shim, *_: shim.container.resume()),
+    "Update": _doing(lambda shim, request, _: shim.container.update(request.resources)),
+    "ReopenLog": _doing(lambda shim, *_: shim.container.reopen_log()),
+    "Exec": Shim._exec,
+    # These two give away the descriptor that came with them, and answer when somebody has it.
+    "StreamExec": _doing(lambda shim, request, call: shim.clients.execute(request, call.descriptor())),
+    "Attach": _doing(lambda shim, request, call: shim.clients.attach(request, call.descriptor())),
+    "Delete": Shim._delete,
+}

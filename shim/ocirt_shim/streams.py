@@ -45,9 +45,12 @@ class Output:
         else:
             self._loop.add(self.fd, self.move)
 
-    def move(self, rounds: int = _ROUNDS) -> None:
-        """Take what is there. Never waits."""
-        for _ in range(rounds):
+    def move(self) -> None:
+        """Take what is there, or a part of it, of which the loop tells again. Never waits."""
+        self._move(everything=False)
+
+    def _move(self, *, everything: bool) -> None:
+        for _ in range(_ROUNDS):
             if self.fd < 0:
                 return
             try:
@@ -65,15 +68,17 @@ class Output:
             if not data:
                 self.close()
             self._take(data)
+            if len(data) < _CHUNK and not everything:
+                return
 
     def drain(self) -> None:
         """All that is there now: what a pipe holds at most. Its writer may go on for ever."""
-        self.move()
+        self._move(everything=True)
 
     def finish(self) -> None:
         """The same, when its program has ended."""
         self._finishes = True
-        self.move()
+        self._move(everything=True)
 
     def close(self) -> None:
         """Take no more."""

@@ -37,6 +37,7 @@ _PRELOADED = (
 )
 _STEP, _LARGEST_BLOCK, _POOL, _HEAD_OF_BYTES = 16, 512, 1 << 14, 33
 _plugs: list[bytes] = []
+_modules: dict[str, Any] = {}  # what the zygote alone has loaded: an import in a fork, though it finds all there, copies pages
 
 
 def command(python: str, homes: list[str]) -> list[str]:
@@ -58,11 +59,16 @@ def main() -> None:
     _load(homes)
     from ocirt.zygote import server, work as library  # noqa: I001, PLC0415  (with byte code, which `load` may look for)
 
+    from ocirt_shim import rehearsal, shim  # noqa: PLC0415
+
+    _modules["shim"] = shim
+    rehearsal.rehearse()
+    _fill_holes()
     null = posix.open("/dev/null", posix.O_RDWR | posix.O_CLOEXEC)
     messages.send(CONTROL, READY)
     posix.dup2(null, 2)
     posix.close(null)
-    # No rehearsal: the fork in advance becomes a shim, and what it touched would be its own memory for ever.
+    # None in the spare: the fork in advance becomes a shim, and what it touched would be its own memory for ever.
     server.serve(CONTROL, OWNER, lambda fd: work(fd, OWNER), library.refuse, lambda: None)
     posix._exit(0)
 
@@ -78,7 +84,6 @@ def _load(homes: str) -> None:
             if err.name != name:
                 raise
     warm.load(homes.split(":", maxsplit=1)[0])
-    _fill_holes()
 
 
 def _fill_holes() -> None:
@@ -89,10 +94,16 @@ def _fill_holes() -> None:
     """
     for size in range(3 * _STEP, _LARGEST_BLOCK + 1, _STEP):
         in_a_row, last = 0, 0
-        while in_a_row < _POOL // size - 2:
-            _plugs.append(bytes(size - _HEAD_OF_BYTES))
-            in_a_row = in_a_row + 1 if id(_plugs[-1]) == last + size else 0
-            last = id(_plugs[-1])
+        while True:
+            block = bytes(size - _HEAD_OF_BYTES)
+            if id(block) == last + size:
+                in_a_row += 1
+            elif in_a_row >= _POOL // size - 2:
+                break  # the first of a fresh pool, after one that was filled from its beginning: that is free again
+            else:
+                in_a_row = 0
+            last = id(block)
+            _plugs.append(block)
 
 
 def work(fd: int, owner: int) -> None:
@@ -115,9 +126,9 @@ def work(fd: int, owner: int) -> None:
 
 
 def _shim(talk: Talk, asked: dict[str, Any]) -> None:
-    from ocirt_shim.shim import Shim  # noqa: PLC0415  (preloaded)
-
-    shim = Shim(asked)
+    module = _modules["shim"]
+    module.become()
+    shim = module.Shim(asked)
     talk.send({"at": posix.getpid()})
     posix.close(talk.owner)  # it outlives that
     shim.serve(posix.dup(talk.fd))

@@ -60,7 +60,8 @@ class Daemon:
         self.children = Children(self.loop)
         host = Host(self.loop, self.children, self.publisher, self.journal, asked.namespace)
         self.service = Service(host, self._on_child, self._end)
-        self.listener = Listener(self.loop, path, self.service.methods())
+        methods = self.service.methods()
+        self.listener = Listener(self.loop, path, lambda *name: methods.get(name))
         self._signals = -1
         self._ending = False
 

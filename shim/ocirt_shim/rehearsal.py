@@ -1,0 +1,165 @@
+"""The life of a shim, before there is any: what the zygote runs when it has loaded everything.
+
+Python writes to what it runs. After a few calls a function's byte code is rewritten for the types that came (PEP 659), each
+attribute that was found goes into a cache of the interpreter's, and what that had in its place is forgotten, wherever it lies. A
+page that a fork writes to is its own from then on: a quarter of a shim's memory was this. Done here, before any fork, it is in
+pages that all shims share.
+
+So this is a shim as they are, in this process, with a client that speaks to its socket; but its container's programs are forks
+that write a line. Its files are in a file system of its own, which is mounted nowhere and ends with its descriptor.
+"""
+
+from __future__ import annotations
+
+import _signal  # type: ignore[import-not-found]  # (typeshed has none; `signal` loads enum)
+import _socket
+import posix
+
+from ocirt.kernel import constants as k
+from ocirt.kernel import mount
+from ocirt.kernel.process import prctl
+from ocirt.kernel.steps import barrier
+from ocirt.zygote import wire
+from ocirt.zygote.work import Talk
+from ocirt_api.messages import shim as messages
+from ocirt_api.ttrpc import Client
+from ocirt_shim.shim import Shim
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from ocirt_api.message import Message
+
+_LIVES = 3
+_EXECS = 3  # in each: byte code is rewritten after eight calls
+_NAME = "rehearsal"
+_LINE = b"a line\n"
+_DESCRIPTORS = 1 << 20  # the most that there can be
+_CHUNK = 1 << 16
+_PROCESS = b'{"args": ["true"], "cwd": "/", "env": ["PATH=/bin"], "user": {"uid": 0, "gid": 0}}'
+
+
+def rehearse() -> None:
+    """Live a few times. Nothing is left of it; where mounts cannot be made, nothing is done."""
+    try:
+        place = mount.new_mount("tmpfs", "ocirt", (("mode", "700"),), 0)
+    except OSError:
+        return
+    prctl(k.PR_SET_CHILD_SUBREAPER, 1)
+    before = _signal.pthread_sigmask(_signal.SIG_BLOCK, {_signal.SIGCHLD})
+    try:
+        for number in range(_LIVES):
+            _live(f"/proc/self/fd/{place}/{number}")
+    finally:
+        _signal.pthread_sigmask(_signal.SIG_SETMASK, before)
+        posix.close(place)
+
+
+def _live(place: str) -> None:
+    posix.mkdir(place)
+    posix.mkdir(f"{place}/runtime")
+    mine, theirs = _socket.socketpair(_socket.AF_UNIX, _socket.SOCK_STREAM)
+    asked = {"do": "shim", "id": _NAME, "state": f"{place}/shim", "runtime": f"{place}/runtime", "instance": "none"}
+    mine.sendall(wire.encode(asked))
+    talk = Talk(theirs.detach(), -1)
+    received = talk.receive()
+    assert received is not None
+    shim = Shim(received, _Program)
+    talk.send({"at": posix.getpid()})
+    mine.recv(_CHUNK)
+    client = _Client(shim, mine, f"{place}/log")
+    shim.serve(posix.dup(talk.fd))
+    shim.close()
+    client.close()
+
+
+class _Client:
+    """Makes its calls one after the other."""
+
+    def __init__(self, shim: Shim, sock: _socket.socket, log: str) -> None:
+        self._client = Client()
+        self._socket = sock
+        nothing = messages.StateRequest()
+        create = messages.CreateRequest(id=_NAME, config=b"{}", log_path=log)
+        execute = messages.ExecRequest(process=_PROCESS, timeout=10**10)
+        self._calls: list[tuple[str, Message]] = [
+            ("Version", messages.VersionRequest()),
+            ("Create", create),
+            ("State", nothing),
+            ("Start", messages.StartRequest()),
+            *[("Exec", execute)] * _EXECS,
+            ("Pids", nothing),
+            ("State", nothing),
+            ("ReopenLog", nothing),
+            ("Kill", messages.KillRequest(signal=_signal.SIGKILL)),
+            ("Wait", nothing),
+            ("Delete", messages.DeleteRequest()),
+        ]
+        self._calls.reverse()
+        sock.setblocking(False)
+        shim.loop.add(sock.fileno(), self._heard)
+        self._call()
+
+    def _call(self) -> None:
+        method, request = self._calls.pop()
+        self._socket.send(self._client.request(messages.SERVICE, method, request.encode())[1])
+
+    def _heard(self) -> None:
+        if self._client.receive(self._socket.recv(_CHUNK)) and self._calls:
+            self._call()
+
+    def close(self) -> None:
+        """The connection's end."""
+        self._socket.close()
+
+
+class _Run:
+    """Of a run, what a worker and the barrier have to do with."""
+
+    def __init__(self) -> None:
+        self.fds: dict[str, int] = {}
+        self.start_fd = self.phase_fd = -1
+        self.stdio: tuple[int, int, int] | None = None
+
+
+class _Program:
+    """A program on its way, in a worker."""
+
+    def __init__(self, directory: str) -> None:
+        self.run: Any = _Run()
+        self._directory = directory  # of a container whose init it is
+
+    def prepare(self) -> Any:
+        """As `Creation`."""
+        posix.mkdir(self._directory)
+        barrier.make(self.run, self._directory)
+        return self.run
+
+    def make(self) -> Any:
+        """As `Creation` and `Execution`."""
+        pid = posix.fork()
+        if not pid:
+            try:
+                self._main()
+            finally:
+                posix._exit(0)
+        if not self._directory:
+            return pid
+        return {"pid": pid, "cgroup": {"paths": {}}, "namespaces": {"pid": ""}, "hooks": {}}
+
+    def _main(self) -> None:
+        run = self.run
+        low = 0
+        for fd in sorted({run.stdio[1], run.phase_fd, *run.fds.values()} - {-1}):
+            posix.closerange(low, fd)  # the worker's word ends when nobody has its pipe
+            low = fd + 1
+        posix.closerange(low, _DESCRIPTORS)
+        if self._directory:
+            posix.read(run.start_fd, 1)
+            posix.pwrite(run.phase_fd, b"\1\0\0\0", 0)
+            for fd in run.fds.values():
+                posix.close(fd)
+        posix.write(run.stdio[1], _LINE)
+        while self._directory:
+            _signal.pause()
