@@ -23,38 +23,45 @@ _numbers = itertools.count()
 
 
 class Pod:
-    """A pod with one container that sleeps."""
+    """A pod with a container that sleeps, or more."""
 
     def __init__(self, endpoint: Endpoint, config: cri.PodSandboxConfig) -> None:
         self.endpoint = endpoint
         self.config = config
-        self.id = self.container = ""
+        self.id = ""
+        self.containers: list[str] = []
 
     def start(self) -> None:
         """RunPodSandbox, CreateContainer, StartContainer."""
+        self.id = self.endpoint.calls.RunPodSandbox(cri.RunPodSandboxRequest(config=self.config)).pod_sandbox_id
+        self.add()
+
+    def add(self) -> None:
+        """CreateContainer, StartContainer: one more, which `execute` is for from now on."""
         calls = self.endpoint.calls
-        self.id = calls.RunPodSandbox(cri.RunPodSandboxRequest(config=self.config)).pod_sandbox_id
+        name = f"c{len(self.containers)}"
         options = self.config.linux.security_context.namespace_options
         container = cri.ContainerConfig(
-            metadata=cri.ContainerMetadata(name="c"),
+            metadata=cri.ContainerMetadata(name=name),
             image=cri.ImageSpec(image=IMAGE),
             command=["/bin/sleep", "2147483647"],
-            log_path="c.log",
+            log_path=f"{name}.log",
             linux=cri.LinuxContainerConfig(security_context=cri.LinuxContainerSecurityContext(namespace_options=options)),
         )
         request = cri.CreateContainerRequest(pod_sandbox_id=self.id, config=container, sandbox_config=self.config)
-        self.container = calls.CreateContainer(request).container_id
-        calls.StartContainer(cri.StartContainerRequest(container_id=self.container))
+        self.containers.append(calls.CreateContainer(request).container_id)
+        calls.StartContainer(cri.StartContainerRequest(container_id=self.containers[-1]))
 
     def execute(self, *command: str) -> None:
         """ExecSync. Raises AssertionError unless the command succeeds."""
-        done = self.endpoint.calls.ExecSync(cri.ExecSyncRequest(container_id=self.container, cmd=command, timeout=30))
+        done = self.endpoint.calls.ExecSync(cri.ExecSyncRequest(container_id=self.containers[-1], cmd=command, timeout=30))
         assert done.exit_code == 0, done
 
     def end(self) -> None:
-        """StopContainer(0), StopPodSandbox, RemovePodSandbox."""
+        """StopContainer(0) of each container, StopPodSandbox, RemovePodSandbox."""
         calls = self.endpoint.calls
-        calls.StopContainer(cri.StopContainerRequest(container_id=self.container, timeout=0))
+        for container in self.containers:
+            calls.StopContainer(cri.StopContainerRequest(container_id=container, timeout=0))
         calls.StopPodSandbox(cri.StopPodSandboxRequest(pod_sandbox_id=self.id))
         calls.RemovePodSandbox(cri.RemovePodSandboxRequest(pod_sandbox_id=self.id))
 

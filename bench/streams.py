@@ -58,7 +58,7 @@ class Sampler:
 
     def url(self, *command: str, **wanted: bool) -> str:
         """Where a command is had."""
-        return str(self.pod.endpoint.calls.Exec(cri.ExecRequest(container_id=self.pod.container, cmd=command, **wanted)).url)
+        return str(self.pod.endpoint.calls.Exec(cri.ExecRequest(container_id=self.pod.containers[-1], cmd=command, **wanted)).url)
 
     def run(self, url: str, *words: str, source: int | None = None, told: int | None = subprocess.DEVNULL) -> bytes:
         """The client, to its end; what it wrote to `told`, if that is a pipe."""
@@ -108,7 +108,7 @@ class Sampler:
     def wait(self) -> None:
         """Until somebody listens at the port."""
         until = time.monotonic() + PATIENCE
-        request = cri.ExecSyncRequest(container_id=self.pod.container, cmd=["cat", "/proc/net/tcp", "/proc/net/tcp6"])
+        request = cri.ExecSyncRequest(container_id=self.pod.containers[-1], cmd=["cat", "/proc/net/tcp", "/proc/net/tcp6"])
         while f":{PORT:04X} ".encode() not in self.pod.endpoint.calls.ExecSync(request).stdout:
             assert time.monotonic() < until
             time.sleep(0.05)

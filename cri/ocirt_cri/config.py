@@ -17,7 +17,7 @@ from ocirt.errors import Error
 from ocirt.spec.names import nearest
 from ocirt.spec.rlimits import NUMBERS
 from ocirt_cri.keys import BY_NAME, FLAG, HANDLERS, KEYS, LIMITS, NUMBER, TEXT, TEXT_MAP, TEXTS, Key
-from ocirt_cri.metrics import server as metrics
+from ocirt_cri.metrics.address import address
 from ocirt_cri.spec.inputs import HANDLERS as HANDLERS_OF_OURS
 from ocirt_cri.spec.inputs import Settings
 
@@ -119,7 +119,7 @@ def parse(data: bytes, place: str, flags: Mapping[str, str]) -> Config:
             raise Error("usage", f"{values[name]!r} is not an absolute path", subject=_subject(sources[name], name))
     _check_listen(values["listen"], _subject(sources["listen"], "listen"))
     if values["metrics.listen"]:
-        metrics.address(values["metrics.listen"], _subject(sources["metrics.listen"], "metrics.listen"))
+        address(values["metrics.listen"], _subject(sources["metrics.listen"], "metrics.listen"))
     return Config(values, sources, place)
 
 

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 _ID = 32  # bytes
 _KILL_PATIENCE = 30.0  # seconds that what was killed may take to be gone
+_FIRST_PAUSE, _LAST_PAUSE = 0.1, 30.0  # seconds until a shim that has answered `Wait` with an error is asked again
 _CALL_PATIENCE = 60.0  # seconds for a shim to answer what it does at once
 _log = logging.getLogger(__name__)
 
@@ -218,12 +219,33 @@ class Containers:
         task.add_done_callback(self._watches.discard)
 
     async def _watch(self, container: Container, shim: Shim) -> None:
+        pause = _FIRST_PAUSE
+        while True:
+            try:
+                found = await shim.call("Wait", messages.StateRequest(), messages.StateResponse)
+            except LostError as err:
+                # A connection may end without the shim, if somebody has sent what is no frame: one that can be reached lives.
+                again = await self._again(container)
+                if again is None:
+                    await self.lost(container, err)
+                    return
+                shim = again
+            except Error as err:
+                _log.error("container %s: its shim does not wait: %s", container.id, err, extra=logs.of_container(container))
+            else:
+                await self.ended(container, found)
+                return
+            await asyncio.sleep(pause)
+            pause = min(2 * pause, _LAST_PAUSE)
+
+    async def _again(self, container: Container) -> Shim | None:
+        """Another connection to its shim, if that is there and the container is wanted."""
+        if container.exited.is_set() or container.phase == model.REMOVING:
+            return None
         try:
-            found = await shim.call("Wait", messages.StateRequest(), messages.StateResponse)
-        except Error as err:
-            await self.lost(container, err)
-        else:
-            await self.ended(container, found)
+            return await self.shim(container)
+        except OSError:
+            return None
 
     async def ended(self, container: Container, found: messages.StateResponse) -> None:
         """What a shim says of the end of its container."""

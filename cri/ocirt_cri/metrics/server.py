@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import ipaddress
 import logging
 import os
 import secrets
@@ -11,13 +10,12 @@ import socket
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from ocirt.errors import Error
+from ocirt_cri.metrics.address import address
 from ocirt_cri.metrics.text import TYPE
 
 if TYPE_CHECKING:
     from ocirt_cri.node import Node
 
-_UNIX = "unix://"
 _HEAD = 8 << 10  # bytes of a request's head
 _PATIENCE = 10.0  # seconds for a client to ask and to read
 _MODE = 0o660
@@ -25,23 +23,6 @@ _PLAIN = "text/plain; charset=utf-8"
 _STATUSES = {200: "OK", 400: "Bad Request", 404: "Not Found", 405: "Method Not Allowed", 503: "Service Unavailable"}
 Answer = tuple[int, str, str]  # status, type, body
 _log = logging.getLogger(__name__)
-
-
-def address(text: str, subject: str = "metrics.listen") -> tuple[str, int]:
-    """A unix socket's path and 0, or an address of the loopback and its port. Raises Error("usage")."""
-    if text.startswith(_UNIX):
-        path = text.removeprefix(_UNIX)
-        if path.startswith("/") and not path.endswith("/"):
-            return path, 0
-    else:
-        host, _, port = text.rpartition(":")
-        try:
-            if ipaddress.ip_address(host.removeprefix("[").removesuffix("]")).is_loopback and 0 < int(port) < 1 << 16:
-                return host.strip("[]"), int(port)
-        except ValueError:
-            pass
-    hint = "unix:///run/ocirt/metrics.sock, or 127.0.0.1:PORT: nobody outside of the machine is to reach it"
-    raise Error("usage", f"{text!r} is no address for metrics", subject=subject, hint=hint)
 
 
 class Server:

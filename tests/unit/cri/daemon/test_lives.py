@@ -151,6 +151,25 @@ def test_a_shim_that_dies(place: Path) -> None:
     run(place, test)
 
 
+def test_a_shim_that_answers_with_an_error_is_not_dead(place: Path) -> None:
+    """It is asked again, and its container goes on."""
+
+    async def test(daemon: Daemon) -> None:
+        pod = await daemon.run_pod()
+        daemon.zygote.prepare = [("Wait", (status.INTERNAL, "a bug"))]
+        made = await daemon.create(pod)
+        shim = daemon.zygote.shims[made]
+        await daemon.start(made)
+        while shim.calls.count("Wait") < 2:
+            await asyncio.sleep(0.01)
+        assert (await daemon.status(made)).state == cri.CONTAINER_RUNNING
+        shim.fail.clear()
+        shim.end(3)
+        assert (await daemon.until_ended(made)).exit_code == 3
+
+    run(place, test)
+
+
 def test_rows_are_found_again(place: Path) -> None:
     """A pod is as it was; containers whose shims are gone are lost; what was half made is gone."""
 

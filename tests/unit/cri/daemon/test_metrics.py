@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from ocirt.errors import Error
 from ocirt_api.cri import api_pb2 as cri
 from ocirt_cri import config, logs
-from ocirt_cri.metrics import server
+from ocirt_cri.metrics.address import address
 from ocirt_cri.metrics.calls import Calls
 from ocirt_cri.metrics.node import process
 from ocirt_cri.metrics.server import Server
@@ -76,7 +76,7 @@ def test_the_process() -> None:
     ],
 )
 def test_addresses(text: str, found: tuple[str, int]) -> None:
-    assert server.address(text) == found
+    assert address(text) == found
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,55 @@
+"""Who waits for a shim's children."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from typing import Any
+
+from ocirt_shim.children import Children
+from ocirt_shim.loop import Loop
+
+
+def until(loop: Loop, condition: Callable[[], object]) -> None:
+    """Run the loop until something is so."""
+
+    def look() -> None:
+        if condition():
+            loop.stop()
+        else:
+            loop.after(1_000_000, look)
+
+    look()
+    loop.run()
+
+
+def test_a_word_that_comes_after_its_workers_end() -> None:
+    """Somebody else has the pipe for a moment; the program that the word is about has ended by then."""
+    loop = Loop()
+    children = Children(loop)
+    gate, way = os.pipe()
+
+    def work() -> dict[str, Any]:
+        if not os.fork():  # an orphan, which is init's to reap
+            os.close(way)
+            os.read(gate, 1)
+            os._exit(0)
+        return {"pid": program}
+
+    program = os.fork()
+    if not program:
+        os._exit(7)
+    heard: list[Any] = []
+    ended: list[int] = []
+
+    def hear(word: Any) -> None:
+        heard.append(word)
+        children.expect(word["pid"], ended.append)
+
+    worker = children.employ(work, hear, [gate])
+    children.reaped(*os.waitpid(worker, 0))
+    children.reaped(*os.waitpid(program, 0))
+    assert heard == []
+    os.close(way)
+    until(loop, lambda: heard)
+    assert [os.waitstatus_to_exitcode(status) for status in ended] == [7]
