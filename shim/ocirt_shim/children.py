@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import posix
 
+from ocirt.cgroups import control
 from ocirt_shim.worker import Worker
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from typing import Any
 
     from ocirt_shim.loop import Loop
     from ocirt_shim.worker import Word
 
     Ended = Callable[[int], object]
+
+
+_SIGKILL = 9
 
 
 class Children:
@@ -41,6 +46,22 @@ class Children:
         self._unheard += 1
         self._workers[worker.pid] = worker
         return worker.pid
+
+    def kill(self, cgroup: dict[str, Any], answer: Callable[[], object], fail: Callable[[Exception], object]) -> None:
+        """SIGKILL for all of a cgroup. Raises Error, OSError if it cannot be begun.
+
+        In version 1 they are frozen for that, and what hangs in the kernel holds up freezer and killer for as long as they wait.
+        """
+        if "" in cgroup["paths"]:
+            control.kill(cgroup, _SIGKILL)
+            answer()
+            return
+
+        def work() -> Word:
+            control.kill(cgroup, _SIGKILL)
+            return {}
+
+        self.employ(work, lambda word: fail(word) if isinstance(word, Exception) else answer(), [])
 
     def expect(self, pid: int, ended: Ended) -> None:
         """Call `ended` with the status (of waitpid(2)) of a child, once it was reaped."""

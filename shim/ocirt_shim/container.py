@@ -339,12 +339,16 @@ class Container:
             oom_killed=self.oom_killed,
         )
 
+    def kills_all(self, signal: int, *, everybody: bool) -> bool:
+        """Whether a signal is for all processes of its cgroup, and not for init alone, with which a pid namespace ends."""
+        if signal == _SIGKILL:
+            return not self._own_pids or (everybody and bool(self.exited_at))
+        return everybody
+
     def kill(self, signal: int, *, everybody: bool) -> None:
         """Send a signal. Raises Error("state") if init has ended (without `everybody`), Error."""
-        self._need()
-        if signal == _SIGKILL:
-            self._oom_before = oom.kills(self.cgroup)
-        if everybody or (signal == _SIGKILL and not self._own_pids):
+        self.about_to_kill(signal)
+        if self.kills_all(signal, everybody=everybody):
             control.kill(self.cgroup, signal)
             return
         if self.exited_at:
@@ -352,6 +356,12 @@ class Container:
         posix.kill(self.init, signal)  # our child, and not reaped: the number is still its own
         if signal == _SIGKILL and control.frozen(self.cgroup):
             control.thaw(self.cgroup)  # the v1 freezer holds back even SIGKILL
+
+    def about_to_kill(self, signal: int) -> None:
+        """Raise Error if there is nothing yet to be killed."""
+        self._need()
+        if signal == _SIGKILL:
+            self._oom_before = oom.kills(self.cgroup)
 
     def pause(self) -> None:
         """Freeze it. Raises Error."""

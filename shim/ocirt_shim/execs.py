@@ -189,10 +189,10 @@ class Execute:
         if isinstance(word, Exception):
             self._close()
             self._kill_others()
-            self._drop_group()
             if self._timed_out:
-                self._answer(ExecResponse(timed_out=True))
+                self._wait_for_others(_SIGKILL, _PATIENCE)
             else:
+                self._drop_group()
                 self._fail(word)
             return
         self._pid = word["pid"]
@@ -209,10 +209,9 @@ class Execute:
         self._kill_others()
 
     def _kill_others(self) -> None:
-        try:
-            control.kill(self._group, _SIGKILL)
-        except Error:
-            pass  # what does not end is waited for, but not for ever
+        """Kill all that is in its cgroup. What does not end is waited for, but not for ever."""
+        if control.processes(self._group):
+            self._all.children.kill(self._group, _nobody, _nobody)
 
     def ended(self, status: int) -> None:
         """The program was reaped. Others may hold its streams for longer: they are not waited for, unless its time was over."""
@@ -261,6 +260,10 @@ class Execute:
             output.close()
         if self._input is not None:
             self._input.close()
+
+
+def _nobody(*_: object) -> None:
+    """Nobody waits for it."""
 
 
 def _write(path: str, data: bytes) -> None:

@@ -150,6 +150,15 @@ class Shim:
         self.container.waiters.append(lambda: call.answer(self.container.state()))
         return None
 
+    def _kill(self, request: Any, call: Call) -> Message | None:
+        container, signal = self.container, request.signal
+        if signal == _signal.SIGKILL and container.kills_all(signal, everybody=request.all):
+            container.about_to_kill(signal)
+            self.children.kill(container.cgroup, lambda: call.answer(messages.Nothing()), call.fail)
+            return None
+        container.kill(signal, everybody=request.all)
+        return messages.Nothing()
+
     def _exec(self, request: Any, call: Call) -> None:
         self.executions.begin(request, call.answer, call.fail)
 
@@ -178,7 +187,7 @@ _METHODS: dict[str, Callable[[Shim, Any, Call], Message | None]] = {
     "State": lambda shim, *_: shim.container.state(),
     "Wait": Shim._wait,
     "Pids": lambda shim, *_: messages.PidsResponse(pids=shim.container.processes()),
-    "Kill": _doing(lambda shim, request, _: shim.container.kill(request.signal, everybody=request.all)),
+    "Kill": Shim._kill,
     "Pause": _doing(lambda shim, *_: shim.container.pause()),
     "Resume": _doing(lambda shim, *_: shim.container.resume()),
     "Update": _doing(lambda shim, request, _: shim.container.update(request.resources)),

@@ -65,9 +65,10 @@ class Output:
                     self._loop.after(_AGAIN, lambda: self.hold(back=False))
                     return
                 data = b""
+            take = self._take
             if not data:
                 self.close()
-            self._take(data)
+            take(data)
             if len(data) < _CHUNK and not everything:
                 return
 
@@ -86,6 +87,11 @@ class Output:
             self._loop.remove(self.fd)
             posix.close(self.fd)
             self.fd = -1
+            self._take = _nobody  # who took has this, too: neither would ever be freed
+
+
+def _nobody(_: bytes) -> None:
+    """Takes nothing any more."""
 
 
 class Input:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 from collections.abc import Callable
 from typing import Any
@@ -53,3 +54,25 @@ def test_a_word_that_comes_after_its_workers_end() -> None:
     os.close(way)
     until(loop, lambda: heard)
     assert [os.waitstatus_to_exitcode(status) for status in ended] == [7]
+
+
+def test_a_worker_leaves_nothing_for_the_collector() -> None:
+    """A shim runs without it: a ring of objects would be there for as long as the shim is."""
+    loop = Loop()
+    children = Children(loop)
+    heard: list[Any] = []
+
+    def hear(word: Any) -> None:
+        heard.append(word)
+        loop.stop()
+
+    gc.collect()
+    gc.disable()
+    try:
+        worker = children.employ(lambda: {"done": 1}, hear, [])
+        loop.run()
+        children.reaped(*os.waitpid(worker, 0))
+        assert gc.collect() == 0
+    finally:
+        gc.enable()
+    assert heard == [{"done": 1}]
