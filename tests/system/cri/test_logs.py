@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import json
 import os
 import random
 import time
@@ -18,6 +19,7 @@ from tests.support.ocirtd import PATIENCE, Ocirtd
 pytestmark = pytest.mark.ocirt_only("the daemon is ocirt's own")
 
 CONTAINERS = int(os.environ.get("OCIRT_TEST_CONTAINERS", "12"))
+FULL = os.environ.get("OCIRT_TEST_ENDURANCE") == "1"
 KILLS = 10
 CHANCE = random.Random(os.environ.get("OCIRT_TEST_SEED", "1"))
 _PAUSE = max(0.1, CONTAINERS / 200)  # seconds between two lines of each
@@ -57,6 +59,21 @@ def test_no_line_is_lost_and_none_comes_twice(node: Ocirtd) -> None:
         assert len(texts) > KILLS
 
 
+def shim_of(node: Ocirtd, container: str) -> int:
+    """The pid of its shim."""
+    return int(json.loads((node.place / "v/shims" / container / "state.json").read_text())["pid"])
+
+
+def resident(process: Path) -> int:
+    """KiB."""
+    return int(next(line.split()[1] for line in (process / "status").read_text().splitlines() if line.startswith("VmRSS:")))
+
+
+def wrote(process: Path) -> int:
+    """Bytes, to whatever."""
+    return int(next(line.split()[1] for line in (process / "io").read_text().splitlines() if line.startswith("wchar:")))
+
+
 def test_bounds_of_a_log(node: Ocirtd) -> None:
     """By the configuration, for containers that are made from then on."""
     node.stop()
@@ -92,8 +109,11 @@ def test_a_log_whose_folder_was_removed(node: Ocirtd) -> None:
 
 
 @pytest.mark.parametrize("length", [80, 16384])
-def test_a_flood(node: Ocirtd, length: int) -> None:
-    """As fast as it goes, into a log of bounded size: programs are run meanwhile, and the last lines are in order."""
+def test_a_flood(node: Ocirtd, length: int, capsys: pytest.CaptureFixture[str]) -> None:
+    """As fast as it goes, into a log of bounded size: programs are run meanwhile, and the last lines are in order.
+
+    With OCIRT_TEST_ENDURANCE=1, on a machine that does nothing else, within the times that are promised.
+    """
     node.stop()
     node.config.write_text(node.config.read_text() + "[containers]\nlog_size_limit = 8388608\n")
     node.start()
@@ -106,11 +126,27 @@ def test_a_flood(node: Ocirtd, length: int) -> None:
     log = Path(node.status(box).log_path)
     old = Path(f"{log}.1")
     node.until(old.exists, "the log to be full")
-    for _ in range(30):
+    shim = Path(f"/proc/{shim_of(node, box)}")
+    memory, written, begin, times = resident(shim), wrote(shim), time.monotonic(), []
+    for _ in range(200 if FULL else 30):
+        before = time.monotonic()
         assert node.exec(box, "echo", "here").stdout == b"here\n"
+        times.append(time.monotonic() - before)
         with contextlib.suppress(FileNotFoundError):  # it is being rotated
             assert log.stat().st_size <= 8 << 20
+    rate = (wrote(shim) - written) / (time.monotonic() - begin) / 1e6
+    grown = resident(shim) - memory
+    begin = time.monotonic()
     node.stop_container(box, 20)
+    stopped = time.monotonic() - begin
+    slowest = sorted(times)[len(times) * 99 // 100] * 1000
+    with capsys.disabled():
+        print(f"\n  {rate:.0f} MB/s in lines of {length} bytes: the slowest of 100 execs {slowest:.0f} ms,", end="")
+        print(f" stopped in {stopped * 1000:.0f} ms, the shim {grown:+} KiB", end="")
+    assert grown <= 4 << 10
+    if FULL:
+        assert slowest <= 100
+        assert stopped <= 1
     assert node.status(box).exit_code == 7
     numbers = [int(line.split(b" ", 3)[3][:12]) for path in (old, log) for line in path.read_bytes().splitlines()]
     assert all(after in (before + 1, 0) for before, after in itertools.pairwise(numbers))
