@@ -68,7 +68,7 @@ class Shim:
         self.loop = Loop()
         self.container = Container(self.loop, asked["runtime"], record)
         if words := asked.get("command"):
-            from ocirt_shim.foreign import Foreign  # noqa: PLC0415  (seldom)
+            from ocirt_shim.foreign import Foreign  # noqa: PLC0415  (preloaded; it is not what most are)
 
             self.container = Foreign(self.loop, asked["runtime"], record, words, self.directory)
         self.children = Children(self.loop)
