@@ -196,7 +196,7 @@ def _check(node: Ocirtd, pod: Pod, kind: type[SpdyClient | WebSocketClient], *, 
     assert bytes(client.came["stdout"]) == b"got word\n"
     # Attach, to what the release before has started.
     url = node.runtime.Attach(cri.AttachRequest(container_id=pod.cat, tty=terminal, **wanted)).url
-    client = kind(url, wanted="stdin stdout")
+    client = kind(url, wanted="stdin stdout resize" if terminal else "stdin stdout")
     client.send(b"there\n")
     client.until(lambda: b"there" in client.came["stdout"])
     client.wire.close()

@@ -26,8 +26,8 @@ from ocirt_api.messages.shim import PROTOCOL
 from ocirt_cri.model import Container, Sandbox
 
 # Each makes a version from the one before, the first from nothing. What was released is never changed; `tests/data/node-N.sql` is
-# what version N has left. A word of `more` that is new has a default, and an ocirtd that does not know it leaves it out: it needs a
-# version of its own if that harms.
+# what version N has left. A word of `more` that is new has a default, and an ocirtd that does not know it leaves it out: it
+# needs a version of its own if that harms.
 MIGRATIONS = [
     """
 CREATE TABLE meta (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
