@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from ocirt_images.config import ImageConfig
 
 _PATIENCE = 120.0  # seconds for a shim to make a container
+_FOR_OTHERS = "1.0.2"  # of the runtime specification: crun before 1.8.4 takes no other than 1.0.x ("unknown version specified")
 _log = logging.getLogger(__name__)
 
 
@@ -207,6 +208,8 @@ class Creation:
         A runtime that is not ours finds all that it is to do there.
         """
         bundle = os.path.join(self._node.container_directory(self._container.id), BUNDLE)
+        if self._command:
+            document = {**document, "ociVersion": _FOR_OTHERS}
         os.makedirs(os.path.join(bundle, document["root"]["path"]), exist_ok=True)
         with open(os.path.join(bundle, "config.json"), "wb") as file:
             file.write(encode(document))

@@ -67,7 +67,7 @@ class Foreign(Container):
             return {"pid": pid, "cgroup": {"paths": cgroup_of(pid)}, "own_pids": own}
         except BaseException:
             try:
-                self._remove(request.id, root, made=False)
+                self._remove(request.id, root, _cgroups(document, request.id), made=False)
             except (Error, OSError):
                 pass  # what went wrong before says more; the removal tries again
             raise
@@ -102,16 +102,20 @@ class Foreign(Container):
             self._oom_before = oom.kills(self.cgroup)
         container, made = self.id or self._record.values["id"], bool(self.init)
         root = f"{self._bundle}/{ROOT}" if self._bundle else ""
+        groups = list(self.cgroup["paths"].values())
 
         def work() -> Word:
             prctl(k.PR_SET_PDEATHSIG, _SIGKILL)
-            self._remove(container, root, made=made)
+            self._remove(container, root, groups, made=made)
             return {}
 
         return Later(work, self._end_streams)
 
-    def _remove(self, container: str, root: str, *, made: bool) -> None:
-        """In a worker. made: whether there is one, as far as is known: else the runtime may not even be there."""
+    def _remove(self, container: str, root: str, groups: list[str], *, made: bool) -> None:
+        """In a worker. made: whether there is one, as far as is known: else the runtime may not even be there.
+
+        groups: directories of its cgroup, which a runtime that has failed may leave.
+        """
         from ocirt_shim.task.mounts import unmount_all  # noqa: PLC0415  (in a fork)
 
         try:
@@ -119,6 +123,11 @@ class Foreign(Container):
         except Error as err:
             if made and err.code != "not-found":
                 raise
+        for directory in dict.fromkeys(groups):
+            try:
+                posix.rmdir(directory)
+            except OSError:
+                pass  # it is gone, as it should be; or not empty, and then it is no leftover
         if root:
             unmount_all(root)
 
@@ -294,6 +303,15 @@ def cgroup_of(pid: int) -> dict[str, str]:
                     continue  # in a container without a cgroup namespace: mounted is only a part
                 found[controller] = directory
     return found
+
+
+def _cgroups(document: dict[str, Any], container: str) -> list[str]:
+    """Where a container's cgroup would be, if its name is a path. Raises OSError."""
+    from ocirt.cgroups.layout import detect  # noqa: PLC0415  (in a fork)
+    from ocirt.cgroups.paths import resolve  # noqa: PLC0415
+
+    path = (document.get("linux") or {}).get("cgroupsPath") or ""
+    return list(resolve(path, container, detect(), rootless=False).values()) if path.startswith("/") else []
 
 
 def _pid(path: str) -> int:

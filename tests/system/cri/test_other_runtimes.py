@@ -16,7 +16,7 @@ import pytest
 
 from ocirt.cgroups.layout import detect
 from ocirt_api.cri import api_pb2 as cri
-from ocirt_cri import runtimes
+from ocirt_cri import machine, runtimes
 from tests.support.isolation import mount_targets
 from tests.support.ocirtd import PATIENCE, Ocirtd, refused
 from tests.support.streams import SpdyClient, WebSocketClient
@@ -42,6 +42,8 @@ def crun() -> str:
         pytest.skip("not installed: crun")
     if detect().mode == "hybrid":
         pytest.skip("crun takes no machine with cgroups of both versions")
+    if "CAP_SYS_RESOURCE" not in machine.look().capabilities:
+        pytest.skip("crun raises RLIMIT_MEMLOCK, for which it needs CAP_SYS_RESOURCE")
     return found
 
 
@@ -229,6 +231,23 @@ def test_a_runtime_that_is_not_there(node: Ocirtd) -> None:
     missing.symlink_to(runc())
     node.remove_pod(pod)
     assert mounted(node) == node.left() == []
+
+
+def test_a_runtime_that_leaves_its_cgroup(node: Ocirtd) -> None:
+    """As crun 1.8 does when it fails: what is named as the container's and is empty is taken away."""
+    script = node.place / "own"
+    made = [f"mkdir -p {Path(directory, node.cgroup_parent[1:])}/$ID" for directory in dict.fromkeys(detect().mounts.values())]
+    text = f'#!/bin/sh\nfor ID; do :; done\ncase "$*" in *" create "*) {"; ".join(made)}; exit 1;; esac\n'
+    script.write_text(text)
+    script.chmod(0o755)
+    if not node.cgroup_parent.startswith("/"):
+        pytest.skip("systemd makes the cgroups")
+    pod = run_pod(node, handler(node, str(script)))
+    with refused(grpc.StatusCode.UNKNOWN):
+        node.create(pod, node.container_config("true"))
+    left = [path for directory in detect().mounts.values() for path in Path(directory, node.cgroup_parent[1:]).glob("?" * 64)]
+    assert left == []
+    node.remove_pod(pod)
 
 
 def test_a_runtime_of_the_users_own(node: Ocirtd) -> None:
