@@ -120,6 +120,9 @@ def _seen(fd: int, start: int, end: int) -> Iterator[tuple[int, int, int]]:
         except OSError as err:
             if err.errno == errno.ENXIO:
                 return
+            if err.errno == errno.EINVAL:  # a block device, which does not tell
+                yield at, end - at, 0
+                return
             raise
         at = os.lseek(fd, first, os.SEEK_HOLE)
         yield first, at - first, 0

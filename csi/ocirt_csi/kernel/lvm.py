@@ -5,6 +5,7 @@ Nothing passes a shell. Names are checked before they become words, and reports 
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import re
@@ -117,15 +118,21 @@ def snapshot(of: str, origin: str, name: str, tags: Iterable[str], *, read_only:
 
 def extend(of: str, name: str, size: int) -> None:
     """Let a volume have more bytes, used or not; one that has them is left alone. Raises Error."""
-    there = volume(of, name)
-    if there is not None and there.size >= size:
-        return
-    run(["lvextend", "--yes", "--quiet", "--size", f"{size}b", "--", f"{checked(of)}/{checked(name)}"])
+    try:
+        run(["lvextend", "--yes", "--quiet", "--size", f"{size}b", "--", f"{checked(of)}/{checked(name)}"])
+    except Error as err:
+        if not any(words in err.cause for words in ("not larger than existing", "matches existing size")):
+            raise
 
 
 def activate(of: str, name: str) -> None:
-    """Let a volume have a device. Raises Error."""
-    run(["lvchange", "--yes", "--quiet", "--activate", "y", "--", f"{checked(of)}/{checked(name)}"])
+    """Let a volume have a device. Raises FileNotFoundError, Error."""
+    try:
+        run(["lvchange", "--yes", "--quiet", "--activate", "y", "--", f"{checked(of)}/{checked(name)}"])
+    except Error as err:
+        if "Failed to find logical volume" in err.cause:
+            raise FileNotFoundError(errno.ENOENT, "its volume is gone", f"{of}/{name}") from None
+        raise
 
 
 def deactivate(of: str, name: str) -> None:

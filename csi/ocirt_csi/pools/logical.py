@@ -61,8 +61,9 @@ class LogicalVolumes(Devices):
         self._group = group
         self._thin = thin
         self._seen: tuple[float, list[lvm.Logical]] = (-_MOMENT, [])
+        self._fresh: set[str] = set()  # names of what was made and has no record in its tags yet
         if thin:
-            pool = self._pool(lvm.volumes(group))
+            pool = self._pool(self._look_again())
             if not pool.zeroes:
                 # A volume would show what one before it wrote, in the rest of a block that is written for the first time.
                 hint = f"lvchange --zero y {group}/{thin}"
@@ -87,6 +88,7 @@ class LogicalVolumes(Devices):
         self._check_metadata()
         name = os.path.basename(place)
         needs_device = bool(volume.fs_type) or not self._thin
+        self._fresh.add(name)
         lvm.create(self._group, name, volume.charge, self._tags(), pool=self._thin, active=needs_device)
         if needs_device:
             with self._active(name, made=True) as device:
@@ -99,6 +101,7 @@ class LogicalVolumes(Devices):
         """A thin one shares all; a thick one is copied as a whole."""
         self._check_metadata()
         old, name = os.path.basename(source), os.path.basename(place)
+        self._fresh.add(name)
         if self._thin:
             lvm.snapshot(self._group, old, name, self._tags(), read_only=False)
             lvm.extend(self._group, name, volume.charge)
@@ -119,7 +122,9 @@ class LogicalVolumes(Devices):
             hint = "a pool with thin=POOL has snapshots"
             raise Error("unsupported", "a volume with blocks of its own has no snapshots", subject=self._group, hint=hint)
         self._check_metadata()
-        lvm.snapshot(self._group, os.path.basename(source), os.path.basename(place), self._tags(), read_only=True)
+        name = os.path.basename(place)
+        self._fresh.add(name)
+        lvm.snapshot(self._group, os.path.basename(source), name, self._tags(), read_only=True)
 
     def grow(self, place: str, volume: Volume) -> None:
         """A longer volume, and what a thick block volume has more is cleared."""
@@ -145,7 +150,7 @@ class LogicalVolumes(Devices):
 
     def room(self, pending: Collection[str]) -> Room:
         """What the group or its thin pool has. pending: names of volumes that are promised in another way."""
-        found = lvm.volumes(self._group)
+        found = self._look_again()
         if not self._thin:
             group = lvm.group(self._group)
             return Room(group.size, group.free + sum(one.size for one in found if one.name in pending), 0)
@@ -158,8 +163,6 @@ class LogicalVolumes(Devices):
         name = os.path.basename(place)
         found = lvm.device(self._group, name)
         if found is None:
-            if lvm.volume(self._group, name) is None:
-                raise FileNotFoundError(2, "its volume is gone", f"{self._group}/{name}")
             lvm.activate(self._group, name)
             found = lvm.device(self._group, name)
         if found is None:
@@ -191,6 +194,7 @@ class LogicalVolumes(Devices):
     def remove(self, place: str) -> None:
         """The volume, after its devices, and what lies in the place. Raises Error("state") for one that is none of ours."""
         name = os.path.basename(place)
+        self._fresh.discard(name)
         reader = loops.find(self._name(place))
         if reader:
             loops.detach(reader)
@@ -223,15 +227,19 @@ class LogicalVolumes(Devices):
     def note(self, place: str, thing: Volume | Snapshot) -> None:
         """Say in its tags what it is."""
         name = os.path.basename(place)
+        wanted = pieces(thing)
+        if name in self._fresh:
+            lvm.tag(self._group, name, wanted)
+            self._fresh.discard(name)
+            return
         found = lvm.volume(self._group, name)
         if found is None:
             raise Error("corrupt", "its volume is gone", subject=thing.id)
-        wanted = pieces(thing)
         lvm.tag(self._group, name, set(wanted) - set(found.tags), _of_record(found.tags) - set(wanted))
 
     def kept(self) -> Iterator[tuple[str, Record | None]]:
         """All that is ours here: names, and what their tags say that they are (None: it was not finished)."""
-        for one in lvm.volumes(self._group):
+        for one in self._report():
             if self._is_ours(one):
                 yield one.name, joined(one.tags)
 
@@ -273,7 +281,7 @@ class LogicalVolumes(Devices):
         """Raises Error("exhausted") if the thin pool can hardly say any more which blocks are whose."""
         if not self._thin:
             return
-        used, size = self._pool(lvm.volumes(self._group)).metadata
+        used, size = self._pool(self._report()).metadata
         if size and size - used < size // _FULL:
             hint = f"lvextend --poolmetadatasize +{size}b {self._group}/{self._thin}"
             text = f"{used} of {size} bytes of its metadata are used"
@@ -286,9 +294,11 @@ class LogicalVolumes(Devices):
     def _report(self) -> list[lvm.Logical]:
         """A report that is a moment old at most: many volumes are looked at one after the other."""
         at, found = self._seen
-        if time.monotonic() - at >= _MOMENT:
-            found = lvm.volumes(self._group)
-            self._seen = (time.monotonic(), found)
+        return found if time.monotonic() - at < _MOMENT else self._look_again()
+
+    def _look_again(self) -> list[lvm.Logical]:
+        found = lvm.volumes(self._group)
+        self._seen = (time.monotonic(), found)
         return found
 
 
