@@ -163,7 +163,8 @@ def test_snapshots_and_clones(plugin: Plugin) -> None:
     if plugin.capability.HasField("block"):
         answer = plugin.call("GetMetadataAllocated", snapshot_id=snapshot)
         assert answer[0].block_metadata[0].byte_offset == 0
-        (page,) = plugin.call("GetMetadataDelta", base_snapshot_id=snapshot, target_snapshot_id=group.snapshots[0].snapshot_id)
+        later = next(one.snapshot_id for one in group.snapshots if one.source_volume_id == volume)
+        (page,) = plugin.call("GetMetadataDelta", base_snapshot_id=snapshot, target_snapshot_id=later)
         assert [one.byte_offset for one in page.block_metadata] == [0]
     for one in (restored, cloned):
         plugin.call("DeleteVolume", volume_id=one)
