@@ -95,6 +95,7 @@ needs-test: needs
 		program util-linux setpriv; \
 		program docker-registry docker-registry; \
 		program dnsmasq-base dnsmasq; \
+		program runc runc; \
 		program uidmap newuidmap; \
 		program btrfs-progs mkfs.btrfs; \
 		program xfsprogs mkfs.xfs; \
