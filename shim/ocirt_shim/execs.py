@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from ocirt.containers.execute import Execution
     from ocirt_shim.children import Children
-    from ocirt_shim.container import Container, StandIn
+    from ocirt_shim.container import Container
     from ocirt_shim.loop import Loop
     from ocirt_shim.worker import Word
 
@@ -37,14 +37,11 @@ _PATIENCE = 2000  # milliseconds that what was killed may take to end
 class Executions:
     """Programs that are run in a container."""
 
-    def __init__(
-        self, loop: Loop, container: Container, children: Children, directory: str, stand_in: StandIn | None = None
-    ) -> None:
+    def __init__(self, loop: Loop, container: Container, children: Children, directory: str) -> None:
         self.children = children
         self._loop = loop
         self._container = container
         self._directory = directory
-        self._stand_in = stand_in
         self._number = 0
 
     def begin(self, request: ExecRequest, answer: Callable[[ExecResponse], object], fail: Callable[[Exception], object]) -> None:
@@ -55,19 +52,10 @@ class Executions:
         self._number += 1
         Execute(self, self._loop, f"{self._directory}/exec-{self._number}", request, answer, fail).fork(process)
 
-    def prepare(self, process: dict[str, Any], group: list[str], *, terminal: bool = False) -> Execution:
-        """In a fork: the program on its way into the container. Raises Error, OSError."""
-        if self._stand_in is not None:
-            execution: Execution = self._stand_in("")
-            return execution
-        check(process, "process")
-        return prepare(self._container.runtime, self._container.id, process, group, terminal=terminal)
-
     def work(self, process: dict[str, Any], stdio: tuple[int, int, int], group: list[str]) -> Word:
         """In the fork: the pid of the program, which runs. Raises Error, OSError."""
-        execution = self.prepare(process, group)
-        execution.run.stdio = stdio
-        return {"pid": execution.make()}
+        check(process, "process")
+        return {"pid": self._container.run_more(process, stdio, group, ours=False)}
 
     def group(self, name: str) -> dict[str, str]:
         """A cgroup for one program, below the container's in one hierarchy: whatever it starts is found there. {} without any.

@@ -29,14 +29,20 @@ if TYPE_CHECKING:
     from typing import Any
 
     from ocirt_api.message import Message
-    from ocirt_shim.container import StandIn
+    from ocirt_shim.container import Later, StandIn
     from ocirt_shim.server import Call, Method
+    from ocirt_shim.worker import Word
 
 SOCKET = "socket"
 _SFD_CLOEXEC, _SFD_NONBLOCK = 0o2000000, 0o4000
 _SIGSET_SIZE = 8
+_KEPT = ("id", "runtime", "instance", "command")  # in its record
 _SIGINFO_SIZE = 128  # struct signalfd_siginfo
 _IGNORED = (_signal.SIGHUP, _signal.SIGINT, _signal.SIGTERM, _signal.SIGPIPE)
+
+
+def _nothing() -> None:
+    pass
 
 
 def become() -> None:
@@ -52,6 +58,7 @@ def become() -> None:
 class Shim:
     """`asked` is what it was made with: id, state (its directory), runtime (the state root), instance.
 
+    command: the words of another OCI runtime, if that is to make the container.
     stand_in: of a rehearsal, makes what takes the place of programs.
     """
 
@@ -59,15 +66,19 @@ class Shim:
         """Raises OSError."""
         self.directory: str = asked["state"]
         posix.mkdir(self.directory, 0o700)
-        record = Record(self.directory, {key: asked[key] for key in ("id", "runtime", "instance") if key in asked})
+        record = Record(self.directory, {key: asked[key] for key in _KEPT if key in asked})
         record.save(status="empty")
         self._abandoned = False  # whether its maker is gone
         self._ending = False
         self.loop = Loop()
         self.container = Container(self.loop, asked["runtime"], record, stand_in)
+        if words := asked.get("command"):
+            from ocirt_shim.foreign import Foreign  # noqa: PLC0415  (preloaded; it is not what most are)
+
+            self.container = Foreign(self.loop, asked["runtime"], record, words, self.directory)
         self.children = Children(self.loop)
-        self.executions = Executions(self.loop, self.container, self.children, self.directory, stand_in)
-        self.clients = Clients(self.container, self.executions)
+        self.executions = Executions(self.loop, self.container, self.children, self.directory)
+        self.clients = Clients(self.container)
         self.listener = Listener(self.loop, f"{self.directory}/{SOCKET}", self._find)
         mask = (1 << (_signal.SIGCHLD - 1)).to_bytes(_SIGSET_SIZE, "little")
         self._signals = syscall("signalfd4", -1, mask, _SIGSET_SIZE, _SFD_CLOEXEC | _SFD_NONBLOCK)
@@ -135,7 +146,13 @@ class Shim:
             if self._abandoned:
                 self._end()
 
-        self.container.create(request, self.children.employ, lambda pid: call.answer(messages.CreateResponse(pid=pid)), fail)
+        def answer(pid: int) -> None:
+            call.answer(messages.CreateResponse(pid=pid))
+            status = self.children.unclaimed(pid)
+            if status is not None:  # somebody has killed it meanwhile
+                self.container.ended(status)
+
+        self.container.create(request, self.children.employ, answer, fail)
 
     def _start(self, _: Any, call: Call) -> None:
         def started() -> None:
@@ -144,37 +161,57 @@ class Shim:
 
         self.container.start(self.children.employ, started, call.fail)
 
-    def _wait(self, _: Any, call: Call) -> Message | None:
+    def _when_done(
+        self, later: Later | None, call: Call, done: Callable[[], Message], then: Callable[[], object] = _nothing
+    ) -> None:
+        """Answer with `done()` once it is, now or when a worker has done it; then call `then`."""
+        if later is None:
+            call.answer(done())
+            then()
+            return
+
+        def hear(word: Word | Exception) -> None:
+            if isinstance(word, Exception):
+                call.fail(word)
+            else:
+                later.then()
+                call.answer(done())
+                then()
+
+        self.children.employ(later.work, hear, [])
+
+    def _wait(self, request: Any, call: Call) -> Message | None:
+        del request
         if self.container.exited_at:
             return self.container.state()
         self.container.waiters.append(lambda: call.answer(self.container.state()))
         return None
 
-    def _kill(self, request: Any, call: Call) -> Message | None:
+    def _kill(self, request: Any, call: Call) -> None:
         container, signal = self.container, request.signal
         if signal == _signal.SIGKILL and container.kills_all(signal, everybody=request.all):
             container.about_to_kill(signal)
             self.children.kill(container.cgroup, lambda: call.answer(messages.Nothing()), call.fail)
-            return None
-        container.kill(signal, everybody=request.all)
-        return messages.Nothing()
+            return
+        self._when_done(container.kill(signal, everybody=request.all), call, messages.Nothing)
 
     def _exec(self, request: Any, call: Call) -> None:
         self.executions.begin(request, call.answer, call.fail)
 
-    def _delete(self, _: Any, call: Call) -> None:
-        self.container.delete()
+    def _delete(self, request: Any, call: Call) -> None:
+        if self.container.busy:  # its maker is gone, and somebody else wants nothing of it
+            self.container.when_idle.append(lambda: self._delete(request, call))
+            return
+        later = self.container.delete()
         self._reap()
-        call.answer(self.container.state())
-        self._end()
+        self._when_done(later, call, self.container.state, self._end)
 
 
-def _doing(what: Callable[[Shim, Any, Call], object]) -> Callable[[Shim, Any, Call], Message]:
+def _doing(what: Callable[[Shim, Any, Call], Later | None]) -> Callable[[Shim, Any, Call], None]:
     """A method whose answer says that it was done."""
 
-    def method(shim: Shim, request: Any, call: Call) -> Message:
-        what(shim, request, call)
-        return messages.Nothing()
+    def method(shim: Shim, request: Any, call: Call) -> None:
+        shim._when_done(what(shim, request, call), call, messages.Nothing)
 
     return method
 
