@@ -9,6 +9,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from ocirt.errors import Error
+from ocirt.spans import Span
 from ocirt_api.cri.api_pb2 import LinuxContainerResources
 from ocirt_api.messages import shim as messages
 from ocirt_cri import documents, limits
@@ -65,7 +66,8 @@ class Creation:
                 raise one
         assert isinstance(shim, Shim)
         assert not isinstance(root, BaseException)
-        built = await self._build(root)
+        with Span("daemon", "build"):
+            built = await self._build(root)
         built = replace(built, document=await self._node.nri.create(self._sandbox, self._container, built.document))
         self._container.process = dict(built.document["process"])
         bundle = await asyncio.to_thread(self._bundle, built.document) if built.document.get("hooks") else ""
@@ -75,7 +77,8 @@ class Creation:
         finally:
             await keeping
         self._container.pid = answer.pid
-        await asyncio.to_thread(self._limits)
+        with Span("daemon", "limits"):
+            await asyncio.to_thread(self._limits)
         return shim
 
     async def _keep(self, document: inputs.Json) -> None:
@@ -100,15 +103,17 @@ class Creation:
     async def _root(self) -> Root:
         node, container = self._node, self._container
         # With the ids of the image, also in a user namespace: its overlay maps the layer above as it maps those below.
-        return await node.roots.create(container.id, self._image, size=self._settings["containers.disk_limit"])
+        with Span("daemon", "root"):
+            return await node.roots.create(container.id, self._image, size=self._settings["containers.disk_limit"])
 
     async def _shim(self) -> Shim:
         node, container = self._node, self._container
         directory = node.shim_directory(container.id)
-        await asyncio.to_thread(os.makedirs, os.path.dirname(directory), 0o700, exist_ok=True)
-        asked = {"do": "shim", "id": container.id, "state": directory, "runtime": node.runtime, "instance": node.instance}
-        connection, _ = await node.zygote.ask(asked)
-        shim = await connected(container.id, connection)
+        with Span("daemon", "shim"):
+            await asyncio.to_thread(os.makedirs, os.path.dirname(directory), 0o700, exist_ok=True)
+            asked = {"do": "shim", "id": container.id, "state": directory, "runtime": node.runtime, "instance": node.instance}
+            connection, _ = await node.zygote.ask(asked)
+            shim = await connected(container.id, connection)
         node.shims[container.id] = shim
         return shim
 

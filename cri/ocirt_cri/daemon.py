@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import ocirt
-from ocirt import state
+from ocirt import spans, state
 from ocirt.errors import Error
 from ocirt_cri import config as configuration
 from ocirt_cri import logs, machine
@@ -63,6 +63,7 @@ def run(config: Config, reload: Callable[[], Config]) -> int:
     """Serve until a signal says to end. `reload` reads the configuration anew. Raises Error, OSError."""
     logs.set_up(config["log_level"], config["log_format"])
     os.umask(0o022)
+    spans.to(config["trace"], anew=True)
     # A connection for each container. What containers get is written down, and not what this process has.
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))

@@ -10,6 +10,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from ocirt.errors import Error
+from ocirt.spans import Span
 from ocirt_api.cri import api_pb2 as cri
 from ocirt_cri import events, files, logs, model, podcgroup
 from ocirt_cri.model import Sandbox
@@ -103,14 +104,16 @@ class Sandboxes:
 
     async def _files(self, sandbox: Sandbox, wanted: PodWants) -> None:
         directory = self._node.pod_directory(sandbox.id)
-        sandbox.files = await asyncio.to_thread(files.make, directory, sandbox.config, wanted.hostname, wanted.owner)
-        if sandbox.config.log_directory:
-            await asyncio.to_thread(os.makedirs, sandbox.config.log_directory, 0o755, exist_ok=True)
+        with Span("daemon", "files"):
+            sandbox.files = await asyncio.to_thread(files.make, directory, sandbox.config, wanted.hostname, wanted.owner)
+            if sandbox.config.log_directory:
+                await asyncio.to_thread(os.makedirs, sandbox.config.log_directory, 0o755, exist_ok=True)
 
     async def _cgroup(self, sandbox: Sandbox, wanted: PodWants) -> None:
         if sandbox.made:
             try:
-                sandbox.made = await asyncio.to_thread(podcgroup.make, dict(sandbox.cgroup), wanted.resources)
+                with Span("daemon", "cgroup"):
+                    sandbox.made = await asyncio.to_thread(podcgroup.make, dict(sandbox.cgroup), wanted.resources)
             except Error as err:
                 raise _named(err, "config.linux.resources") from None
 
@@ -302,6 +305,7 @@ def request_of(node: Node, sandbox: Sandbox, wanted: PodWants | None = None) -> 
     if wanted is not None:
         ids = wanted.ids.documents() if wanted.ids is not None else ([], [])
         found |= {
+            "journal": node.store.journal,
             "ipc": wanted.ipc,
             "uts": wanted.uts,
             "pid": wanted.pid,

@@ -41,6 +41,11 @@ def encode(message: Message) -> bytes:
     return len(data).to_bytes(_HEAD, "little") + data
 
 
+def is_whole(data: bytes) -> bool:
+    """Whether bytes are a whole message, for who passes it on unread."""
+    return len(data) >= _HEAD and len(data) == _HEAD + int.from_bytes(data[:_HEAD], "little")
+
+
 class Decoder:
     """Bytes in, messages out, however the bytes are cut."""
 

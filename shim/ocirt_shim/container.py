@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import posix
 
-from ocirt import jsonlite, state
+from ocirt import jsonlite, spans, state
 from ocirt.cgroups import control, oom
 from ocirt.containers.delete import delete
 from ocirt.containers.start import start
@@ -76,8 +76,11 @@ class Container:
         self._stdin_once, self._has_terminal = request.stdin_once, terminal
 
         def work() -> Word:
+            began = spans.now()
             creation = self._creation(request, document, terminal=terminal)
             run = creation.prepare()
+            spans.add("worker", "plan", began)
+            spans.follow(run)
             if terminal:
                 run.on_console = lambda _, master: messages.send_descriptors(console[1], b"c", master)
             else:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import posix
 
-from ocirt import jsonlite
+from ocirt import jsonlite, spans
 from ocirt.cgroups import control
 from ocirt.errors import Error
 from ocirt_api.messages.shim import ExecRequest, ExecResponse
@@ -59,7 +59,10 @@ class Executions:
 
     def work(self, process: dict[str, Any], stdio: tuple[int, int, int], group: list[str]) -> Word:
         """In the fork: the pid of the program, which runs. Raises Error, OSError."""
+        began = spans.now()
         execution = self.prepare(process, group)
+        spans.add("worker", "plan", began)
+        spans.follow(execution.run)
         execution.run.stdio = stdio
         return {"pid": execution.make()}
 

@@ -6,6 +6,7 @@ import _socket
 import posix
 from _struct import iter_unpack
 
+from ocirt import spans
 from ocirt.errors import Error
 from ocirt_api import status
 from ocirt_api.message import EncodeError
@@ -131,7 +132,9 @@ class Connection:
             if found is None:
                 raise Error("unsupported", f"no method {request.service}/{request.method}")
             kind, method = found
+            began = spans.now()
             answer = method(kind.decode(request.payload), call)
+            spans.add("shim", request.method, began)
         except Exception as err:  # noqa: BLE001  (whatever it is, the client is told)
             call.fail(err)
             return

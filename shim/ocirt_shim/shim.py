@@ -11,6 +11,7 @@ import _socket
 import posix
 
 import ocirt
+from ocirt import spans
 from ocirt.kernel import constants as k
 from ocirt.kernel.ffi import syscall
 from ocirt.kernel.process import prctl
@@ -43,6 +44,8 @@ class Shim:
 
     def __init__(self, asked: dict[str, Any]) -> None:
         """Raises OSError."""
+        spans.to(asked.get(spans.KEY, ""))
+        began = spans.now()
         posix.setsid()
         syscall("prctl", k.PR_SET_NAME, b"ocirt-shim")
         prctl(k.PR_SET_CHILD_SUBREAPER, 1)
@@ -64,6 +67,7 @@ class Shim:
         mask = (1 << (_signal.SIGCHLD - 1)).to_bytes(_SIGSET_SIZE, "little")
         self._signals = syscall("signalfd4", -1, mask, _SIGSET_SIZE, _SFD_CLOEXEC | _SFD_NONBLOCK)
         self.loop.add(self._signals, self._on_child)
+        spans.add("shim", "become a shim", began)
 
     def serve(self, fd: int) -> None:
         """Serve the connection that it was made by, and all others, to the container's removal."""

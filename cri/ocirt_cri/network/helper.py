@@ -16,7 +16,8 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from ocirt import jsonlite
+from ocirt import spans
+from ocirt.cli.log import describe
 from ocirt.errors import Error
 from ocirt.zygote import wire
 from ocirt_cni.errors import Error as CniError
@@ -60,6 +61,7 @@ def serve(fd: int, owner: int, asked: dict[str, Any]) -> None:
 
     asked: the request that made it: state and root (directories), instance (a word that no other daemon has).
     """
+    spans.to(asked.get(spans.KEY, ""))
     _load()
     own = {"instance": str(asked["instance"]), "folder": f"{asked['root']}/cni"}
     Helper(fd, owner, Keeper(str(asked["state"])), own).run()
@@ -75,16 +77,20 @@ def _load() -> None:
 
 
 class Job:
-    """A fork at work. number: of the request; seconds: that it may take, until `deadline` (monotonic, 0: for ever)."""
+    """A fork at work. number: of the request; seconds: that it may take, until `deadline` (monotonic, 0: for ever).
 
-    __slots__ = ("deadline", "number", "pid", "said", "seconds")
+    said: its answer, as far as it has come; answered: whether that was passed on, and only its end is waited for.
+    """
+
+    __slots__ = ("answered", "deadline", "number", "pid", "said", "seconds")
 
     def __init__(self, pid: int, request: dict[str, Any]) -> None:
         self.pid = pid
         self.number: int = request["n"]
         self.seconds = float(request.get("seconds") or 0)
         self.deadline = time.monotonic() + self.seconds if self.seconds else 0.0
-        self.said: list[bytes] = []
+        self.said = b""
+        self.answered = False
 
     def give_up(self) -> None:
         """Kill it, with the plugins that it has executed."""
@@ -96,7 +102,8 @@ class Job:
                 os.kill(pid, signal.SIGKILL)
             except ProcessLookupError:
                 pass
-        self.said = [_encoded(Error("unavailable", f"was not done after {self.seconds:g} s", subject="network", hint=_SLOW))]
+        words = f"was not done after {self.seconds:g} s"
+        self.said = _encoded(self.number, wire.from_error(Error("unavailable", words, subject="network", hint=_SLOW)))
 
 
 def _below(pid: int) -> list[int]:
@@ -161,50 +168,56 @@ class Helper:
 
     def _begin(self, request: dict[str, Any]) -> int:
         """Have a fork do it; the pipe over which it answers."""
+        began = spans.now()
         told, tell = posix.pipe2(posix.O_CLOEXEC)
         pid = -1
         try:
             self._keeper.open()  # once, here: the forks share it
             pid = posix.fork()
-        except Error as err:
-            posix.write(tell, _encoded(err))
-        except OSError as err:
-            posix.write(tell, _encoded(Error("kernel", "a job cannot be begun", cause=err.strerror or "")))
+        except (Error, OSError) as err:
+            text = err if isinstance(err, Error) else Error("kernel", "a job cannot be begun", cause=err.strerror or "")
+            posix.write(tell, _encoded(request["n"], wire.from_error(text)))
         if pid == 0:
             try:
                 posix.close(told)
-                answer = self._answer(request)
+                began = spans.now()
+                answer = _encoded(request["n"], self._answer(request))
+                spans.add("job", str(request.get("do")), began)
                 while answer:
                     answer = answer[posix.write(tell, answer) :]
             finally:
                 posix._exit(0)
         posix.close(tell)
+        spans.add("helper", "fork", began)
         self._running[told] = Job(pid, request)
         return told
 
-    def _answer(self, request: dict[str, Any]) -> bytes:
+    def _answer(self, request: dict[str, Any]) -> dict[str, Any]:
         try:
             job = self._jobs.get(str(request.get("do")))
             if job is None:
                 raise Error("internal", f"no job: {request.get('do')}", subject="network helper")
-            return jsonlite.dumps(job(request | {"cni": {**(request.get("cni") or {}), **self._own}})).encode()
+            return job(request | {"cni": {**(request.get("cni") or {}), **self._own}})
         except Error as err:
-            return _encoded(err)
+            return wire.from_error(err)
         except CniError as err:
-            return _encoded(Error("kernel", err.message, subject=err.subject, cause=err.cause, hint=err.hint))
+            return wire.from_error(Error("kernel", err.message, subject=err.subject, cause=err.cause, hint=err.hint))
         except OSError as err:
-            from ocirt.cli.log import describe  # noqa: PLC0415  (only for a failure)
-
-            return _encoded(Error("kernel", describe(err)))
+            return wire.from_error(Error("kernel", describe(err)))
         except Exception as err:  # noqa: BLE001  (nobody else would hear of it)
-            return _encoded(Error("internal", f"{type(err).__name__}: {err}", hint=_BUG))
+            return wire.from_error(Error("internal", f"{type(err).__name__}: {err}", hint=_BUG))
 
     def _take(self, fd: int) -> bool:
-        """Take what a job says; whether that was all."""
+        """Take what a job says, and pass it on when it is whole; whether the job has ended.
+
+        Its end may take much longer: the kernel then takes away what it has unmounted.
+        """
         job = self._running[fd]
         data = posix.read(fd, _CHUNK)
         if data:
-            job.said.append(data)
+            job.said += data
+            if wire.is_whole(job.said):
+                self._pass_on(job)
             return False
         del self._running[fd]
         self._finish(job)
@@ -214,14 +227,18 @@ class Helper:
         """Reap it, and pass on what it has said."""
         if job.pid > 0:
             posix.waitpid(job.pid, 0)
-        try:
-            document: dict[str, Any] = jsonlite.loads(b"".join(job.said), "the job's answer")
-        except Error:  # nothing, or a part of it
-            document = wire.from_error(Error("unavailable", "the job was killed", hint="try again"))
-        data = wire.encode(document | {"n": job.number})
+        if not job.answered:
+            if not wire.is_whole(job.said):
+                job.said = _encoded(job.number, wire.from_error(Error("unavailable", "the job was killed", hint="try again")))
+            self._pass_on(job)
+
+    def _pass_on(self, job: Job) -> None:
+        data, job.said = job.said, b""
+        job.answered, job.deadline = True, 0.0
         while data:
             data = data[posix.write(self._fd, data) :]
 
 
-def _encoded(err: Error) -> bytes:
-    return jsonlite.dumps(wire.from_error(err)).encode()
+def _encoded(number: int, document: dict[str, Any]) -> bytes:
+    """An answer, as a job says it and the helper passes it on."""
+    return wire.encode(document | {"n": number})
