@@ -21,7 +21,7 @@ _path = ""
 
 def to(path: str, *, anew: bool = False) -> None:
     """Append to a file from now on, or begin it anew; "" is none. Raises OSError."""
-    global _fd, _path  # noqa: PLW0603  (one for each process)
+    global _fd, _path
     if not path:
         return
     flags = posix.O_WRONLY | posix.O_CREAT | posix.O_APPEND | posix.O_CLOEXEC

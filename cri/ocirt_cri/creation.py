@@ -16,7 +16,7 @@ from ocirt_cri import documents, limits
 from ocirt_cri.checkpoint.checkpoints import is_possible
 from ocirt_cri.lookups import HostLookups
 from ocirt_cri.sandboxes import is_plain, request_of
-from ocirt_cri.shims import Shim, connected
+from ocirt_cri.shims import Shim
 from ocirt_cri.spec import build, imagevolumes, inforce, inputs, resources
 from ocirt_cri.spec.document import encode
 
@@ -108,12 +108,8 @@ class Creation:
 
     async def _shim(self) -> Shim:
         node, container = self._node, self._container
-        directory = node.shim_directory(container.id)
         with Span("daemon", "shim"):
-            await asyncio.to_thread(os.makedirs, os.path.dirname(directory), 0o700, exist_ok=True)
-            asked = {"do": "shim", "id": container.id, "state": directory, "runtime": node.runtime, "instance": node.instance}
-            connection, _ = await node.zygote.ask(asked)
-            shim = await connected(container.id, connection)
+            shim = await node.spares.take(container.id)
         node.shims[container.id] = shim
         return shim
 
@@ -214,6 +210,7 @@ class Creation:
         )
         return messages.CreateRequest(
             id=container.id,
+            state=node.shim_directory(container.id),
             bundle=bundle,
             config=encode(built.document),
             root=overlay,

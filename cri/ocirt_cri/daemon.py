@@ -56,6 +56,7 @@ from ocirt_images.store import Store as ImageStore
 _ALWAYS = ("Version", "Status", "RuntimeConfig")  # answered while an earlier daemon's pods are looked for
 _SETTLE = 10.0  # seconds that operations have to end
 _WORD = 4  # bytes
+_SWITCH = 0.0005  # seconds that one thread may keep others waiting: most of what they do is short
 _log = logging.getLogger(__name__)
 
 
@@ -63,6 +64,7 @@ def run(config: Config, reload: Callable[[], Config]) -> int:
     """Serve until a signal says to end. `reload` reads the configuration anew. Raises Error, OSError."""
     logs.set_up(config["log_level"], config["log_format"])
     os.umask(0o022)
+    sys.setswitchinterval(_SWITCH)
     spans.to(config["trace"], anew=True)
     # A connection for each container. What containers get is written down, and not what this process has.
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
@@ -94,6 +96,8 @@ class Daemon:
             store = Store(os.path.join(config["root"], "node.db"))
             stack.push_async_callback(store.close)
             self._node = node = await self._parts(stack, store)
+            stack.callback(node.spares.close)
+            await asyncio.to_thread(os.makedirs, os.path.join(node.directory, "shims"), 0o700, exist_ok=True)
             containers = Containers(node)
             stack.callback(containers.close)
             sandboxes = Sandboxes(node, containers)

@@ -74,6 +74,7 @@ class Sandboxes:
             hostname=wanted.hostname,
             boot_id=node.boot_id,
         )
+        node.spares.expect()
         sandbox.status.id = sandbox.id
         sandbox.status.linux.namespaces.options.CopyFrom(config.linux.security_context.namespace_options)
         sandbox.cgroup = podcgroup.of(sandbox, node.settings)

@@ -2,10 +2,10 @@
 
 A row is its own journal: it says `creating` before anything is made, `removing` before anything is taken away, and is gone when
 nothing is left. Writers wait until it is written, and so safe from ocirtd's own end, whatever that is. It reaches the disk within
-a moment (`_DELAY`), and not before they go on: no pod outlives a power cut, and what that leaves of one is found without its row
-(docs/decisions/0002). What is done elsewhere, by plugins of others, waits for the disk by way of `journal`.
-Writers that come while one commit is under way are one transaction after it. Reads happen once, at the start; afterwards
-everything is answered from memory.
+a second or two (`_DELAY`), and they go on before: no pod outlives a power cut, and what that leaves of one is found without its
+row (docs/decisions/0002). What is done elsewhere, by plugins of others, waits for the disk by way of `journal`. Writers that come
+while one commit is under way are one transaction after it. Reads happen once, at the start; afterwards everything is answered
+from memory.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ _DISK = {
     sqlite3.SQLITE_CANTOPEN: "kernel",
     sqlite3.SQLITE_READONLY: "kernel",
 }
-_DELAY = 0.05  # seconds until what was written is told to go to the disk
+_DELAY = 1.0  # seconds until what was written is told to go to the disk, with all that is written meanwhile
 _log = logging.getLogger(__name__)
 Statement = tuple[str, tuple[Any, ...]]
 
@@ -125,7 +125,7 @@ class Store:
         await self._write([(_PUT_META, (name, value))])
 
     async def put(self, *objects: Sandbox | Container) -> None:
-        """Write what these are now; they survive this process when it returns. Raises Error("exhausted", "kernel"), sqlite3.Error."""
+        """Write what these are now; that survives this process. Raises Error("exhausted", "kernel"), sqlite3.Error."""
         missed, self._missed = self._missed, {}
         try:
             await self._write(_row(one) for one in (missed | {one.id: one for one in objects}).values())

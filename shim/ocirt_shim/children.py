@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from ocirt_shim.loop import Loop
+    from ocirt_shim.ready import Ready
     from ocirt_shim.worker import Word
 
     Ended = Callable[[int], object]
@@ -28,6 +29,15 @@ class Children:
     def employ(self, work: Callable[[], Word], hear: Callable[[Word | Exception], object], kept: list[int]) -> int:
         """Have a worker do something; see there. Its pid. Raises OSError."""
         worker = Worker(self._loop, work, hear, kept)
+        self._workers[worker.pid] = worker
+        return worker.pid
+
+    def pass_on(self, ready: Ready, data: bytes, hear: Callable[[Word | Exception], object], kept: list[int]) -> int:
+        """Have one that is ready do it, with these descriptors, which are closed here if it begins. Raises OSError if not."""
+        ready.give(data, kept)
+        for fd in kept:
+            posix.close(fd)
+        worker = Worker.of(self._loop, ready, hear)
         self._workers[worker.pid] = worker
         return worker.pid
 

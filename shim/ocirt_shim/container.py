@@ -10,7 +10,7 @@ from ocirt.containers.delete import delete
 from ocirt.containers.start import start
 from ocirt.errors import Error
 from ocirt.kernel import messages
-from ocirt_api.messages.shim import CREATED, PAUSED, RUNNING, STOPPED, CreateRequest, StateResponse
+from ocirt_api.messages.shim import CREATED, PAUSED, RUNNING, STOPPED, CreateRequest, Overlay, StateResponse
 from ocirt_shim import record as notes
 from ocirt_shim import streams
 from ocirt_shim.attached import Attached
@@ -21,7 +21,7 @@ from ocirt_shim.streams import Output
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
     from typing import Any
 
     from ocirt.containers.create import Creation
@@ -33,6 +33,27 @@ if TYPE_CHECKING:
 
 _SIGKILL = 9
 _OF_PIPES = ("stdout", "stderr")
+# What a container of the CRI's looks like, for a rehearsal.
+_SAMPLE = CreateRequest(
+    id="rehearsal",
+    config=b"""{"ociVersion":"1.2.0","process":{"user":{"uid":0,"gid":0,"additionalGids":[0]},"args":["true"],"env":["PATH=/bin"],
+"cwd":"/","capabilities":{"bounding":["CAP_KILL"],"effective":["CAP_KILL"],"permitted":["CAP_KILL"]},
+"rlimits":[{"type":"RLIMIT_NOFILE","soft":1024,"hard":1024}],"noNewPrivileges":false,"oomScoreAdj":0},
+"root":{"path":"rootfs","readonly":false},"mounts":[
+{"destination":"/proc","type":"proc","source":"proc","options":["nosuid","noexec","nodev"]},
+{"destination":"/dev","type":"tmpfs","source":"tmpfs","options":["nosuid","strictatime","mode=755","size=65536k"]},
+{"destination":"/dev/pts","type":"devpts","source":"devpts","options":["nosuid","noexec","newinstance","ptmxmode=0666","gid=5"]},
+{"destination":"/sys","type":"sysfs","source":"sysfs","options":["nosuid","noexec","nodev","ro"]},
+{"destination":"/etc/hosts","type":"bind","source":"/etc/hosts","options":["rbind","rprivate"]},
+{"destination":"/sys/fs/cgroup","type":"cgroup","source":"cgroup","options":["nosuid","noexec","nodev","relatime","ro"]}],
+"annotations":{"io.kubernetes.cri.container-type":"container"},"linux":{"namespaces":[{"type":"mount"},
+{"type":"network","path":"/proc/self/ns/net"},{"type":"uts","path":"/proc/self/ns/uts"},{"type":"ipc","path":"/proc/self/ns/ipc"},
+{"type":"pid"},{"type":"cgroup"}],"cgroupsPath":"/ocirt-rehearsal/container",
+"resources":{"devices":[{"allow":false,"access":"rwm"}],"memory":{"limit":1073741824},"cpu":{"shares":2}},
+"maskedPaths":["/proc/kcore"],"readonlyPaths":["/proc/sys"]}}""",
+    root=Overlay(lowers=["/lower", "/empty"], upper="/upper", work="/work", volatile=True),
+    cgroup_manager="cgroupfs",
+)
 
 
 class Container:
@@ -66,27 +87,13 @@ class Container:
         """
         if self.id:
             raise Error("exists", "this shim has a container", subject=self.id)
-        document = jsonlite.loads(request.config, "config.json", any_bytes=True)
-        terminal = bool((document.get("process") or {}).get("terminal"))
+        terminal = _terminal(jsonlite.loads(request.config, "config.json", any_bytes=True))
         limits = request.log_line_limit or LIMIT, request.log_size_limit, request.log_rate_limit
         self._log = Log(request.log_path, *limits)
         console = messages.socket_pair() if terminal else (-1, -1)
         inner = [console[1]] if terminal else self._make_pipes(stdin=request.stdin)
         self.id = request.id
         self._stdin_once, self._has_terminal = request.stdin_once, terminal
-
-        def work() -> Word:
-            began = spans.now()
-            creation = self._creation(request, document, terminal=terminal)
-            run = creation.prepare()
-            spans.add("worker", "plan", began)
-            spans.follow(run)
-            if terminal:
-                run.on_console = lambda _, master: messages.send_descriptors(console[1], b"c", master)
-            else:
-                run.stdio = (inner[0], inner[1], inner[2])
-            made = creation.make()
-            return {"pid": made["pid"], "cgroup": made["cgroup"], "own_pids": made["namespaces"].get("pid") == ""}
 
         def hear(word: Word | Exception) -> None:
             if terminal:
@@ -101,12 +108,39 @@ class Container:
             answer(self.init)
 
         try:
-            employ(work, hear, inner)
+            employ(lambda: self.work(request, inner), hear, inner)
         except OSError:
             if terminal:
                 posix.close(console[0])
             self._undo()
             raise
+
+    def work(self, request: CreateRequest, inner: Sequence[int]) -> Word:
+        """In a worker: make the container. Raises Error, OSError.
+
+        inner: its standard streams, or where its terminal's master goes.
+        """
+        began = spans.now()
+        document = jsonlite.loads(request.config, "config.json", any_bytes=True)
+        terminal = _terminal(document)
+        creation = self._creation(request, document, terminal=terminal)
+        run = creation.prepare()
+        spans.add("worker", "plan", began)
+        spans.follow(run)
+        if terminal:
+            run.on_console = lambda _, master: messages.send_descriptors(inner[0], b"c", master)
+        else:
+            run.stdio = (inner[0], inner[1], inner[2])
+        made = creation.make()
+        return {"pid": made["pid"], "cgroup": made["cgroup"], "own_pids": made["namespaces"].get("pid") == ""}
+
+    def rehearse(self) -> None:
+        """In a worker that has nothing to do yet: touch what `work` will touch. Nothing is made."""
+        request = CreateRequest.decode(_SAMPLE.encode())
+        document = jsonlite.loads(request.config, "config.json", any_bytes=True)
+        creation = self._creation(request, document, terminal=False)
+        creation.plan()
+        jsonlite.dumps(creation.record)
 
     def _undo(self) -> None:
         """There is no container, or half of one whose maker was killed."""
@@ -133,10 +167,10 @@ class Container:
             cgroups=request.cgroup_manager or "cgroupfs",
         )
         if request.root is not None:
-            from ocirt.plan.overlay import Overlay  # noqa: PLC0415  (preloaded)
+            from ocirt.plan import overlay  # noqa: PLC0415  (preloaded)
 
             root = request.root
-            asked.overlay = Overlay(
+            asked.overlay = overlay.Overlay(
                 root.lowers,
                 root.upper,
                 root.work,
@@ -327,6 +361,10 @@ class Container:
             raise Error(
                 "state", "the container has stopped" if self.exited_at else "the container was not started", subject=self.id
             )
+
+
+def _terminal(document: Any) -> bool:
+    return bool((document.get("process") or {}).get("terminal"))
 
 
 def _mapping(given: Any) -> dict[str, int]:

@@ -188,14 +188,20 @@ class Connection:
 
 
 class Listener:
-    """The socket at a path; new clients speak to `methods`."""
+    """The socket at a path; new clients speak to `methods`. path: "" if there is none yet; see `listen`."""
 
     def __init__(self, loop: Loop, path: str, methods: dict[tuple[str, str], tuple[type[Message], Method]]) -> None:
         """Raises OSError."""
         self._loop = loop
-        self._path = path
+        self._path = ""
         self._methods = methods
         self.connections: list[Connection] = []
+        if path:
+            self.listen(path)
+
+    def listen(self, path: str) -> None:
+        """Make the socket. Raises OSError."""
+        self._path = path
         self._socket = _socket.socket(_socket.AF_UNIX, _socket.SOCK_STREAM | _socket.SOCK_CLOEXEC)
         mask = posix.umask(0o177)
         try:
@@ -204,7 +210,7 @@ class Listener:
             posix.umask(mask)
         self._socket.listen(_BACKLOG)
         self._socket.setblocking(False)
-        loop.add(self._socket.fileno(), self._accept)
+        self._loop.add(self._socket.fileno(), self._accept)
 
     def _accept(self) -> None:
         try:
@@ -221,11 +227,12 @@ class Listener:
 
     def close(self) -> None:
         """Take no more, and finish what is to be sent."""
-        self._loop.remove(self._socket.fileno())
-        self._socket.close()
-        try:
-            posix.unlink(self._path)
-        except FileNotFoundError:
-            pass
+        if self._path:
+            self._loop.remove(self._socket.fileno())
+            self._socket.close()
+            try:
+                posix.unlink(self._path)
+            except FileNotFoundError:
+                pass
         for one in self.connections:
             one.finish()

@@ -59,6 +59,7 @@ class CreateRequest(Message):
     cgroup_manager: str = string(9)
     log_size_limit: int = int64(16)
     log_rate_limit: int = int64(17)
+    state: str = string(19)
 
 
 class CreateResponse(Message):
