@@ -18,8 +18,8 @@ from ocirt_api.cri import api_pb2_grpc as services
 from tests.support.layouts import Layer, image
 from tests.support.runtime import wait_for
 
-_NETWORK = "10.97.0.0/16"
 _numbers = itertools.count()
+_networks_made = itertools.count()
 
 
 class Pod:
@@ -34,17 +34,23 @@ class Pod:
         """RunPodSandbox, CreateContainer, StartContainer."""
         calls = self.endpoint.calls
         self.id = calls.RunPodSandbox(cri.RunPodSandboxRequest(config=self.config)).pod_sandbox_id
+        self.container = self.add("c")
+
+    def add(self, name: str) -> str:
+        """CreateContainer, StartContainer; the id of the container."""
+        calls = self.endpoint.calls
         options = self.config.linux.security_context.namespace_options
         container = cri.ContainerConfig(
-            metadata=cri.ContainerMetadata(name="c"),
+            metadata=cri.ContainerMetadata(name=name),
             image=cri.ImageSpec(image=IMAGE),
             command=["/bin/sleep", "2147483647"],
-            log_path="c.log",
+            log_path=f"{name}.log",
             linux=cri.LinuxContainerConfig(security_context=cri.LinuxContainerSecurityContext(namespace_options=options)),
         )
         request = cri.CreateContainerRequest(pod_sandbox_id=self.id, config=container, sandbox_config=self.config)
-        self.container = calls.CreateContainer(request).container_id
-        calls.StartContainer(cri.StartContainerRequest(container_id=self.container))
+        container_id: str = calls.CreateContainer(request).container_id
+        calls.StartContainer(cri.StartContainerRequest(container_id=container_id))
+        return container_id
 
     def execute(self, *command: str) -> None:
         """ExecSync. Raises AssertionError unless the command succeeds."""
@@ -97,6 +103,10 @@ class Endpoint:
         found = self.calls.ListContainerStats(cri.ListContainerStatsRequest()).stats
         assert len(found) == number, len(found)
 
+    def processes(self) -> list[int]:
+        """The daemon and all its shims; not what the pods run."""
+        return self._pids()
+
     def memory(self) -> float:
         """PSS of the daemon and all its shims, in MiB; what the pods run does not count."""
         total = 0
@@ -128,16 +138,17 @@ def _infrastructure(machine: Machine) -> list[int]:
 
 
 def _networks(place: Path) -> Path:
-    """A folder with the network list that both use."""
+    """A folder with a network list: the same for all, but for its addresses and its bridge."""
     place.mkdir(parents=True, exist_ok=True)
+    number = next(_networks_made)
     ipam = {
         "type": "host-local",
-        "ranges": [[{"subnet": _NETWORK}]],
+        "ranges": [[{"subnet": f"10.{97 + number}.0.0/16"}]],
         "routes": [{"dst": "0.0.0.0/0"}],
         "dataDir": f"{place}/ipam",
     }
     plugins = [
-        {"type": "bridge", "bridge": f"b{place.parent.name[:8]}", "isGateway": True, "ipMasq": True, "ipam": ipam},
+        {"type": "bridge", "bridge": f"bench{number}", "isGateway": True, "ipMasq": True, "ipam": ipam},
         {"type": "portmap", "capabilities": {"portMappings": True}},
     ]
     (place / "10-bench.conflist").write_text(json.dumps({"cniVersion": "1.0.0", "name": "bench", "plugins": plugins}))
@@ -178,13 +189,33 @@ def containerd(machine: Machine) -> Endpoint:
     )
 
 
-def ocirtd(machine: Machine) -> Endpoint:
-    """ocirtd with the image."""
-    node = Node(machine, "n", _networks(machine.path / "n-networks"))
+def executing(machine: Machine) -> Endpoint:
+    """ocirtd with the image and the reference plugins, which it executes."""
+    from conformance.cniplugins import programs  # noqa: PLC0415  (it needs Go)
+
+    return ocirtd(machine, "ocirtd, reference plugins", plugins=str(programs()))
+
+
+def ocirtd(machine: Machine, name: str = "ocirtd", *, plugins: str = "", trace: str = "") -> Endpoint:
+    """ocirtd with the image. plugins: a directory of plugins that are used instead of its own; trace: see the key."""
+    place = f"n{next(_numbers)}"
+    node = Node(machine, place, _networks(machine.path / f"{place}-networks"))
+    if plugins:
+        text = node.config.read_text()
+        node.config.write_text(text.replace("[network]\n", f'[network]\nbin_dirs = ["{plugins}"]\n'))
     plain = machine.image.read_bytes()
     node.load({IMAGE: image(Layer(plain, plain, ""), Cmd=["sleep", "2147483647"], Env=["PATH=/bin"])})
+    if trace:
+        node.config.write_text(f'trace = "{trace}"\n' + node.config.read_text())
+    others = set(machine.processes())
     node.start()
-    return Endpoint("ocirtd", node.socket, machine, lambda: [pid for pid in _infrastructure(machine) if _is_ours(pid)], node.stop)
+    return Endpoint(
+        name,
+        node.socket,
+        machine,
+        lambda: [pid for pid in _infrastructure(machine) if pid not in others and _is_ours(pid)],
+        node.stop,
+    )
 
 
 def _is_ours(pid: int) -> bool:

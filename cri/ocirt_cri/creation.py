@@ -84,10 +84,13 @@ class Creation:
     async def _keep(self, document: inputs.Json) -> None:
         """Keep its document, while the shim makes it, if anybody may look at it later."""
         node, container = self._node, self._container
-        if not (node.nri.sees_containers or await asyncio.to_thread(is_possible)):
-            return
+
+        def keep() -> None:
+            if node.nri.sees_containers or is_possible():
+                documents.keep(node.container_directory(container.id), document)
+
         try:
-            await asyncio.to_thread(documents.keep, node.container_directory(container.id), document)
+            await asyncio.to_thread(keep)
         except OSError as err:
             _log.warning("container %s: its config.json was not kept for NRI and checkpoints: %s", container.id, err)
 

@@ -105,10 +105,15 @@ class Sandboxes:
 
     async def _files(self, sandbox: Sandbox, wanted: PodWants) -> None:
         directory = self._node.pod_directory(sandbox.id)
-        with Span("daemon", "files"):
-            sandbox.files = await asyncio.to_thread(files.make, directory, sandbox.config, wanted.hostname, wanted.owner)
+
+        def make() -> dict[str, str]:
+            made = files.make(directory, sandbox.config, wanted.hostname, wanted.owner)
             if sandbox.config.log_directory:
-                await asyncio.to_thread(os.makedirs, sandbox.config.log_directory, 0o755, exist_ok=True)
+                os.makedirs(sandbox.config.log_directory, 0o755, exist_ok=True)
+            return made
+
+        with Span("daemon", "files"):
+            sandbox.files = await asyncio.to_thread(make)
 
     async def _cgroup(self, sandbox: Sandbox, wanted: PodWants) -> None:
         if sandbox.made:
@@ -181,9 +186,8 @@ class Sandboxes:
         async with sandbox.lock:
             if sandbox.stopped:
                 return
-            if sandbox.is_ready:
-                await self.not_ready(sandbox)
-            await asyncio.gather(*(self._containers.stop(one, 0) for one in node.containers_of(sandbox.id)))
+            stops = [self._containers.stop(one, 0) for one in node.containers_of(sandbox.id)]
+            await asyncio.gather(*([self.not_ready(sandbox)] if sandbox.is_ready else []), *stops)
             await node.nri.stopped_pod(sandbox)
             if not is_plain(sandbox):
                 await node.networks.down(request_of(node, sandbox))
@@ -232,9 +236,13 @@ class Sandboxes:
 
     async def _leave_nothing(self, sandbox: Sandbox) -> None:
         """Of what is left when its network is gone."""
-        await asyncio.to_thread(files.remove, self._node.pod_directory(sandbox.id))
-        if sandbox.made:
-            await asyncio.to_thread(podcgroup.remove, sandbox.made)
+        directory = self._node.pod_directory(sandbox.id)
+
+        def remove() -> None:
+            files.remove(directory)
+            podcgroup.remove(sandbox.made)
+
+        await asyncio.to_thread(remove)
         await self._node.store.delete(sandbox)
 
     # -- while it is there --
