@@ -120,21 +120,22 @@ def node_with(machine: Machine, image_name: str) -> Iterator[Node]:
             wait_for(lambda: not machine.processes(), "the end of what the node ran", 10)
 
 
-class Crictl:
-    """crictl against one endpoint, with pods that it describes itself."""
+class CrictlAt:
+    """crictl against one endpoint, with pods that it describes itself. place: for what it keeps."""
 
     numbers = itertools.count()
 
-    def __init__(self, node: Node) -> None:
-        self.node = node
+    def __init__(self, endpoint: str, place: Path, machine: Machine) -> None:
+        self.endpoint = endpoint
+        self.machine = machine
         self.program = goprograms.crictl()
-        self.log = node.place / "pod-logs"
+        self.log = place / "pod-logs"
         self.log.mkdir(exist_ok=True)
 
     def call(self, *args: str | Path, **options: Any) -> Result:
         """Any verb."""
-        endpoints = ("--timeout", "30s", "--runtime-endpoint", self.node.endpoint, "--image-endpoint", self.node.endpoint)
-        return call([self.program, *endpoints, *map(str, args)], env=self.node.machine.env, **options)
+        endpoints = ("--timeout", "30s", "--runtime-endpoint", self.endpoint, "--image-endpoint", self.endpoint)
+        return call([self.program, *endpoints, *map(str, args)], env=self.machine.env, **options)
 
     def write(self, kind: str, document: Any) -> Path:
         """A file with a configuration."""
@@ -151,7 +152,7 @@ class Crictl:
             "hostname": name,
             "log_directory": str(self.log),
             "linux": {
-                "cgroup_parent": self.node.machine.cgroup_parent,
+                "cgroup_parent": self.machine.cgroup_parent,
                 "security_context": {"namespace_options": options},
             },
             **more,
@@ -196,3 +197,11 @@ class Crictl:
         self.call("rmp", "--all", "--force").ok()
         assert self.call("pods", "--quiet").ok().out == ""
         assert self.call("ps", "--all", "--quiet").ok().out == ""
+
+
+class Crictl(CrictlAt):
+    """The same against a node of our own."""
+
+    def __init__(self, node: Node) -> None:
+        super().__init__(node.endpoint, node.place, node.machine)
+        self.node = node

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import itertools
 import json
 import os
@@ -20,23 +21,26 @@ from tests.support.runtime import Result, wait_for
 IMAGE = "localhost/ocirt-test:latest"
 
 
-def make_archive(machine: Machine) -> Path:
-    """An image of the machine's root file system, which sleeps unless told otherwise, so that it will do for sandboxes."""
+def make_archive(machine: Machine, name: str = IMAGE) -> Path:
+    """An image of the machine's root file system, which sleeps unless told otherwise, so that it will do for sandboxes.
+
+    name: also a label, so that no other image is equal to it.
+    """
     system = {"architecture": "amd64" if os.uname().machine == "x86_64" else "arm64", "os": "linux"}
     layer = call(["sha256sum", str(machine.image)], env=machine.env).ok().out.split()[0]
     path = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
     config = {
         **system,
-        "config": {"Cmd": ["/bin/sleep", "2147483647"], "Env": [path]},
+        "config": {"Cmd": ["/bin/sleep", "2147483647"], "Env": [path], "Labels": {"name": name}},
         "rootfs": {"type": "layers", "diff_ids": [f"sha256:{layer}"]},
     }
-    archive = machine.path / "cri-image.tar"
+    archive = machine.path / f"cri-{hashlib.sha256(name.encode()).hexdigest()[:8]}.tar"
     with tarfile.open(archive, "w") as made:
         made.add(machine.image, "layer.tar")
-        manifest = [{"Config": "config.json", "RepoTags": [IMAGE], "Layers": ["layer.tar"]}]
-        for name, document in (("config.json", config), ("manifest.json", manifest)):
+        manifest = [{"Config": "config.json", "RepoTags": [name], "Layers": ["layer.tar"]}]
+        for file, document in (("config.json", config), ("manifest.json", manifest)):
             data = json.dumps(document).encode()
-            entry = tarfile.TarInfo(name)
+            entry = tarfile.TarInfo(file)
             entry.size = len(data)
             made.addfile(entry, BytesIO(data))
     return archive

@@ -16,7 +16,22 @@ from typing import Any
 from ocirt.errors import Error
 from ocirt.spec.names import nearest
 from ocirt.spec.rlimits import NUMBERS
-from ocirt_cri.keys import BY_NAME, FLAG, HANDLERS, KEYS, LIMITS, NUMBER, TEXT, TEXT_MAP, TEXTS, Key
+from ocirt_cri.keys import (
+    BY_NAME,
+    FLAG,
+    HANDLERS,
+    KEYS,
+    LIMITS,
+    NUMBER,
+    OF_RUNTIMES,
+    RUNTIME,
+    RUNTIME_OPTIONS,
+    RUNTIME_ROOT,
+    TEXT,
+    TEXT_MAP,
+    TEXTS,
+    Key,
+)
 from ocirt_cri.metrics import server as metrics
 from ocirt_cri.spec.inputs import HANDLERS as HANDLERS_OF_OURS
 from ocirt_cri.spec.inputs import Settings
@@ -26,7 +41,8 @@ FLAGS = ("root", "state", "listen", "image_root", "log_level", "log_format")  # 
 DEFAULT = "default"
 _RLIMIT = "RLIMIT_"
 _SCHEME = "unix://"
-_OF_HANDLERS = ("containers.", "pods.")  # the sections that a handler may change
+_OF_HANDLERS = ("containers.", "pods.", "runtime.")  # the sections that a handler may change, or has alone
+_IN_HANDLERS = BY_NAME | {key.name: key for key in OF_RUNTIMES}
 _HANDLER = re.compile("[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")  # a DNS label, as RuntimeClass has it
 _LONGEST = 90  # bytes of the socket's path, so that its scratch name fits into sun_path, too
 
@@ -59,6 +75,15 @@ class Config:
     def of_handler(self, name: str) -> Config:
         """What is in force for the pods of a runtime handler; the whole as it is for ours, and for one that is not there."""
         return Config({**self.values, **self.values["handlers"].get(name, {})}, self.sources, self.file)
+
+    def command(self, handler: str) -> list[str]:
+        """The runtime of a handler, with its global options; empty for ocirt's own library."""
+        of = self.values["handlers"].get(handler, {})
+        if not of.get(RUNTIME):
+            return []
+        root = of.get(RUNTIME_ROOT) or os.path.join(self.values["state"], "runtimes", handler)
+        by_systemd = ["--systemd-cgroup"] if self.values["cgroups.manager"] == "systemd" else []
+        return [of[RUNTIME], "--root", root, *by_systemd, *of.get(RUNTIME_OPTIONS, ())]
 
     def settings(self) -> Settings:
         """What containers get, as `spec` reads it."""
@@ -138,19 +163,21 @@ def reloaded(old: Config, new: Config) -> Config:
     )
 
 
-def _flat(document: Mapping[str, Any], place: str, above: str = "") -> list[tuple[str, Any]]:
+def _flat(document: Mapping[str, Any], place: str, above: str = "", keys: Mapping[str, Key] = BY_NAME) -> list[tuple[str, Any]]:
     found = []
     for word, value in document.items():
         name = above + word
-        if name in BY_NAME:
+        if name in keys:
             found.append((name, value))
-        elif isinstance(value, dict) and any(key.startswith(name + ".") for key in BY_NAME):
-            found += _flat(value, place, name + ".")
+        elif isinstance(value, dict) and any(key.startswith(name + ".") for key in keys):
+            found += _flat(value, place, name + ".", keys)
         else:
-            sections = {key.rpartition(".")[0] for key in BY_NAME if "." in key}
-            near = nearest(name, [*BY_NAME, *sections])
+            sections = {key.rpartition(".")[0] for key in keys if "." in key}
+            near = nearest(name, [*keys, *sections])
+            if near in sections and not isinstance(value, dict):
+                near = next(key for key in keys if key.startswith(near + "."))
             if not near:
-                near = next((key for key in BY_NAME if key.rpartition(".")[2] == word), "")
+                near = next((key for key in keys if key.rpartition(".")[2] == word), "")
             hint = f"did you mean {near!r}?" if near else "`ocirtd config` lists all keys"
             raise Error("usage", f"there is no key {name!r}", subject=place, hint=hint)
     return found
@@ -198,12 +225,24 @@ def _handlers(value: Any, subject: str) -> dict[str, dict[str, Any]]:
             raise Error("usage", f"{name[:80]!r} cannot be the name of a handler", subject=subject, hint="such as sandboxed-2")
         if not isinstance(table, dict):
             raise Error("usage", f"{table!r} is no table", subject=place, hint=f"[handlers.{name}.containers]")
-        keys = _flat(table, place)
+        keys = _flat(table, place, keys=_IN_HANDLERS)
         for key, _ in keys:
             if not key.startswith(_OF_HANDLERS):
-                raise Error("usage", f"{key!r} is the same for all handlers", subject=place, hint="keys of containers and pods")
-        found[name] = {key: _checked(BY_NAME[key], one, f"{place}: {key}") for key, one in keys}
+                hint = "keys of containers, pods and runtime"
+                raise Error("usage", f"{key!r} is the same for all handlers", subject=place, hint=hint)
+        found[name] = {key: _checked(_IN_HANDLERS[key], one, f"{place}: {key}") for key, one in keys}
+        _check_runtime(found[name], place)
     return found
+
+
+def _check_runtime(values: Mapping[str, Any], place: str) -> None:
+    for key in (RUNTIME, RUNTIME_ROOT):
+        if values.get(key) and not values[key].startswith("/"):
+            hint = "such as /usr/bin/runc" if key == RUNTIME else "such as /run/runc"
+            raise Error("usage", f"{values[key]!r} is not an absolute path", subject=f"{place}: {key}", hint=hint)
+    for key in (RUNTIME_ROOT, RUNTIME_OPTIONS):
+        if values.get(key) and not values.get(RUNTIME):
+            raise Error("usage", "is for another runtime", subject=f"{place}: {key}", hint=f"name it: {RUNTIME}")
 
 
 def _fits(kind: str, value: Any) -> bool:

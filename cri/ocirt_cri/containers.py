@@ -15,7 +15,7 @@ from ocirt_api.cri import api_pb2 as cri
 from ocirt_api.messages import shim as messages
 from ocirt_cri import creation, events, limits, logs, model
 from ocirt_cri.errors import DeadlineError
-from ocirt_cri.leftovers import delete_by_force, remove_tree
+from ocirt_cri.leftovers import remove_container, remove_tree
 from ocirt_cri.model import Container
 from ocirt_cri.node import find
 from ocirt_cri.operations import refuse_other
@@ -54,7 +54,8 @@ class Containers:
         sandbox = node.pod(request.pod_sandbox_id)
         if not sandbox.is_ready:
             raise Error("state", "the pod was stopped", subject=sandbox.id, hint="run another attempt of it")
-        validate.check_container(sandbox.config, request.config, node.host)
+        host = await node.host_of(sandbox.status.runtime_handler)
+        validate.check_container(sandbox.config, request.config, host)
         key = model.container_key(sandbox.id, request.config.metadata)
         known = node.container_of_key(key)
         if known is not None:
@@ -128,8 +129,8 @@ class Containers:
         ending = await self._delete(container)
         try:
             await node.volumes.release(container.id)
-            await asyncio.to_thread(remove_tree, node.container_directory(container.id))
             await node.roots.remove(container.id)
+            await asyncio.to_thread(remove_container, node.container_directory(container.id))
         finally:
             await ending
         await node.store.delete(container)
@@ -158,7 +159,7 @@ class Containers:
         _log.debug("container %s: %s", container.id, err, extra=logs.of_container(container))
         if (shim := node.shims.pop(container.id, None)) is not None:
             shim.close()
-        await asyncio.to_thread(delete_by_force, node.runtime, container.id)
+        await asyncio.to_thread(node.delete_by_force, container.id)
         await asyncio.to_thread(remove_tree, node.shim_directory(container.id))
 
     async def shim(self, container: Container) -> Shim:
@@ -266,7 +267,7 @@ class Containers:
             return
         _log.error("container %s: its shim is lost: %s", container.id, err, extra=logs.of_container(container))
         try:
-            await asyncio.to_thread(delete_by_force, self._node.runtime, container.id)
+            await asyncio.to_thread(self._node.delete_by_force, container.id)
         except Error as late:
             _log.error(
                 "container %s: what is left of it could not be removed: %s",

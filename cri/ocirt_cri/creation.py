@@ -14,9 +14,10 @@ from ocirt_api.cri.api_pb2 import LinuxContainerResources
 from ocirt_api.messages import shim as messages
 from ocirt_cri import documents, limits
 from ocirt_cri.checkpoint.checkpoints import is_possible
+from ocirt_cri.leftovers import BUNDLE
 from ocirt_cri.lookups import HostLookups
 from ocirt_cri.sandboxes import is_plain, request_of
-from ocirt_cri.shims import Shim
+from ocirt_cri.shims import Shim, connected
 from ocirt_cri.spec import build, imagevolumes, inforce, inputs, resources
 from ocirt_cri.spec.document import encode
 
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from ocirt_images.config import ImageConfig
 
 _PATIENCE = 120.0  # seconds for a shim to make a container
+_FOR_OTHERS = "1.0.2"  # of the runtime specification: crun before 1.8.4 takes no other than 1.0.x ("unknown version specified")
 _log = logging.getLogger(__name__)
 
 
@@ -41,6 +43,8 @@ class Creation:
         self._sandbox = sandbox
         self._container = container
         self._settings = node.config_of(sandbox.status.runtime_handler)
+        self._command = node.config.command(sandbox.status.runtime_handler)
+        self._host = node.host
         self._image: Image
         self._config: ImageConfig
 
@@ -48,6 +52,7 @@ class Creation:
         """Nothing is made here. Raises Error."""
         node, status = self._node, self._container.status
         wanted = self._container.config.image
+        self._host = await node.host_of(self._sandbox.status.runtime_handler)
         self._image = await node.images.catalog.get(wanted.image, "config.image.image")
         self._config = await node.images.config(self._image)
         message = self._image.message
@@ -70,7 +75,8 @@ class Creation:
             built = await self._build(root)
         built = replace(built, document=await self._node.nri.create(self._sandbox, self._container, built.document))
         self._container.process = dict(built.document["process"])
-        bundle = await asyncio.to_thread(self._bundle, built.document) if built.document.get("hooks") else ""
+        needs_bundle = self._command or built.document.get("hooks")
+        bundle = await asyncio.to_thread(self._bundle, built.document) if needs_bundle else ""
         keeping = asyncio.create_task(self._keep(built.document), name=f"document of {self._container.id}")
         try:
             answer = await shim.call("Create", self._request(built, root, bundle), messages.CreateResponse, _PATIENCE)
@@ -111,8 +117,20 @@ class Creation:
 
     async def _shim(self) -> Shim:
         node, container = self._node, self._container
-        with Span("daemon", "shim"):
-            shim = await node.spares.take(container.id)
+        if not self._command:
+            with Span("daemon", "shim"):
+                shim = await node.spares.take(container.id)
+        else:
+            asked: dict[str, Any] = {
+                "do": "shim",
+                "id": container.id,
+                "state": node.shim_directory(container.id),
+                "runtime": node.runtime,
+                "instance": node.instance,
+                "command": self._command,
+            }
+            connection, _ = await node.zygote.ask(asked)
+            shim = await connected(container.id, connection)
         node.shims[container.id] = shim
         return shim
 
@@ -156,7 +174,7 @@ class Creation:
             volumes=volumes,
         )
         with HostLookups(lowers, self._pid_namespace) as lookups:
-            built = build.build(pod, asked, node.host, self._settings.settings(), lookups)
+            built = build.build(pod, asked, self._host, self._settings.settings(), lookups)
         if built.relabel:
             raise Error("unsupported", "ocirtd does not label files for SELinux yet", subject="config.mounts")
         for directory in built.directories:
@@ -178,7 +196,7 @@ class Creation:
         """The images that the container mounts, each as one mount."""
         node, container = self._node, self._container
         found: dict[int, inputs.ImageVolume] = {}
-        for wanted in imagevolumes.wanted_volumes(self._sandbox.config, container.config, node.host):
+        for wanted in imagevolumes.wanted_volumes(self._sandbox.config, container.config, self._host):
             image = await node.images.catalog.find(wanted.image, f"config.mounts[{wanted.number}].image.image")
             if image is not None:
                 path = await node.volumes.mount(container.id, wanted.number, image, wanted.sub_path)
@@ -193,8 +211,13 @@ class Creation:
         return f"/proc/{found.pid}/ns/pid"
 
     def _bundle(self, document: inputs.Json) -> str:
-        """In a thread: a bundle for hooks, which are told of one, and where those that look for it find the container's root."""
-        bundle = os.path.join(self._node.container_directory(self._container.id), "bundle")
+        """In a thread: a bundle for hooks, which are told of one, and where those that look for it find the container's root.
+
+        A runtime that is not ours finds all that it is to do there.
+        """
+        bundle = os.path.join(self._node.container_directory(self._container.id), BUNDLE)
+        if self._command:
+            document = {**document, "ociVersion": _FOR_OTHERS}
         os.makedirs(os.path.join(bundle, document["root"]["path"]), exist_ok=True)
         with open(os.path.join(bundle, "config.json"), "wb") as file:
             file.write(encode(document))

@@ -10,7 +10,9 @@ import secrets
 import signal
 import socket
 import sys
+import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
@@ -55,6 +57,7 @@ from ocirt_images.store import Store as ImageStore
 
 _ALWAYS = ("Version", "Status", "RuntimeConfig")  # answered while an earlier daemon's pods are looked for
 _SETTLE = 10.0  # seconds that operations have to end
+_THREADS = 6
 _WORD = 4  # bytes
 _SWITCH = 0.0005  # seconds that one thread may keep others waiting: most of what they do is short
 _log = logging.getLogger(__name__)
@@ -90,6 +93,7 @@ class Daemon:
         """Until it is told to end. Raises Error, OSError."""
         config = self._config
         loop = asyncio.get_running_loop()
+        loop.set_default_executor(_threads())
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._ending.set)
         async with AsyncExitStack() as stack:
@@ -215,6 +219,15 @@ class Daemon:
             _log.info("the configuration was read again, and is the same")
         self._config = self._node.config = configuration.reloaded(self._node.config, new)
         logs.set_up(self._config["log_level"], self._config["log_format"])
+
+
+def _threads() -> ThreadPoolExecutor:
+    """Threads for what waits for a file system. They run from now on: later there may be no more processes to be had."""
+    executor = ThreadPoolExecutor(_THREADS, "files")
+    together = threading.Barrier(_THREADS)
+    for _ in range(_THREADS):
+        executor.submit(together.wait)
+    return executor
 
 
 def _notify(word: str) -> None:

@@ -47,7 +47,7 @@ KEYS = (
     Key("netns_dir", TEXT, "/run/netns", "where network namespaces of pods are bound", live=False),
     Key("log_level", TEXT, "info", "what is logged", words=("debug", "info", "warning", "error")),
     Key("log_format", TEXT, "text", "how: lines for a person, or JSON", words=("text", "json")),
-    Key("handlers", HANDLERS, {}, "more runtime handlers, by name: the keys of pods and containers that differ for their pods"),
+    Key("handlers", HANDLERS, {}, "more runtime handlers, by name: what differs for their pods, and perhaps another runtime"),
     Key("trace", TEXT, "", 'a file that is told what each request spends its time with (Chrome\'s format); "": none', live=False),
     Key("cgroups.manager", TEXT, "cgroupfs", "who makes cgroups; the kubelet asks", live=False, words=("cgroupfs", "systemd")),
     Key("cgroups.parent", TEXT, "", 'of pods that name none; "": /ocirt, or system.slice'),
@@ -98,3 +98,10 @@ KEYS = (
     Key("limits.exec_output", NUMBER, 15 << 20, "bytes that ExecSync returns at most; the rest is dropped", least=1),
 )  # fmt: skip
 BY_NAME = {key.name: key for key in KEYS}
+# What only a handler has: an OCI runtime of somebody else's.
+RUNTIME, RUNTIME_ROOT, RUNTIME_OPTIONS = "runtime.path", "runtime.root", "runtime.options"
+OF_RUNTIMES = (
+    Key(RUNTIME, TEXT, "", "the program, with runc's command line; \"\": ocirt's own library, in the shim"),
+    Key(RUNTIME_ROOT, TEXT, "", 'where it keeps its state (--root); "": STATE/runtimes/HANDLER'),
+    Key(RUNTIME_OPTIONS, TEXTS, (), "more options that it gets before the verb"),
+)

@@ -6,8 +6,16 @@ import os
 import shutil
 import subprocess
 import sys
+from typing import TYPE_CHECKING
 
 from ocirt.errors import Error
+from ocirt_shim.foreign import ROOT
+from ocirt_shim.task.mounts import unmount_all
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+BUNDLE = "bundle"  # in a container's directory
 
 _PATIENCE = 60.0
 _BOOT = "import sys; sys.path[:] = {path!r}; from ocirt.cli.main import main; main('ocirt', sys.argv[1:])"
@@ -39,6 +47,28 @@ def delete_by_force(runtime: str, container_id: str) -> None:
         raise Error("kernel", "could not be removed in time", subject=container_id) from None
     if done.returncode and os.path.isdir(record):
         raise Error("kernel", "could not be removed", subject=container_id, cause=done.stderr.strip()[:400])
+
+
+def delete_by_command(command: Sequence[str], container_id: str) -> None:
+    """The same of a container of another runtime: its program, and its global options. For a thread. Raises Error."""
+    words = [*command, "delete", "--force", container_id]
+    try:
+        done = subprocess.run(
+            words, stdin=subprocess.DEVNULL, capture_output=True, text=True, errors="replace", timeout=_PATIENCE, check=False
+        )
+    except subprocess.TimeoutExpired:
+        raise Error("kernel", f"{command[0]} did not remove it in time", subject=container_id) from None
+    except OSError as err:
+        hint = "it was made by that one, which has to be there for its removal"
+        raise Error("kernel", "cannot be executed", subject=command[0], cause=err.strerror or "", hint=hint) from None
+    if done.returncode and "does not exist" not in done.stderr:
+        raise Error("kernel", f"{command[0]} could not remove it", subject=container_id, cause=done.stderr.strip()[-400:])
+
+
+def remove_container(directory: str) -> None:
+    """Remove a container's directory, with what is mounted in its bundle by the shim for another runtime. Raises OSError."""
+    unmount_all(os.path.join(directory, BUNDLE, ROOT))
+    remove_tree(directory)
 
 
 def remove_tree(path: str) -> None:

@@ -10,13 +10,16 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from ocirt import state
 from ocirt.errors import Error
+from ocirt_cri import leftovers
 from ocirt_cri.events import Events
 from ocirt_cri.model import Container, Key, Sandbox
 from ocirt_cri.nri.hooks import Hooks
 from ocirt_cri.operations import Operations
 from ocirt_cri.reserve import Reserve
+from ocirt_cri.runtimes import Runtimes
 from ocirt_cri.shims import Shim, connected
 from ocirt_cri.spares import Spares
+from ocirt_shim import record as shim_record
 
 if TYPE_CHECKING:
     from ocirt_api.cri import api_pb2 as cri
@@ -58,6 +61,7 @@ class Node:
     events: Events = field(default_factory=Events)
     pod_cidr: str = ""
     reserve: Reserve = field(default_factory=Reserve)
+    runtimes: Runtimes = field(default_factory=Runtimes)
     nri: Hooks = field(default_factory=Hooks)
     recovered: asyncio.Event = field(default_factory=asyncio.Event)
     sandboxes: dict[str, Sandbox] = field(default_factory=dict)
@@ -152,9 +156,28 @@ class Node:
         try:
             record = state.load(self.runtime, container_id)
         except (Error, OSError):
-            return {}
+            found: Mapping[str, str] = self._shim_record(container_id).get("cgroup", {})  # of a runtime that is not ours
+            return found
         paths: Mapping[str, str] = record["cgroup"].get("paths", {})
         return paths
+
+    def _shim_record(self, container_id: str) -> dict[str, Any]:
+        try:
+            return shim_record.load(self.shim_directory(container_id))
+        except (Error, OSError):
+            return {}
+
+    def delete_by_force(self, container_id: str) -> None:
+        """Kill a container whose shim is gone, and remove what the runtime knows of it. For a thread. Raises Error."""
+        leftovers.delete_by_force(self.runtime, container_id)
+        command = self._shim_record(container_id).get("command")
+        if command:
+            leftovers.delete_by_command(command, container_id)
+
+    async def host_of(self, handler: str) -> Host:
+        """The machine, as far as the runtime of a handler makes use of it. Raises Error if that is not there."""
+        command = self.config.command(handler)
+        return (await self.runtimes.features(command[0])).host(self.host) if command else self.host
 
     def drop(self, one: Sandbox | Container) -> None:
         """It is not there any more."""

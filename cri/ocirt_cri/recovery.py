@@ -18,7 +18,7 @@ from ocirt.errors import Error
 from ocirt_api.cri import api_pb2 as cri
 from ocirt_api.messages import shim as messages
 from ocirt_cri import events, files, logs, model, podcgroup
-from ocirt_cri.leftovers import delete_by_force, remove_tree
+from ocirt_cri.leftovers import delete_by_force, remove_container, remove_tree
 from ocirt_cri.model import Container, Sandbox
 from ocirt_cri.sandboxes import is_plain, request_of
 from ocirt_cri.shims import LostError, connect
@@ -185,7 +185,7 @@ class Recovery:
                 await _tried(asyncio.to_thread(delete_by_force, node.runtime, name), name)
         for name in await asyncio.to_thread(_names, os.path.join(node.config["root"], "containers")):
             if name not in known:
-                await _tried(asyncio.to_thread(remove_tree, node.container_directory(name)), name)
+                await _tried(asyncio.to_thread(remove_container, node.container_directory(name)), name)
         for name in await asyncio.to_thread(_names, os.path.join(node.directory, "pods")):
             if name not in node.sandboxes:
                 await _tried(self._nobodys_pod(name), name)
@@ -228,7 +228,7 @@ class Recovery:
             await shim.call("Delete", messages.DeleteRequest(), messages.StateResponse, float(node.config["limits.recovery"]))
             await shim.end(float(node.config["limits.recovery"]))
         except (Error, OSError, TimeoutError):
-            await asyncio.to_thread(delete_by_force, node.runtime, name)
+            await asyncio.to_thread(node.delete_by_force, name)
             await asyncio.to_thread(remove_tree, directory)
 
 

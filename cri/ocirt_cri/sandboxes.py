@@ -45,7 +45,8 @@ class Sandboxes:
         """The id of the pod that a request means: of a new one, or of the one that an earlier attempt has made. Raises Error."""
         node = self._node
         settings = node.config_of(request.runtime_handler).settings()
-        wanted = wants.pod_of(request.config, request.runtime_handler, node.host, settings)
+        host = await node.host_of(request.runtime_handler)
+        wanted = wants.pod_of(request.config, request.runtime_handler, host, settings)
         capabilities_of(request.config)
         key = model.pod_key(request.config.metadata)
         known = node.pod_of_key(key)

@@ -6,11 +6,15 @@ a second or two (`_DELAY`), and they go on before: no pod outlives a power cut, 
 row (docs/decisions/0002). What is done elsewhere, by plugins of others, waits for the disk by way of `journal`. Writers that come
 while one commit is under way are one transaction after it. Reads happen once, at the start; afterwards everything is answered
 from memory.
+
+The database has a version. An older one is migrated, step by step; a newer one is refused, as a release could not know what it
+leaves out. The same goes for what the shims of its containers speak.
 """
 
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import json
 import logging
 import os
@@ -19,19 +23,26 @@ from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
+import ocirt
 from ocirt import spans
 from ocirt.errors import Error
 from ocirt_api.cri import api_pb2 as cri
+from ocirt_api.messages.shim import PROTOCOL
 from ocirt_cri.model import Container, Sandbox
 
-VERSION = 1
-_SCHEMA = """
+# Each makes a version from the one before, the first from nothing. What was released is never changed; `tests/data/node-N.sql` is
+# what version N has left. A word of `more` that is new has a default, and an ocirtd that does not know it leaves it out: it
+# needs a version of its own if that harms.
+MIGRATIONS = [
+    """
 CREATE TABLE meta (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
 CREATE TABLE pods (id TEXT PRIMARY KEY, phase TEXT NOT NULL, config BLOB NOT NULL, status BLOB NOT NULL, more TEXT NOT NULL)
     WITHOUT ROWID;
 CREATE TABLE containers (id TEXT PRIMARY KEY, pod TEXT NOT NULL, phase TEXT NOT NULL, config BLOB NOT NULL, status BLOB NOT NULL,
     more TEXT NOT NULL) WITHOUT ROWID;
-"""
+""",
+]
+_RELEASE, _SHIMS = "release", "shim_protocol"  # of `meta`: who has used it last, and what the shims of its containers speak
 _PUT_META = "INSERT OR REPLACE INTO meta VALUES (?, ?)"
 _PUT_POD = "INSERT OR REPLACE INTO pods VALUES (?, ?, ?, ?, ?)"
 _PUT_CONTAINER = "INSERT OR REPLACE INTO containers VALUES (?, ?, ?, ?, ?, ?)"
@@ -54,6 +65,7 @@ class Store:
     def __init__(self, path: str) -> None:
         self._path = path
         self._thread = ThreadPoolExecutor(1, "store")
+        self._thread.submit(int)  # it runs from now on: later there may be no more processes to be had
         self._connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
         self._waiting: list[tuple[Statement, asyncio.Future[None]]] = []
         self._committing: asyncio.Task[None] | None = None
@@ -71,14 +83,38 @@ class Store:
         for pragma in ("journal_mode=WAL", "synchronous=NORMAL", "busy_timeout=5000"):
             self._connection.execute(f"PRAGMA {pragma}")
         (version,) = self._connection.execute("PRAGMA user_version").fetchone()
-        if version == 0:
+        if version > len(MIGRATIONS):
+            raise self._later(path, f"version {version} of its tables, {len(MIGRATIONS)}")
+        for number in range(version, len(MIGRATIONS)):
             self._connection.execute("BEGIN IMMEDIATE")
-            for statement in _SCHEMA.split(";"):
-                self._connection.execute(statement)
-            self._connection.execute(f"PRAGMA user_version = {VERSION}")
-            self._connection.execute("COMMIT")
-        elif version != VERSION:
-            raise Error("unsupported", f"was written by a later ocirtd (version {version})", subject=path, hint="start that one")
+            try:
+                for statement in MIGRATIONS[number].split(";\n"):
+                    self._connection.execute(statement)
+                self._connection.execute(f"PRAGMA user_version = {number + 1}")
+                self._connection.execute("COMMIT")
+            except BaseException:
+                if self._connection.in_transaction:
+                    self._connection.execute("ROLLBACK")
+                raise
+            if version:
+                _log.info("%s was migrated from version %d to %d", path, number, number + 1)
+        spoken = self.meta(_SHIMS, "0")
+        if int(spoken) > PROTOCOL:
+            raise self._later(path, f"version {spoken} of what its shims speak, {PROTOCOL}")
+        for name, value in ((_SHIMS, str(PROTOCOL)), (_RELEASE, ocirt.__version__)):
+            if self.meta(name) != value:
+                self.set_meta(name, value)
+
+    def _later(self, path: str, what: str) -> Error:
+        """what: which version is too new, and which this ocirtd has."""
+        try:
+            release = f"ocirtd {self.meta(_RELEASE)}"
+        except sqlite3.Error:
+            release = "another ocirtd"
+        newer, _, own = what.rpartition(", ")
+        words = f"was written by {release}, a later one: it has {newer}, and ocirtd {ocirt.__version__} knows {own}"
+        hint = "start the later one again; or have it remove all pods, and begin with another `root`"
+        return Error("unsupported", words, subject=path, hint=hint)
 
     async def close(self) -> None:
         """Write what waits, and close."""
@@ -109,7 +145,7 @@ class Store:
         found = []
         for identifier, phase, config, status, more in self._connection.execute("SELECT * FROM pods"):
             messages = cri.PodSandboxConfig.FromString(config), cri.PodSandboxStatus.FromString(status)
-            found.append(Sandbox(identifier, *messages, phase, **json.loads(more)))
+            found.append(Sandbox(identifier, *messages, phase, **_known(Sandbox, more)))
         return found
 
     def containers(self) -> list[Container]:
@@ -117,7 +153,7 @@ class Store:
         found = []
         for identifier, pod, phase, config, status, more in self._connection.execute("SELECT * FROM containers"):
             messages = cri.ContainerConfig.FromString(config), cri.ContainerStatus.FromString(status)
-            found.append(Container(identifier, pod, *messages, phase, **json.loads(more)))
+            found.append(Container(identifier, pod, *messages, phase, **_known(Container, more)))
         return found
 
     async def put_meta(self, name: str, value: str) -> None:
@@ -223,6 +259,11 @@ def sync(journal: str) -> None:
         os.fdatasync(fd)
     finally:
         os.close(fd)
+
+
+def _known(kind: type[Sandbox | Container], more: str) -> dict[str, Any]:
+    names = {field.name for field in dataclasses.fields(kind)}
+    return {name: value for name, value in json.loads(more).items() if name in names}
 
 
 def _row(one: Sandbox | Container) -> Statement:

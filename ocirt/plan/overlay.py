@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 _MOST = 499  # layers below: the kernel takes 500 (fs/overlayfs/params.h, OVL_MAX_STACK), of which one may be the empty one
 # What a kernel's configuration could decide otherwise. Redirects and metadata-only copies that an image brings would lead to
 # anything in the layers below (Documentation/filesystems/overlayfs.rst); inode numbers are those of the layers.
-_OPTIONS: tuple[tuple[str, str | None], ...] = (
+OPTIONS: tuple[tuple[str, str | None], ...] = (
     ("index", "off"),
     ("metacopy", "off"),
     ("redirect_dir", "nofollow"),
@@ -112,7 +112,7 @@ def make(overlay: Overlay, host: Host, made: dict[tuple[Any, Any], str]) -> Plan
         plan.append(step(PARENT, "mount.new", _EMPTY, "tmpfs", "tmpfs", options, k.MOUNT_ATTR_RDONLY, at=at))
     if overlay.upper:
         plan.append(step(PARENT, "overlay.open_upper", overlay.upper, overlay.work, user, at=at))
-    data = _OPTIONS
+    data = OPTIONS
     if host.user_namespace:
         data += (("userxattr", None),)  # overlayfs' own marks are then those that a user may set
     if overlay.volatile:

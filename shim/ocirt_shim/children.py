@@ -48,6 +48,10 @@ class Children:
         else:
             self._expected[pid] = ended
 
+    def unclaimed(self, pid: int) -> int | None:
+        """The status of a child that was reaped before anybody knew of it, once."""
+        return self._unclaimed.pop(pid, None)
+
     def reaped(self, pid: int, status: int) -> None:
         """A child has ended."""
         worker = self._workers.pop(pid, None)

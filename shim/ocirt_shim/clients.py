@@ -15,6 +15,7 @@ from ocirt.kernel.ffi import syscall
 from ocirt_shim import streams
 from ocirt_shim.attached import INPUT_ENDED
 from ocirt_shim.children import exit_code
+from ocirt_shim.execs import check
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -23,7 +24,6 @@ if TYPE_CHECKING:
 
     from ocirt_api.messages.shim import StreamRequest
     from ocirt_shim.container import Container
-    from ocirt_shim.execs import Executions
     from ocirt_shim.remote.session import Ends, Session
 
 _DESCRIPTORS = 1 << 20  # the most that there can be
@@ -34,9 +34,8 @@ _OUTPUTS = ("stdout", "stderr")
 class Clients:
     """Who comes with a connection. Each method takes its descriptor, whatever happens, and raises Error, OSError."""
 
-    def __init__(self, container: Container, executions: Executions) -> None:
+    def __init__(self, container: Container) -> None:
         self._container = container
-        self._executions = executions
 
     def execute(self, request: StreamRequest, fd: int) -> None:
         """Run a program for the client."""
@@ -91,19 +90,17 @@ class Clients:
     def _start(self, session: Session, request: StreamRequest, process: dict[str, Any]) -> Ends:
         from ocirt_shim.remote.session import Ends  # noqa: PLC0415  (preloaded)
 
-        execution = self._executions.prepare(process, [], terminal=request.terminal)
+        check(process, "process")
         if request.terminal:
-            masters: list[int] = []
-            execution.run.on_console = lambda _, master: masters.append(master)
-            _watch(session, execution.make())
-            return Ends(posix.dup(masters[0]), {"stdout": posix.dup(masters[0])}, masters[0])
+            pid, master = self._container.run_more_in_terminal(process)
+            _watch(session, pid)
+            return Ends(posix.dup(master), {"stdout": posix.dup(master)}, master)
         inner, outer = [], []
         for name, outward in (("stdin", False), ("stdout", True), ("stderr", True)):
             near, far = streams.pipe(outward=outward) if getattr(request, name) else (streams.null(), -1)
             inner.append(near)
             outer.append(far)
-        execution.run.stdio = (inner[0], inner[1], inner[2])
-        _watch(session, execution.make())
+        _watch(session, self._container.run_more(process, (inner[0], inner[1], inner[2]), [], ours=True))
         for near in inner:
             posix.close(near)
         return Ends(outer[0], {name: far for name, far in zip(_OUTPUTS, outer[1:], strict=True) if far >= 0})

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from ocirt.containers.create import Creation
+    from ocirt.containers.execute import Execution
     from ocirt_shim.loop import Loop
     from ocirt_shim.worker import Word
 
@@ -56,8 +57,18 @@ _SAMPLE = CreateRequest(
 )
 
 
+class Later:
+    """What a worker has to do, as it may take its time, and what is to follow here when it has done it."""
+
+    __slots__ = ("then", "work")
+
+    def __init__(self, work: Callable[[], Word], then: Callable[[], object]) -> None:
+        self.work = work
+        self.then = then
+
+
 class Container:
-    """A container whose init is this process's child."""
+    """A container whose init is this process's child. What may take its time returns a Later instead of doing it."""
 
     def __init__(self, loop: Loop, runtime: str, record: notes.Record) -> None:
         self.id = ""
@@ -76,6 +87,8 @@ class Container:
         self._stdin_once = self._has_terminal = False
         self.cgroup: dict[str, Any] = {"paths": {}}
         self._own_pids = True  # a pid namespace of its own, which ends with init
+        self.busy = False  # being made
+        self.when_idle: list[Callable[[], object]] = []
         self.waiters: list[Callable[[], object]] = []
 
     # -- its life --
@@ -96,19 +109,22 @@ class Container:
         self._stdin_once, self._has_terminal = request.stdin_once, terminal
 
         def hear(word: Word | Exception) -> None:
+            self.busy = False
             if terminal:
                 self._take_console(console[0])
             if isinstance(word, Exception):
                 self._undo()
                 fail(word)
-                return
-            self.init, self.cgroup, self._own_pids = word["pid"], word["cgroup"], word["own_pids"]
-            self.created_at = notes.now()
-            self._record.save(status="created", init=self.init, created_at=self.created_at)
-            answer(self.init)
+            else:
+                self._made(word)
+                answer(self.init)
+            waiting, self.when_idle = self.when_idle, []
+            for one in waiting:
+                one()
 
         try:
             employ(lambda: self.work(request, inner), hear, inner)
+            self.busy = True
         except OSError:
             if terminal:
                 posix.close(console[0])
@@ -116,23 +132,9 @@ class Container:
             raise
 
     def work(self, request: CreateRequest, inner: Sequence[int]) -> Word:
-        """In a worker: make the container. Raises Error, OSError.
-
-        inner: its standard streams, or where its terminal's master goes.
-        """
-        began = spans.now()
+        """In a worker: make it. inner: its streams, or where its terminal's master goes. Raises Error, OSError."""
         document = jsonlite.loads(request.config, "config.json", any_bytes=True)
-        terminal = _terminal(document)
-        creation = self._creation(request, document, terminal=terminal)
-        run = creation.prepare()
-        spans.add("worker", "plan", began)
-        spans.follow(run)
-        if terminal:
-            run.on_console = lambda _, master: messages.send_descriptors(inner[0], b"c", master)
-        else:
-            run.stdio = (inner[0], inner[1], inner[2])
-        made = creation.make()
-        return {"pid": made["pid"], "cgroup": made["cgroup"], "own_pids": made["namespaces"].get("pid") == ""}
+        return self._make(request, document, inner, inner[0] if _terminal(document) else -1)
 
     def rehearse(self) -> None:
         """In a worker that has nothing to do yet: touch what `work` will touch. Nothing is made."""
@@ -142,11 +144,33 @@ class Container:
         creation.plan()
         jsonlite.dumps(creation.record)
 
+    def _make(self, request: CreateRequest, document: dict[str, Any], stdio: Sequence[int], console: int) -> Word:
+        """In the worker: the pid, and what else `_made` wants to know. console: where a terminal's master is sent, or -1."""
+        began = spans.now()
+        creation = self._creation(request, document, terminal=console >= 0)
+        run = creation.prepare()
+        spans.add("worker", "plan", began)
+        spans.follow(run)
+        if console >= 0:
+            run.on_console = lambda _, master: messages.send_descriptors(console, b"c", master)
+        else:
+            run.stdio = (stdio[0], stdio[1], stdio[2])
+        made = creation.make()
+        return {"pid": made["pid"], "cgroup": made["cgroup"], "own_pids": made["namespaces"].get("pid") == ""}
+
+    def _made(self, word: Word) -> None:
+        self.init, self.cgroup, self._own_pids = word["pid"], word["cgroup"], word["own_pids"]
+        self.created_at = notes.now()
+        self._record.save(status="created", init=self.init, created_at=self.created_at)
+
     def _undo(self) -> None:
         """There is no container, or half of one whose maker was killed."""
         container, self.id = self.id, ""
         self._close_streams()
         self._log.close()
+        self._take_back(container)
+
+    def _take_back(self, container: str) -> None:
         try:
             delete(self.runtime, container, force=True)
         except (Error, OSError):
@@ -242,12 +266,13 @@ class Container:
             posix.close(self.stdin)
             self.stdin = -1
 
-    def start(self) -> None:
+    def start(self) -> Later | None:
         """Let init go on to its program. Raises Error, and then it has ended."""
         self._need()
         start(self.runtime, self.id)
         self.started_at = notes.now()
         self._record.save(status="running", started_at=self.started_at)
+        return None
 
     def about_to_reap(self) -> None:
         """Init has ended, and is a zombie yet: its cgroup has not been touched, so the counters tell the truth."""
@@ -272,11 +297,15 @@ class Container:
         for tell in waiters:
             tell()
 
-    def delete(self) -> None:
+    def delete(self) -> Later | None:
         """Remove it, whatever it does. Raises Error, OSError for what is left."""
         if self.init:
             self._oom_before = oom.kills(self.cgroup)
             delete(self.runtime, self.id, force=True)
+        self._end_streams()
+        return None
+
+    def _end_streams(self) -> None:
         for output in self._outputs:
             output.drain()
         self._close_streams()
@@ -310,37 +339,70 @@ class Container:
             oom_killed=self.oom_killed,
         )
 
-    def kill(self, signal: int, *, everybody: bool) -> None:
+    def kill(self, signal: int, *, everybody: bool) -> Later | None:
         """Send a signal. Raises Error("state") if init has ended (without `everybody`), Error."""
         self._need()
         if signal == _SIGKILL:
             self._oom_before = oom.kills(self.cgroup)
         if everybody or (signal == _SIGKILL and not self._own_pids):
             control.kill(self.cgroup, signal)
-            return
+            return None
         if self.exited_at:
             raise Error("state", "the container has stopped", subject=self.id)
         posix.kill(self.init, signal)  # our child, and not reaped: the number is still its own
         if signal == _SIGKILL and control.frozen(self.cgroup):
             control.thaw(self.cgroup)  # the v1 freezer holds back even SIGKILL
+        return None
 
-    def pause(self) -> None:
+    def pause(self) -> Later | None:
         """Freeze it. Raises Error."""
         self._need()
         control.freeze(self.cgroup)
+        return None
 
-    def resume(self) -> None:
+    def resume(self) -> Later | None:
         """Thaw it. Raises Error."""
         self._need()
         control.thaw(self.cgroup)
+        return None
 
-    def update(self, resources: bytes) -> None:
+    def update(self, resources: bytes) -> Later | None:
         """Change limits, given as config.json's `linux.resources`. Raises Error."""
         from ocirt.containers.update import update  # noqa: PLC0415  (seldom)
         from ocirt.spec.load import read_resources  # noqa: PLC0415
 
         self._need()
         update(self.runtime, self.id, read_resources(resources), {})
+        return None
+
+    # -- one more program in it; in a fork --
+
+    def run_more(self, process: dict[str, Any], stdio: tuple[int, int, int], group: list[str], *, ours: bool) -> int:
+        """Run a program; its pid. It becomes this process's child if it is `ours`, else the shim's. group: of cgroups below.
+
+        Raises Error, OSError.
+        """
+        del ours
+        began = spans.now()
+        execution = self._execution(process, group, terminal=False)
+        spans.add("worker", "plan", began)
+        spans.follow(execution.run)
+        execution.run.stdio = stdio
+        return execution.make()
+
+    def run_more_in_terminal(self, process: dict[str, Any]) -> tuple[int, int]:
+        """The pid of a program with a terminal, which becomes this process's child, and the terminal's master."""
+        execution = self._execution(process, [], terminal=True)
+        masters: list[int] = []
+        execution.run.on_console = lambda _, master: masters.append(posix.dup(master))
+        return execution.make(), masters[0]
+
+    def _execution(self, process: dict[str, Any], group: list[str], *, terminal: bool) -> Execution:
+        from ocirt_shim.execs import prepare  # noqa: PLC0415  (preloaded; it imports this)
+
+        return prepare(self.runtime, self.id, process, group, terminal=terminal)
+
+    # -- and otherwise --
 
     def processes(self) -> list[int]:
         """The pids of all its processes."""

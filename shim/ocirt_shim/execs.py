@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import posix
 
-from ocirt import jsonlite, spans
+from ocirt import jsonlite
 from ocirt.cgroups import control
 from ocirt.errors import Error
 from ocirt_api.messages.shim import ExecRequest, ExecResponse
@@ -52,19 +52,10 @@ class Executions:
         self._number += 1
         Execute(self, self._loop, f"{self.directory}/exec-{self._number}", request, answer, fail).fork(process)
 
-    def prepare(self, process: dict[str, Any], group: list[str], *, terminal: bool = False) -> Execution:
-        """In a fork: the program on its way into the container. Raises Error, OSError."""
-        check(process, "process")
-        return prepare(self._container.runtime, self._container.id, process, group, terminal=terminal)
-
     def work(self, process: dict[str, Any], stdio: tuple[int, int, int], group: list[str]) -> Word:
         """In the fork: the pid of the program, which runs. Raises Error, OSError."""
-        began = spans.now()
-        execution = self.prepare(process, group)
-        spans.add("worker", "plan", began)
-        spans.follow(execution.run)
-        execution.run.stdio = stdio
-        return {"pid": execution.make()}
+        check(process, "process")
+        return {"pid": self._container.run_more(process, stdio, group, ours=False)}
 
     def group(self, name: str) -> dict[str, str]:
         """A cgroup for one program, below the container's in one hierarchy: whatever it starts is found there. {} without any.

@@ -31,20 +31,27 @@ if TYPE_CHECKING:
     from typing import Any
 
     from ocirt_api.message import Message
+    from ocirt_shim.container import Later
     from ocirt_shim.server import Call, Method
     from ocirt_shim.worker import Word
 
 SOCKET = "socket"
 _SFD_CLOEXEC, _SFD_NONBLOCK = 0o2000000, 0o4000
 _SIGSET_SIZE = 8
+_KEPT = ("id", "runtime", "instance", "command")  # in its record
 _SIGINFO_SIZE = 128  # struct signalfd_siginfo
 _IGNORED = (_signal.SIGHUP, _signal.SIGINT, _signal.SIGTERM, _signal.SIGPIPE)
+
+
+def _nothing() -> None:
+    pass
 
 
 class Shim:
     """`asked` is what it was made with: id, state (its directory), runtime (the state root), instance.
 
     Without an id it was made ahead: `Create` says for which container, and where; nobody finds it before.
+    command: the words of another OCI runtime, if that is to make the container.
     """
 
     def __init__(self, asked: dict[str, Any]) -> None:
@@ -58,14 +65,18 @@ class Shim:
             _signal.signal(number, _signal.SIG_IGN)
         _signal.pthread_sigmask(_signal.SIG_BLOCK, {_signal.SIGCHLD})
         self.directory = ""
-        self._record = Record("", {key: asked[key] for key in ("runtime", "instance") if key in asked})
+        self._record = Record("", {key: asked[key] for key in _KEPT if key in asked})
         self._abandoned = False  # whether its maker is gone
         self._ending = False
         self.loop = Loop()
         self.container = Container(self.loop, asked["runtime"], self._record)
+        if words := asked.get("command"):
+            from ocirt_shim.foreign import Foreign  # noqa: PLC0415  (preloaded; it is not what most are)
+
+            self.container = Foreign(self.loop, asked["runtime"], self._record, words, asked["state"])
         self.children = Children(self.loop)
         self.executions = Executions(self.loop, self.container, self.children, self.directory)
-        self.clients = Clients(self.container, self.executions)
+        self.clients = Clients(self.container)
         self.listener = Listener(self.loop, "", self._methods())
         mask = (1 << (_signal.SIGCHLD - 1)).to_bytes(_SIGSET_SIZE, "little")
         self._signals = syscall("signalfd4", -1, mask, _SIGSET_SIZE, _SFD_CLOEXEC | _SFD_NONBLOCK)
@@ -146,11 +157,11 @@ class Shim:
             "State": lambda _, __: self.container.state(),
             "Wait": self._wait,
             "Pids": lambda _, __: messages.PidsResponse(pids=self.container.processes()),
-            "Kill": _doing(lambda request: self.container.kill(request.signal, everybody=request.all)),
-            "Pause": _doing(lambda _: self.container.pause()),
-            "Resume": _doing(lambda _: self.container.resume()),
-            "Update": _doing(lambda request: self.container.update(request.resources)),
-            "ReopenLog": _doing(lambda _: self.container.reopen_log()),
+            "Kill": self._doing(lambda request: self.container.kill(request.signal, everybody=request.all)),
+            "Pause": self._doing(lambda _: self.container.pause()),
+            "Resume": self._doing(lambda _: self.container.resume()),
+            "Update": self._doing(lambda request: self.container.update(request.resources)),
+            "ReopenLog": self._doing(lambda _: self.container.reopen_log()),
             "Exec": self._exec,
             "StreamExec": _passing_on(self.clients.execute),
             "Attach": _passing_on(self.clients.attach),
@@ -173,17 +184,50 @@ class Shim:
                     pass  # it was killed
             return self.children.employ(work, hear, kept)
 
+        def answer(pid: int) -> None:
+            call.answer(messages.CreateResponse(pid=pid))
+            status = self.children.unclaimed(pid)
+            if status is not None:  # somebody has killed it meanwhile
+                self.container.ended(status)
+
         if not self.directory:
             self._settle(request.id, request.state)
-        self.container.create(request, employ, lambda pid: call.answer(messages.CreateResponse(pid=pid)), fail)
+        self.container.create(request, employ, answer, fail)
 
-    def _start(self, request: Any, call: Call) -> Message:
-        del request, call
+    def _start(self, request: Any, call: Call) -> None:
+        del request
         try:
-            self.container.start()
+            later = self.container.start()
         finally:
             self._on_child()  # it may have ended at once
-        return self.container.state()
+        self._when_done(later, call, self.container.state)
+
+    def _when_done(
+        self, later: Later | None, call: Call, done: Callable[[], Message], then: Callable[[], object] = _nothing
+    ) -> None:
+        """Answer with `done()` once it is, now or when a worker has done it; then call `then`."""
+        if later is None:
+            call.answer(done())
+            then()
+            return
+
+        def hear(word: Word | Exception) -> None:
+            if isinstance(word, Exception):
+                call.fail(word)
+            else:
+                later.then()
+                call.answer(done())
+                then()
+
+        self.children.employ(later.work, hear, [])
+
+    def _doing(self, what: Callable[[Any], Later | None]) -> Method:
+        """A method whose answer says that it was done."""
+
+        def method(request: Any, call: Call) -> None:
+            self._when_done(what(request), call, messages.Nothing)
+
+        return method
 
     def _wait(self, request: Any, call: Call) -> Message | None:
         del request
@@ -196,22 +240,12 @@ class Shim:
         self.executions.begin(request, call.answer, call.fail)
 
     def _delete(self, request: Any, call: Call) -> None:
-        del request
-        self.container.delete()
+        if self.container.busy:  # its maker is gone, and somebody else wants nothing of it
+            self.container.when_idle.append(lambda: self._delete(request, call))
+            return
+        later = self.container.delete()
         self._on_child()
-        call.answer(self.container.state())
-        self._end()
-
-
-def _doing(what: Callable[[Any], None]) -> Method:
-    """A method whose answer says that it was done."""
-
-    def method(request: Any, call: Call) -> Message:
-        del call
-        what(request)
-        return messages.Nothing()
-
-    return method
+        self._when_done(later, call, self.container.state, self._end)
 
 
 def _passing_on(to: Callable[[Any, int], None]) -> Method:

@@ -33,7 +33,7 @@ _PRELOADED = (
     *("ocirt.plan." + name for name in ("execute", "overlay")),
     *("ocirt.kernel.steps." + name for name in ("console", "idmap", "overlay")),
     *("ocirt." + name for name in ("cli.log", "spec.whole")),
-    *("ocirt_shim.remote." + name for name in ("session", "forward")),
+    *("ocirt_shim." + name for name in ("foreign", "remote.session", "remote.forward")),
 )
 _STEP, _LARGEST_BLOCK, _POOL, _HEAD_OF_BYTES = 16, 512, 1 << 14, 33
 _plugs: list[bytes] = []

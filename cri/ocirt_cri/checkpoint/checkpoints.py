@@ -141,6 +141,9 @@ class Checkpoints:
 
     async def _asked(self, container: Container, location: str) -> dict[str, Any]:
         node = self._node
+        if command := node.config.command(node.pod(container.pod_id).status.runtime_handler):
+            what = f"{command[0]} has made it, and only containers of ocirt's own are written down"
+            raise Error("unsupported", what, subject=container.id)
         if not await asyncio.to_thread(is_possible):
             raise Error("unsupported", "there is no CRIU", subject=container.id, hint="install criu")
         spec = documents.place(node.container_directory(container.id))

@@ -13,6 +13,7 @@ from ocirt_api.cri import api_pb2 as cri
 
 if TYPE_CHECKING:
     from ocirt_cri.node import Node
+    from ocirt_cri.spec.inputs import Host
 
 _KUBE_VERSION = "0.1.0"  # the only one that a kubelet knows
 _API_VERSION = "v1"
@@ -27,6 +28,7 @@ class RuntimeService:
 
     def __init__(self, node: Node) -> None:
         self._node = node
+        self._missing: set[str] = set()  # handlers of which the log has said so
 
     async def Version(self, request: cri.VersionRequest) -> cri.VersionResponse:
         """All four fields are read by somebody."""
@@ -43,11 +45,7 @@ class RuntimeService:
         node = self._node
         ready = node.recovered.is_set()
         network, why = (await node.networks.status()) if ready else (False, "recovering")
-        host = node.host
-        user_namespaces = host.user_namespaces and host.idmapped_mounts
-        features = cri.RuntimeHandlerFeatures(
-            recursive_read_only_mounts=host.recursive_read_only, user_namespaces=user_namespaces
-        )
+        ours = _features(node.host)
         return cri.StatusResponse(
             status=cri.RuntimeStatus(
                 conditions=[
@@ -55,12 +53,24 @@ class RuntimeService:
                     _condition("NetworkReady", network, "NetworkPluginNotReady", why),
                 ]
             ),
-            runtime_handlers=[cri.RuntimeHandler(name=name, features=features) for name in node.settings.handlers],
+            runtime_handlers=[
+                cri.RuntimeHandler(name=name, features=await self._features_of(name)) for name in node.settings.handlers
+            ],
             features=cri.RuntimeFeatures(
-                supplemental_groups_policy=True, user_namespaces_host_network=user_namespaces, mount_options=True
+                supplemental_groups_policy=True, user_namespaces_host_network=ours.user_namespaces, mount_options=True
             ),
             info={"config": self._config()} if request.verbose else {},
         )
+
+    async def _features_of(self, handler: str) -> cri.RuntimeHandlerFeatures:
+        """None of one whose runtime is not there: its pods are refused."""
+        try:
+            return _features(await self._node.host_of(handler))
+        except Error as err:
+            if handler not in self._missing:
+                _log.warning("runtime handler %s: %s", handler, err)
+                self._missing.add(handler)
+            return cri.RuntimeHandlerFeatures()
 
     def _config(self) -> str:
         """critest reads stateDir."""
@@ -95,6 +105,12 @@ class RuntimeService:
             await self._node.store.put_meta(POD_CIDR, ranges)
             _log.info("the node's pods have addresses of %s, says the kubelet", ranges)
         return cri.UpdateRuntimeConfigResponse()
+
+
+def _features(host: Host) -> cri.RuntimeHandlerFeatures:
+    return cri.RuntimeHandlerFeatures(
+        recursive_read_only_mounts=host.recursive_read_only, user_namespaces=host.user_namespaces and host.idmapped_mounts
+    )
 
 
 def pod_cidr(text: str) -> str:

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 _KEYS = ("keyPath", "keyPaths", "keyData", "keyDatas")
 _REKOR = ("rekorPublicKeyPath", "rekorPublicKeyPaths", "rekorPublicKeyData", "rekorPublicKeyDatas")
+_SIGN_WITH = "sign it by `cosign sign --new-bundle-format=false --use-signing-config=false --key FILE`"
 _SIGNED = ("type", *_KEYS, "fulcio", "pki", *_REKOR, "signedIdentity")
 
 
@@ -112,6 +113,8 @@ class SigstoreSigned:
                 raise
             return str(err)
         if not reasons:
+            if sigstore.has_bundle(registry, asked, digest):
+                return f"it is signed by a bundle, which does not say for which name; {_SIGN_WITH}"
             return f"it is not signed: there is no tag {sigstore.tag(digest)} in its repository"
         return f"no signature of it is accepted: {'; '.join(list(reasons)[:5])}"
 

@@ -28,6 +28,9 @@ if TYPE_CHECKING:
 
 PAYLOAD = "application/vnd.dev.cosign.simplesigning.v1+json"
 ANNOTATION = "dev.cosignproject.cosign/signature"
+BUNDLE = "application/vnd.dev.sigstore.bundle."  # what artifact types of bundles begin with
+EMPTY = "application/vnd.oci.empty.v1+json"
+_REFERRERS = 16  # that are looked at
 _TYPE = "cosign container image signature"
 _LARGEST = 4 << 20  # bytes of a payload
 _MOST = 128  # signatures of an image that are looked at
@@ -75,6 +78,25 @@ def signatures(registry: Registry, reference: Reference, digest: Digest) -> Iter
     for layer in [one for one in found.layers if one.media_type == PAYLOAD][:_MOST]:
         if layer.size <= _LARGEST:
             yield Signature(_read(registry, where, layer), layer.annotations.get(ANNOTATION, ""))
+
+
+def has_bundle(registry: Registry, reference: Reference, digest: Digest) -> bool:
+    """Whether a manifest that refers to the image is a bundle of sigstore's, as cosign 3 makes them. For an error's text."""
+    try:
+        return any(_is_bundle(registry, reference, one) for one in registry.referrers(reference, digest)[:_REFERRERS])
+    except Error:
+        return False
+
+
+def _is_bundle(registry: Registry, reference: Reference, one: Descriptor) -> bool:
+    if one.artifact_type.startswith(BUNDLE):
+        return True
+    if one.artifact_type not in ("", EMPTY):
+        return False
+    # Where the registry keeps no list of referrers, cosign (2.6) enters the type of the empty config.
+    where = Reference(reference.host, reference.path, "", one.digest)
+    found = manifests.read(registry.resolve(where).data, one.media_type, str(where))
+    return found.artifact_type.startswith(BUNDLE)
 
 
 def _read(registry: Registry, reference: Reference, blob: Descriptor) -> bytes:

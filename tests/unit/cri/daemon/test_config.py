@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from ocirt.errors import Error
-from ocirt_cri import config, main, manual
+from ocirt_cri import config, main, manual, runtimes
 from ocirt_cri.keys import KEYS
 
 ROOT = Path(__file__).resolve().parents[4]
@@ -116,6 +116,34 @@ def test_handlers() -> None:
     assert parse(config.text(found))["handlers"] == found["handlers"]
 
 
+def test_runtimes_of_handlers() -> None:
+    """The words that it is called with; those of our own are none."""
+    text = "state = '/s'\n[handlers.a.runtime]\npath = '/bin/runc'\n[handlers.b.runtime]\npath = '/bin/crun'\n"
+    text += "root = '/r'\noptions = ['--x']\n"
+    found = parse(text)
+    assert found.command("a") == ["/bin/runc", "--root", "/s/runtimes/a"]
+    assert found.command("b") == ["/bin/crun", "--root", "/r", "--x"]
+    assert found.command("") == found.command("ocirt") == found.command("gone") == []
+    by_systemd = parse("cgroups.manager = 'systemd'\n" + text)
+    assert by_systemd.command("a") == ["/bin/runc", "--root", "/s/runtimes/a", "--systemd-cgroup"]
+    assert parse(config.text(found))["handlers"] == found["handlers"]
+
+
+@pytest.mark.parametrize(
+    ("said", "wanted"),
+    [
+        ({}, False),
+        ([], False),
+        ({"mountOptions": None, "linux": 5}, False),
+        ({"mountOptions": ["ro", "rro"]}, True),
+        ({"mountOptions": ["ro"]}, False),
+        ({"mountOptions": "rro"}, False),
+    ],
+)
+def test_features_of_a_runtime(said: object, wanted: bool) -> None:
+    assert runtimes.read(said).recursive_read_only is wanted
+
+
 @pytest.mark.parametrize(
     ("text", "words"),
     [
@@ -127,6 +155,11 @@ def test_handlers() -> None:
         ("handlers.x.containers.pids_limit = -1", "handlers.x: containers.pids_limit: -1 is too small"),
         ("handlers.x.root = '/a'", "'root' is the same for all handlers"),
         ("handlers.x.handlers.y = {}", "'handlers' is the same"),
+        ("handlers.x.runtime = '/usr/bin/runc'", "no key 'runtime' (did you mean 'runtime.path'?)"),
+        ("handlers.x.runtime.path = 'runc'", "handlers.x: runtime.path: 'runc' is not an absolute path (such as /usr/bin/runc)"),
+        ("handlers.x.runtime = { path = '/r', root = 'x' }", "runtime.root: 'x' is not an absolute path"),
+        ("handlers.x.runtime.options = ['--debug']", "runtime.options: is for another runtime (name it: runtime.path)"),
+        ("runtime.path = '/usr/bin/runc'", "there is no key 'runtime'"),
     ],
 )
 def test_handlers_that_cannot_be(text: str, words: str) -> None:

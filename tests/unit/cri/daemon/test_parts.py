@@ -74,7 +74,7 @@ def test_rows_come_back_as_they_were(tmp_path: Path) -> None:
         assert db.execute("PRAGMA journal_mode").fetchone() == ("wal",)
         db.execute("PRAGMA user_version = 99")
     db.close()
-    with pytest.raises(Error, match="a later ocirtd"):
+    with pytest.raises(Error, match="a later one: it has version 99 of its tables"):
         Store(str(tmp_path / "db"))
 
 

@@ -103,6 +103,33 @@ def test_no_signature(registry: LocalRegistry, client: Registry, reference: Refe
     untrusted("it is not signed", signed(KEY), reference, client)
 
 
+@pytest.mark.parametrize("listed", ["application/vnd.dev.sigstore.bundle.v0.3+json", "application/vnd.oci.empty.v1+json", ""])
+def test_a_bundle(registry: LocalRegistry, client: Registry, reference: Reference, listed: str) -> None:
+    """It does not count; the error says so. Where the registry keeps no list of referrers, cosign enters another type."""
+    kind = "application/vnd.dev.sigstore.bundle.v0.3+json"
+    bundle = images.image([images.layer({"a": b"b"})], subject=IMAGE.descriptor, artifact_type=kind)
+    registry.add("team/app", bundle, "bundle")
+    if listed != kind:
+        registry.referrers_api = False
+        plain = images.index([(None, bundle)])
+        value = json.loads(plain.manifest)
+        value["manifests"][0] |= {"artifactType": listed} if listed else {}
+        data = images.encode(value)
+        known = bundle.manifests | {images.digest(data): (plain.media_type, data)}
+        listing = images.Image(data, plain.media_type, bundle.blobs, known)
+        registry.add("team/app", listing, f"sha256-{IMAGE.digest.removeprefix('sha256:')}")
+    untrusted("it is signed by a bundle, which does not say for which name; sign it by", signed(KEY), reference, client)
+    sign(registry, signature(KEY, payload(IMAGE.digest, str(reference))))
+    check(signed(KEY), reference, client)
+
+
+def test_something_else_that_refers_to_it(registry: LocalRegistry, client: Registry, reference: Reference) -> None:
+    """Such as a list of what is in it."""
+    other = images.image([images.layer({"a": b"b"})], subject=IMAGE.descriptor, artifact_type="application/spdx+json")
+    registry.add("team/app", other, "sbom")
+    untrusted("it is not signed: there is no tag", signed(KEY), reference, client)
+
+
 def test_a_sha512_has_no_tag(client: Registry, reference: Reference) -> None:
     described = Descriptor.parse({**IMAGE.descriptor, "digest": images.digest(IMAGE.manifest, "sha512")}, "x")
     refused("untrusted", "it is not signed", lambda: signed(KEY).check(reference, described, client))
