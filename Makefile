@@ -95,6 +95,7 @@ needs-test: needs
 		program util-linux setpriv; \
 		program docker-registry docker-registry; \
 		program dnsmasq-base dnsmasq; \
+		program runc runc; \
 		program uidmap newuidmap; \
 		program btrfs-progs mkfs.btrfs; \
 		program xfsprogs mkfs.xfs; \
@@ -102,7 +103,7 @@ needs-test: needs
 
 needs-vm: needs-test
 	$(call install, program qemu-system-x86 qemu-system-x86_64; program busybox-static busybox; program kmod depmod; \
-		program apparmor apparmor_parser;)
+		program apparmor apparmor_parser; program lvm2 lvm; program thin-provisioning-tools thin_check;)
 
 needs-conformance: needs-test
 	$(call install, program podman podman; program conmon conmon; program catatonit catatonit; program runc runc; \

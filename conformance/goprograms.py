@@ -149,3 +149,23 @@ def critest() -> str:
     if there := program("critest"):
         return there
     return str(build("critest", {module: "v1.37.0"}, packages, go="1.26", flags=flags, tests=True) / "critest.test")
+
+
+def hostpath(version: str = "v1.17.0") -> Path | None:
+    """The hostpath driver of CSI's own: the machine's, or one that is built of its Go module; None where that cannot be had."""
+    if there := program("hostpathplugin"):
+        return Path(there)
+    module = "github.com/kubernetes-csi/csi-driver-host-path"
+    try:
+        return (
+            build(
+                "hostpath",
+                {module: version},
+                [f"{module}/cmd/hostpathplugin"],
+                go="1.25",
+                flags=["-ldflags", f"-X main.version={version}"],
+            )
+            / "hostpathplugin"
+        )
+    except pytest.skip.Exception:
+        return None

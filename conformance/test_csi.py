@@ -1,4 +1,4 @@
-"""csi-sanity against ocirt-csi: on a btrfs and on a plain folder, volumes with files and block volumes."""
+"""csi-sanity against ocirt-csi, on a btrfs and on a plain folder, and the hostpath driver: with files and block volumes."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from conformance.goprograms import build
+from conformance.goprograms import build, hostpath
 from tests.support import csi
 from tests.support.disks import load_modules
 from tests.support.isolation import Isolation
@@ -91,6 +91,54 @@ def test_sanity(no_leaks: list[Path], loops: None, sanity: str, tmp_path: Path, 
     assert left == []
     assert ended == 0
     print(f"{kind} {access}: {sum(one['state'] == 'passed' for one in found)} of {len(found)} passed")
+
+
+@pytest.mark.parametrize("access", ["mount", "block"])
+def test_sanity_of_the_hostpath_driver(no_leaks: list[Path], loops: None, sanity: str, tmp_path: Path, access: str) -> None:
+    """With all that it can do switched on, as a peer: what it fails or skips is in docs/csi.md, and no other driver's matter."""
+    assert not no_leaks
+    driver = hostpath()
+    if driver is None:
+        pytest.skip("hostpathplugin is not installed, and its Go module cannot be had here")
+    mutable = tmp_path / "mutable.yaml"
+    mutable.write_text('readBps: "1000000"\n')
+    socket = tmp_path / "csi.sock"
+    (tmp_path / "data").mkdir()
+    words = ["--endpoint", f"unix://{socket}", "--nodeid", "n", "--statedir", f"{tmp_path}/data", "--attach-limit", "6"]
+    words += ["--enable-attach", "--enable-controller-modify-volume", "--enable-snapshot-metadata"]
+    words += ["--accepted-mutable-parameter-names", "readBps"]
+    with (tmp_path / "log").open("wb") as log:
+        process = subprocess.Popen([driver, *words], stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+    try:
+        wait_for(socket.exists, "the socket", 20)
+        argv = [sanity, f"--csi.endpoint=unix://{socket}", f"--csi.mountdir={tmp_path}/mount"]
+        argv += [f"--csi.stagingdir={tmp_path}/staging", f"--csi.testvolumeaccesstype={access}", "--csi.testvolumesize=104857600"]
+        argv += ["--csi.testvolumeexpandsize=209715200", f"--csi.testvolumemutableparameters={mutable}"]
+        argv += ["--csi.testnodevolumeattachlimit", f"--ginkgo.json-report={tmp_path}/report.json"]
+        subprocess.run(argv, capture_output=True, check=False, timeout=240)
+    finally:
+        process.send_signal(signal.SIGTERM)
+        process.wait(20)
+        for device, mark in backed(tmp_path).items():
+            subprocess.run(["losetup", "--detach", device], check=True)
+            print(f"left behind: {device} of {Path(mark).name}")
+    found = specs(tmp_path / "report.json")
+    assert len(found) >= 103
+    counts = {state: sum(one["state"] == state for one in found) for state in ("passed", "failed", "skipped", "pending")}
+    print(f"hostpath {access}: {', '.join(f'{number} {state}' for state, number in counts.items())}")
+    for one in found:
+        if one["state"] != "passed":
+            print(f"  {one['state']}: {one['name']}: {one['failure'].strip().splitlines()[0][:200] if one['failure'] else ''}")
+
+
+def backed(folder: Path) -> dict[str, str]:
+    """Loop devices of files below a folder."""
+    found = {}
+    for one in Path("/sys/block").glob("loop*/loop/backing_file"):
+        file = one.read_text().strip()
+        if file.startswith(f"{folder}/"):
+            found[f"/dev/{one.parts[3]}"] = file
+    return found
 
 
 def test_manifests() -> None:

@@ -16,12 +16,13 @@ from typing import Any
 
 from ocirt_csi.driver import Settings
 from ocirt_csi.errors import Error
+from ocirt_csi.kernel import lvm
 from ocirt_csi.pools.pool import PoolSettings
 from ocirt_csi.store import Store
 
 PLACE = "/etc/ocirt/csi.toml"
 LEVELS = ("debug", "info", "warning", "error")
-BACK_ENDS = ("auto", "btrfs", "project", "tmpfs", "loop")
+BACK_ENDS = ("auto", "btrfs", "project", "tmpfs", "loop", "lvm")
 _SCHEME = "unix://"
 _KEPT = "settings"
 _NAME = re.compile(r"[a-z0-9]([a-z0-9.-]{0,61}[a-z0-9])?")  # of a driver (CSI, GetPluginInfo)
@@ -94,7 +95,7 @@ def kept(store: Store, config: Config) -> Config:
 
 
 def pool(text: str) -> PoolSettings:
-    """A pool as a flag has it: DIR[,class=NAME][,backend=KIND][,over=FACTOR]. Raises Error("usage")."""
+    """A pool as a flag has it: DIR[,class=NAME][,backend=KIND][,over=FACTOR][,vg=GROUP[,thin=POOL]]. Raises Error("usage")."""
     directory, *words = text.split(",")
     given: dict[str, Any] = {"directory": directory}
     for word in words:
@@ -104,9 +105,9 @@ def pool(text: str) -> PoolSettings:
 
 
 def _pool(given: Mapping[str, Any], subject: str) -> PoolSettings:
-    unknown = set(given) - {"directory", "class", "backend", "over"}
+    unknown = set(given) - {"directory", "class", "backend", "over", "vg", "thin"}
     if unknown:
-        raise Error("usage", f"there is no {min(unknown)!r} of a pool", subject=subject, hint="class, backend, over")
+        raise Error("usage", f"there is no {min(unknown)!r} of a pool", subject=subject, hint="class, backend, over, vg, thin")
     directory = given.get("directory", "")
     if not isinstance(directory, str) or not directory.startswith("/") or "\0" in directory:
         raise Error("usage", f"{directory!r} is not an absolute path", subject=subject)
@@ -122,7 +123,23 @@ def _pool(given: Mapping[str, Any], subject: str) -> PoolSettings:
         over = 0.0
     if not 1.0 <= over <= _MOST_OVER:
         raise Error("usage", f"over is a factor from 1 to {_MOST_OVER:.0f}", subject=subject)
-    return PoolSettings(os.path.normpath(directory), name, back_end, over)
+    group, thin = _group(given, back_end, over, subject)
+    return PoolSettings(os.path.normpath(directory), name, back_end, over, group, thin)
+
+
+def _group(given: Mapping[str, Any], back_end: str, over: float, subject: str) -> tuple[str, str]:
+    """The volume group and its thin pool, "" for none."""
+    group, thin = given.get("vg", ""), given.get("thin", "")
+    for value in (group, thin):
+        if value and (not isinstance(value, str) or not lvm.NAME.fullmatch(value)):
+            raise Error("usage", f"{value!r} is not a name that LVM takes", subject=subject)
+    if (back_end == "lvm") > bool(group) or (thin and not group):
+        raise Error("usage", "needs the name of a volume group", subject=subject, hint="vg=GROUP")
+    if group and back_end not in ("auto", "lvm"):
+        raise Error("usage", f"the back end {back_end} has no volume group", subject=subject, hint="leave out backend or vg")
+    if group and not thin and over > 1:
+        raise Error("usage", "volumes with blocks of their own cannot be promised twice", subject=subject, hint="thin=POOL")
+    return group, thin
 
 
 def _file(place: str | None) -> dict[str, Any]:

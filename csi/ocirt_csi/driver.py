@@ -81,6 +81,12 @@ class Driver:
         """All classes, of pools that cannot be used too."""
         return [one.name for one in self.settings.pools]
 
+    @property
+    def has_snapshots(self) -> bool:
+        """Whether a pool can have snapshots, or one may that cannot be used at the moment."""
+        pools = list(self.pools.values())
+        return len(pools) < len(self.classes) or any(one.snapshots for pool in pools for one in pool.back_ends.values())
+
     def pool(self, name: str) -> Pool:
         """A pool by its class; one that could not be used at the start is tried again. Raises Error("invalid", "unavailable")."""
         found = self.pools.get(name)

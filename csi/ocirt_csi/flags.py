@@ -17,6 +17,7 @@ _ATTRIBUTES = {
 }
 _DEFAULTS = ("rw", "suid", "dev", "exec", "relatime", "defaults")
 _WORDS = {
+    "btrfs": ("discard", "nodiscard", "compress", "commit", "ssd", "nossd"),
     "ext4": ("discard", "nodiscard", "lazytime", "commit", "data", "dioread_nolock", "barrier", "nobarrier", "errors"),
     "xfs": ("discard", "nodiscard", "lazytime", "inode64", "largeio", "logbufs", "logbsize"),
 }

@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import re
 
-from ocirt_csi.model import IMAGE, Volume
+from ocirt_csi.model import DEVICES, Volume
 from ocirt_csi.parameters import LIMITS
 from ocirt_csi.pools.pool import Pool
 
@@ -22,9 +22,9 @@ _V2 = dict(zip(LIMITS, ("rbps", "wbps", "riops", "wiops"), strict=True))
 def limit(pool: Pool, volume: Volume, target: str) -> None:
     """Let a volume's limits hold for the pod of a target, if there is one. Raises OSError."""
     pod = _POD.search(target)
-    if not volume.mutable or volume.layout != IMAGE or pod is None:
+    if not volume.mutable or volume.layout not in DEVICES or pod is None:
         return
-    number = os.stat(pool.images.device(pool.place(volume), volume)).st_rdev
+    number = os.stat(pool.back_end(volume).device(pool.place(volume), volume)).st_rdev
     for folder in folders(pod[1]):
         write(folder, f"{os.major(number)}:{os.minor(number)}", volume.mutable)
 

@@ -26,7 +26,7 @@ def usage() -> str:
     """What --help prints."""
     lines = [
         (
-            "--pool DIR[,class=NAME][,backend=KIND][,over=FACTOR]",
+            "--pool DIR[,class=NAME][,backend=KIND][,over=FACTOR][,vg=GROUP[,thin=POOL]]",
             f"a folder for volumes; several times for several classes; {', '.join(BACK_ENDS)}",
         ),
         *((f"--{name.replace('_', '-')} {word}", text) for name, (word, text) in KEYS.items()),

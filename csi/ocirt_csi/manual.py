@@ -7,11 +7,12 @@ from ocirt_csi.config import KEYS, PLACE
 
 SECTION = 8
 _POOL = (
-    "a folder for volumes; several times for several classes. backend: auto, btrfs, project, tmpfs or loop; over: how many"
-    " times its space it may promise (default: 1)"
+    "a folder for volumes; several times for several classes. backend: auto, btrfs, project, tmpfs, loop or lvm; over: how"
+    " many times its space it may promise (default: 1); vg: the volume group that holds its data, of which the folder then has"
+    " the notes; thin: a thin pool in that group"
 )
 _FILES = {
-    PLACE: "the configuration: the flags' names with _ for -, and [[pools]] with directory, class, backend, over",
+    PLACE: "the configuration: the flags' names with _ for -, and [[pools]] with directory, class, backend, over, vg, thin",
     "/run/ocirt/csi.sock": "the driver's socket",
     "/var/lib/ocirt/csi": "what it must not forget",
 }
@@ -27,7 +28,7 @@ def page() -> str:
         ".SH DESCRIPTION\nServe the Container Storage Interface on a unix socket. With a verb, look at volumes or change"
         " them: beside the driver, or without one.",
         ".SH FLAGS\nThey count more than the environment, and that more than the file.",
-        f".TP\n\\fB\\-\\-pool\\fR \\fIDIR[,class=NAME][,backend=KIND][,over=FACTOR]\\fR\n{_text(_POOL)}",
+        f".TP\n\\fB\\-\\-pool\\fR \\fIDIR[,class=NAME][,backend=KIND][,over=FACTOR][,vg=GROUP[,thin=POOL]]\\fR\n{_text(_POOL)}",
     ]
     for name, (word, text) in KEYS.items():
         lines.append(f".TP\n\\fB\\-\\-{_text(name.replace('_', '-'))}\\fR \\fI{_text(word)}\\fR\n{_text(text)}")

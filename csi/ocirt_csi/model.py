@@ -11,7 +11,9 @@ from typing import Any, ClassVar
 
 # Phases. In all but READY something is half done, and a fresh start ends or undoes it.
 MAKING, READY, REMOVING, GROWING = "making", "ready", "removing", "growing"
-SUBVOLUME, IMAGE, PROJECT, MEMORY = "subvolume", "image", "project", "memory"  # layouts, each of a back end
+# Layouts, each of a back end, and those whose volumes are block devices.
+SUBVOLUME, IMAGE, PROJECT, MEMORY, LOGICAL = "subvolume", "image", "project", "memory", "logical"
+DEVICES = (IMAGE, LOGICAL)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -9,6 +9,7 @@ from ocirt_csi.services.controller import ControllerService
 from ocirt_csi.services.health import HealthService
 from ocirt_csi.services.identity import IdentityService
 from ocirt_csi.services.metadata import MetadataService
+from ocirt_csi.services.moves import MoveService
 from ocirt_csi.services.node import NodeService
 from ocirt_csi.services.snapshots import GroupService, SnapshotService
 from ocirt_csi.snapshots import Snapshots
@@ -38,6 +39,7 @@ class Parts:
             MetadataService(driver),
             NodeService(driver, self.uses),
             HealthService(driver, self.uses),
+            MoveService(driver, self.snapshots),
         )
 
     def close(self) -> None:

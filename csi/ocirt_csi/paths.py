@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from ocirt_csi.errors import Error
-from ocirt_csi.kernel import calls
+from ocirt_csi.kernel import calls, trees
 
 
 @contextmanager
@@ -63,9 +63,8 @@ def give_to_group(root: int, group: int) -> None:
     there = os.fstat(root)
     if there.st_gid == group and there.st_mode & stat.S_ISGID:
         return
-    for _, folders, files, fd in os.fwalk(".", topdown=False, dir_fd=root, follow_symlinks=False):
-        for name in (*files, *folders):
-            _give(name, fd, group)
+    for fd, name, _ in trees.walk(root):
+        _give(name, fd, group)
     _give(".", root, group)
 
 

@@ -18,9 +18,12 @@ from typing import Any
 import grpc
 from google.protobuf.descriptor import FileDescriptor
 from google.protobuf.message_factory import GetMessageClass
+from google.protobuf.wrappers_pb2 import StringValue
 
 from ocirt_api import status
 from ocirt_csi.errors import Error, status_of
+from ocirt_csi.services.moves import NAME as LOCAL
+from ocirt_csi.services.moves import MoveService
 
 _THREADS = 16
 _GRACE = 10.0  # seconds that calls have to end
@@ -39,6 +42,12 @@ class Server:
         found = list(services)
         for descriptor in file.services_by_name.values():
             self._server.add_generic_rpc_handlers((_handlers(descriptor, found),))
+        local = next((one for one in found if isinstance(one, MoveService)), None)
+        if local is not None:
+            take_in = grpc.unary_unary_rpc_method_handler(
+                answered("TakeIn", local.TakeIn), StringValue.FromString, StringValue.SerializeToString
+            )
+            self._server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(LOCAL, {"TakeIn": take_in}),))
         self._path = ""
 
     def start(self, path: str) -> None:

@@ -11,6 +11,7 @@ from ocirt_csi import model
 from ocirt_csi.driver import Driver, full_is_exhausted, now
 from ocirt_csi.errors import Error
 from ocirt_csi.model import Group, Snapshot, Volume
+from ocirt_csi.pools.pool import Pool
 from ocirt_csi.volumes import Volumes
 
 _WORD = 12
@@ -87,6 +88,27 @@ class Snapshots:
             with driver.keys.hold(*(f"snapshot {one}" for one in group.snapshots)):
                 self._take_group_away(group)
 
+    def take_in(self, name: str, pool: Pool, folder: str, volume: str, size: int, created: int) -> Snapshot:
+        """A snapshot of what a folder of the pool holds as its data, which came from elsewhere. volume: it is of, here or not."""
+        driver = self._driver
+        with driver.keys.hold(f"snapshot name {name}"):
+            if driver.store.named(Snapshot, name) is not None:
+                raise Error("exists", "a snapshot of this name exists", subject=name)
+            identifier = f"snap-{secrets.token_hex(_WORD)}"
+            snapshot = Snapshot(
+                id=identifier,
+                name=name,
+                phase=model.MAKING,
+                pool=pool.name,
+                place=identifier,
+                volume=volume,
+                size=size,
+                layout=model.SUBVOLUME,
+                created=created,
+            )
+            with pool.promised(snapshot.id, 0, driver.volumes_in(pool)):
+                return self._finish(pool, snapshot, folder, contextlib.nullcontext())
+
     def undo(self, snapshot: Snapshot) -> None:
         """For a fresh start: undo what is half done."""
         if snapshot.phase != model.READY:
@@ -106,19 +128,24 @@ class Snapshots:
         volume = driver.volume(snapshot.volume)
         pool = driver.pool_of(volume)
         with pool.promised(snapshot.id, 0, driver.volumes_in(pool), volume):
-            snapshot = driver.store.put(snapshot)
-            try:
-                with full_is_exhausted(f"pool {pool.name}"):
-                    place = pool.make_place(snapshot)
-                    with still:
-                        pool.back_end(volume).snapshot(pool.place(volume), place)
-                    snapshot = replace(snapshot, phase=model.READY)
-                    pool.note(snapshot)
-            except BaseException:
-                with contextlib.suppress(Error, OSError):
-                    self._take_away(snapshot)
-                raise
-            return driver.store.put(snapshot)
+            return self._finish(pool, snapshot, pool.place(volume), still)
+
+    def _finish(self, pool: Pool, snapshot: Snapshot, source: str, still: contextlib.AbstractContextManager[None]) -> Snapshot:
+        """Make it of what lies in the place `source`; what was made is undone if it fails."""
+        driver = self._driver
+        snapshot = driver.store.put(snapshot)
+        try:
+            with full_is_exhausted(f"pool {pool.name}"):
+                place = pool.make_place(snapshot)
+                with still:
+                    pool.back_end(snapshot).snapshot(source, place)
+                snapshot = replace(snapshot, phase=model.READY)
+                pool.note(snapshot)
+        except BaseException:
+            with contextlib.suppress(Error, OSError):
+                self._take_away(snapshot)
+            raise
+        return driver.store.put(snapshot)
 
     def _take_away(self, snapshot: Snapshot) -> None:
         driver = self._driver

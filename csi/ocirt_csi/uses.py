@@ -322,7 +322,7 @@ class Uses:
         field = _STAGING if use.staged else _TARGET
         while found := mounts.at(use.id):
             # Where somebody took a block volume's device away, its node is what we put there all the same.
-            lost = volume.block and os.path.basename(found[-1].root).startswith("loop")
+            lost = volume.block and os.path.basename(found[-1].root).startswith(("loop", "dm-"))
             if not lost and not self._is_there(use, volume):
                 raise Error("state", "somebody else's mount is there", subject=f"{field} {use.id}")
             _unmount(use)

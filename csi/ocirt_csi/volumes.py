@@ -12,7 +12,7 @@ from ocirt_csi.driver import Driver, full_is_exhausted, now
 from ocirt_csi.errors import BusyError, Error, RangeError
 from ocirt_csi.iolimits import limit
 from ocirt_csi.kernel import filesystems
-from ocirt_csi.model import IMAGE, Attachment, Snapshot, Volume
+from ocirt_csi.model import DEVICES, IMAGE, Attachment, Snapshot, Volume
 from ocirt_csi.pools.base import GIB
 from ocirt_csi.pools.pool import Pool
 
@@ -106,7 +106,7 @@ class Volumes:
         """Make a volume that is not there yet, empty or of a source. What it has made is undone if it fails."""
         driver = self._driver
         copied = source if isinstance(source, Volume) else None
-        with pool.promised(volume.id, volume.charge, driver.volumes_in(pool), copied):
+        with pool.promised(volume.place, volume.charge, driver.volumes_in(pool), copied):
             volume = driver.store.put(volume)
             try:
                 with full_is_exhausted(f"pool {pool.name}"):
@@ -272,7 +272,7 @@ def _size(pool: Pool, layout: str, fs_type: str, wanted: Wanted, least: int) -> 
     """Size and charge of a new volume. Raises RangeError."""
     required = wanted.required
     if not required:
-        required = max(DEFAULT_SIZE, least)
+        required = least or DEFAULT_SIZE
         if wanted.limit:
             required = max(min(required, wanted.limit), least)
     if required < least:
@@ -284,7 +284,7 @@ def _fitted(pool: Pool, layout: str, fs_type: str, required: int, limit: int) ->
     back_end = pool.back_ends[layout]
     size = max(required, back_end.least)
     charge = back_end.charge(size, fs_type)
-    if layout == IMAGE and not fs_type:
+    if layout in DEVICES and not fs_type:
         size = charge
     if limit and size > limit:
         raise RangeError(f"a volume of this kind has {size} bytes or more", subject="limit_bytes")

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import sys
 from collections.abc import Iterator
 from types import TracebackType
 from typing import Any
+
+from google.protobuf.wrappers_pb2 import StringValue
 
 from ocirt_api.csi import api_pb2 as csi
 from ocirt_csi import config as configuration
@@ -17,6 +20,8 @@ from ocirt_csi.errors import Error
 from ocirt_csi.locks import driver_runs
 from ocirt_csi.parts import Parts
 from ocirt_csi.pools.pool import Pool
+from ocirt_csi.services.moves import NAME as LOCAL
+from ocirt_csi.services.moves import MoveService
 from ocirt_csi.store import Store
 
 _PATIENCE = 600.0  # seconds: a volume may be copied
@@ -97,11 +102,17 @@ class Client:
         for service in _SERVICES:
             descriptor = csi.DESCRIPTOR.services_by_name[service]
             if name in descriptor.methods_by_name:
-                return self._call(f"/{descriptor.full_name}/{name}", name, request)
+                return self._call(f"/{descriptor.full_name}/{name}", getattr(csi, f"{name}Response"), request)
         raise AssertionError(name)
 
-    def _call(self, path: str, name: str, request: Any) -> Any:
-        answer = getattr(csi, f"{name}Response")
+    def take_in(self, pool: str, folder: str, name: str, head: dict[str, Any]) -> str:
+        """Have what came into a folder of a pool as a snapshot; its id. Raises Error, OSError."""
+        text = StringValue(value=json.dumps({"class": pool, "folder": folder, "name": name, "head": head}))
+        if self._parts is not None:
+            return next(one for one in self._parts.services if isinstance(one, MoveService)).TakeIn(text).value
+        return str(self._call(f"/{LOCAL}/TakeIn", StringValue, text).value)
+
+    def _call(self, path: str, answer: Any, request: Any) -> Any:
         call = self._channel.unary_unary(
             path, request_serializer=type(request).SerializeToString, response_deserializer=answer.FromString
         )

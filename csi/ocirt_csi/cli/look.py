@@ -12,7 +12,7 @@ from ocirt_csi.cli.tables import show as show_table
 from ocirt_csi.config import Config
 from ocirt_csi.errors import Error
 from ocirt_csi.model import Snapshot, Use, Volume
-from ocirt_csi.pools.images import available
+from ocirt_csi.pools.devices import available, program
 from ocirt_csi.pools.pool import Pool
 from ocirt_csi.store import Store
 
@@ -64,11 +64,10 @@ def doctor(config: Config, words: list[str], flags: dict[str, str]) -> int:
             rows.append({"class": one.name, "pool": one.directory, "file system": pool.kind, "why": pool.why})
         except (Error, OSError) as err:
             rows.append({"class": one.name, "pool": one.directory, "file system": "-", "why": f"cannot be used: {err}"})
-    for name in ("ext4", "xfs"):
+    for name in ("ext4", "xfs", "btrfs"):
         if name not in available():
-            rows.append(
-                {"class": "-", "pool": "-", "file system": name, "why": f"volumes cannot have it: mkfs.{name} is missing"}
-            )
+            why = f"volumes cannot have it: {program(name)} is missing"
+            rows.append({"class": "-", "pool": "-", "file system": name, "why": why})
     show_table(rows, ("class", "pool", "file system", "why"), as_json="json" in flags)
     return int(any(row["why"].startswith("cannot") for row in rows))
 

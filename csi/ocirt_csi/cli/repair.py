@@ -73,13 +73,17 @@ def gc(config: Config, words: list[str], flags: dict[str, str]) -> int:
                 rows.append(_row(text, device, "" if why_not else done))
                 if not why_not and not dry:
                     loops.detach(device)
+            for path in pool.left_over():
+                rows.append(_row("what a receive left that was ended", path, done))
+                if not dry:
+                    pool.sweep(path)
             for note in _unknown(pool, known):
                 if note.strange:
                     rows.append(_row(f"left alone: {note.strange}", note.place, ""))
                 elif note.thing is None:
                     rows.append(_row("half of something", note.place, done))
                     if not dry:
-                        _sweep(pool, note.place)
+                        pool.sweep(note.place)
         for one in store.all(Volume):
             if one.ephemeral and one.id not in used and one.pool in sight.pools:
                 rows.append(_row("an inline volume without its pod", one.id, done))
@@ -124,12 +128,6 @@ def _adopt_groups(store: Store) -> None:
     for identifier, found in members.items():
         ids, volumes = tuple(one.id for one in found), tuple(sorted(one.volume for one in found))
         store.put(Group(id=identifier, name=identifier, volumes=volumes, snapshots=ids, created=found[0].created))
-
-
-def _sweep(pool: Pool, place: str) -> None:
-    for back_end in reversed(pool.back_ends.values()):
-        back_end.remove(place)
-    os.rmdir(place)
 
 
 def _called(one: Volume | Snapshot) -> str:

@@ -58,6 +58,14 @@ VERBS = {
         Verb("mount VOLUME DIR", "have a volume in a folder, for a bundle's mount", "change", (2, 2)),
         Verb("unmount VOLUME DIR", "undo it", "change", (2, 2)),
         Verb(
+            "send NAME [--from SNAPSHOT] > FILE",
+            "write a snapshot, or a volume as it is now, as a stream: all of it, or what differs from an older snapshot",
+            "move",
+            (1, 1),
+            ("from",),
+        ),
+        Verb("receive [NAME] [--class NAME] < FILE", "make a snapshot of a stream", "move", (0, 1), ("class",)),
+        Verb(
             "fsck [--dry-run] [--json]",
             "compare state and pools; adopt what the state lost",
             "repair",

@@ -22,6 +22,7 @@ AUDIT = "ocirt_csi.call"
 # The numbers are the same on every machine since Linux 5.1 (include/uapi/asm-generic/unistd.h).
 OPEN_TREE, MOVE_MOUNT, FSOPEN, FSCONFIG, FSMOUNT, FSPICK, MOUNT_SETATTR = 428, 429, 430, 431, 432, 433, 442
 PATH = "/usr/sbin:/usr/bin:/sbin:/bin:/usr/local/sbin:/usr/local/bin"  # where programs are looked for
+_BEGIN = 2  # SYNC_FILE_RANGE_WRITE
 _SAID = 300  # characters of what a program said
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -59,9 +60,19 @@ def allocate(fd: int, start: int, length: int) -> None:
     _checked("fallocate", _libc.fallocate64(fd, 0, ctypes.c_longlong(start), ctypes.c_longlong(length)))
 
 
-def run(words: Sequence[str], *, most: int = 0) -> None:
-    """A program of the system's, with nothing of our environment. Raises Error if it ends with more than `most`."""
-    if shutil.which(words[0], path=PATH) is None:
+def begin_writing(fd: int, start: int, length: int) -> None:
+    """Let what was written to a part of a file go to the disk, without waiting for it (sync_file_range(2)). Raises OSError."""
+    _checked("sync_file_range", _libc.sync_file_range(fd, ctypes.c_longlong(start), ctypes.c_longlong(length), _BEGIN))
+
+
+def is_installed(program: str) -> bool:
+    """Whether the system has a program."""
+    return shutil.which(program, path=PATH) is not None
+
+
+def run(words: Sequence[str], *, most: int = 0) -> str:
+    """What a program of the system's prints, with nothing of our environment. Raises Error if it ends with more than `most`."""
+    if not is_installed(words[0]):
         raise Error("unsupported", f"{words[0]} is not installed")
     environment = {"PATH": PATH, "LC_ALL": "C"}
     done = subprocess.run(
@@ -70,6 +81,7 @@ def run(words: Sequence[str], *, most: int = 0) -> None:
     if done.returncode > most or done.returncode < 0:
         said = (done.stderr.strip() or done.stdout.strip())[-_SAID:]
         raise Error("kernel", f"{words[0]} failed", cause=said or f"exit code {done.returncode}")
+    return done.stdout
 
 
 @contextmanager

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import struct
+import sys
 from ctypes import CDLL, create_string_buffer, get_errno
 
 from ocirt_csi.errors import Error
@@ -19,6 +20,8 @@ _SUPERBLOCK = 1024  # where ext4's begins
 _EXT4_BLOCKS = 4  # s_blocks_count_lo; the high half stands at 0x150
 _EXT4_BLOCK = 4096  # bytes of a block, as we make it
 _CAP_SYS_RESOURCE = 24
+_ZEROOUT, _PIECE, _BUFFER = 0x127F, 1 << 30, 4 << 20  # BLKZEROOUT, and bytes of one call
+_BTRFS_RESIZE = 0x50009403  # BTRFS_IOC_RESIZE
 _libc = CDLL(None, use_errno=True)
 
 
@@ -57,6 +60,8 @@ def grow(point: str, fs_type: str, device: str) -> None:
             block, share, blocks = fields[0], fields[7], fields[8]
             if blocks < length // block:
                 calls.ioctl(fd, "XFS_IOC_FSGROWFSDATA", _XFS_GROW, struct.pack("=QI4x", length // block, share))
+        elif fs_type == "btrfs":
+            calls.ioctl(fd, "BTRFS_IOC_RESIZE", _BTRFS_RESIZE, (bytes(8) + b"max").ljust(4096, b"\0"))
         else:
             raise Error("unsupported", f"a file system of the kind {fs_type} cannot be grown", subject=point)
 
@@ -68,6 +73,27 @@ def grow_offline(fs_type: str, device: str) -> None:
     # A check that repairs something ends with 1.
     for words, most in ((["e2fsck", "-f", "-p", device], 1), (["resize2fs", device], 0)):
         calls.run(words, most=most)
+
+
+def write_zeros(fd: int, start: int, length: int) -> None:
+    """Let a part of a block device be zeros, by the device's own means where it has some. Raises OSError."""
+    for at in range(start, start + length, _PIECE):  # in pieces that a signal can come between
+        calls.ioctl(fd, "BLKZEROOUT", _ZEROOUT, struct.pack("=2Q", at, min(_PIECE, start + length - at)))
+
+
+def copy_device(source: int, target: int, length: int) -> None:
+    """Copy the first bytes of a block device onto another. Raises OSError."""
+    sys.audit(calls.AUDIT, "copy_device")
+    at = 0
+    while at < length:
+        done = os.pread(source, min(_BUFFER, length - at), at)
+        if not done:
+            raise OSError(errno.EIO, "ends too early", "copy_device")
+        written = 0
+        while written < len(done):
+            written += os.pwrite(target, done[written:] if written else done, at + written)
+        at += len(done)
+    os.fsync(target)
 
 
 def freeze(point: str) -> None:

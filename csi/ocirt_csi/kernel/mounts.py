@@ -30,7 +30,7 @@ _MESSAGE = 1024  # bytes of a file system's own words, at most
 
 @dataclass(frozen=True, slots=True)
 class Mount:
-    """A line of /proc/self/mountinfo. device: of the file system; root: what of it is mounted."""
+    """A line of /proc/self/mountinfo. device: of the file system; root: what of it is mounted; source: what it was made of."""
 
     number: int
     device: int
@@ -38,6 +38,17 @@ class Mount:
     point: str
     fs_type: str
     options: tuple[str, ...]
+    source: str = ""
+
+    def is_of(self, device: str) -> bool:
+        """Whether it is of the file system on a block device ("/dev/loop3"). A btrfs has a number of its own. Raises OSError."""
+        number = os.stat(device).st_rdev
+        if self.device == number or self.fs_type != "btrfs":
+            return self.device == number
+        try:
+            return os.stat(self.source).st_rdev == number
+        except OSError:
+            return False
 
 
 def table() -> list[Mount]:
@@ -49,8 +60,9 @@ def table() -> list[Mount]:
             number, _, device, root, point, options, *_ = first.split(" ")
             major, _, minor = device.partition(":")
             node = os.makedev(int(major), int(minor))
-            fs_type = second.split(" ")[0]
-            found.append(Mount(int(number), node, _plain(root), _plain(point), fs_type, tuple(options.split(","))))
+            fs_type, source, *_ = second.split(" ")
+            flags = tuple(options.split(","))
+            found.append(Mount(int(number), node, _plain(root), _plain(point), fs_type, flags, _plain(source)))
     return found
 
 
@@ -69,8 +81,8 @@ def origin(path: str) -> tuple[int, str]:
 
 def of_device(device: str, mounts: Iterable[Mount]) -> list[str]:
     """Where a block device's file system is mounted, and where its node is bound, e.g. of "/dev/loop3". Raises OSError."""
-    number, name = os.stat(device).st_rdev, os.path.basename(device)
-    return [one.point for one in mounts if one.device == number or os.path.basename(one.root) == name]
+    name = os.path.basename(device)
+    return [one.point for one in mounts if os.path.basename(one.root) == name or one.is_of(device)]
 
 
 def new(fs_type: str, source: str, options: Iterable[str], *, read_only: bool = False, attributes: int = 0) -> int:

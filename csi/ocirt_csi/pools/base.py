@@ -7,14 +7,15 @@ in it. It keeps no state: what it has made is what it finds there. `remove` empt
 
 from __future__ import annotations
 
+import contextlib
 import os
-import shutil
 import sys
 from abc import ABC, abstractmethod
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from ocirt_csi.errors import Error
-from ocirt_csi.kernel import calls, mounts
+from ocirt_csi.kernel import calls, mounts, trees
 from ocirt_csi.kernel.mounts import Mount, origin
 from ocirt_csi.model import Snapshot, Volume
 
@@ -61,6 +62,7 @@ class BackEnd(ABC):
     layout: str  # of its volumes
     least: int  # bytes of its smallest volume
     copies_in_use = True  # whether a copy is of one moment though somebody writes
+    snapshots = True  # whether there can be any
 
     @abstractmethod
     def charge(self, size: int, fs_type: str) -> int:
@@ -129,11 +131,19 @@ class BackEnd(ABC):
         """Empty a place."""
         for name in os.listdir(place):
             path = os.path.join(place, name)
-            sys.audit(calls.AUDIT, "remove")
             if os.path.isdir(path) and not os.path.islink(path):
-                shutil.rmtree(path)
+                trees.remove(path)
             else:
+                sys.audit(calls.AUDIT, "remove")
                 os.unlink(path)
+
+    @contextlib.contextmanager
+    def reading(self, place: str) -> Iterator[str]:
+        """A path at which the bytes of a block volume or its snapshot can be read."""
+        yield os.path.join(place, DATA)
+
+    def note(self, place: str, thing: Volume | Snapshot) -> None:  # noqa: B027  (most have nothing to do)
+        """Say at the data itself what it is, beside the note that its folder gets."""
 
     def settle(self) -> None:  # noqa: B027  (most have nothing to do)
         """Wait until what was removed is free again."""

@@ -11,7 +11,7 @@ from ocirt_csi.errors import Error
 from ocirt_csi.kernel import mounts
 from ocirt_csi.kernel.mounts import Mount
 from ocirt_csi.model import MEMORY, Snapshot, Volume
-from ocirt_csi.pools import trees
+from ocirt_csi.pools import copies
 from ocirt_csi.pools.base import DATA, MIB, BackEnd, Options, Usage
 
 _SOURCE = "ocirt-csi"  # what /proc/mounts says of them
@@ -46,12 +46,12 @@ class Memory(BackEnd):
     def copy(self, source: str, place: str, volume: Volume) -> None:
         """The same, with copies of all files."""
         self.make(place, volume)
-        trees.copy(source, place)
+        copies.copy(source, place)
 
     def snapshot(self, source: str, place: str) -> None:
         """A folder of the pool."""
         os.mkdir(os.path.join(place, DATA), 0o700)
-        trees.copy(source, place)
+        copies.copy(source, place)
 
     def grow(self, place: str, volume: Volume) -> None:
         """A larger tmpfs, at once."""

@@ -3,6 +3,7 @@
 DIR/.ocirt-csi          which pool this is
 DIR/volumes/PLACE/      a volume: `data`, and `record.json`, of which `fsck` can make the driver's state again
 DIR/snapshots/PLACE/    a snapshot, likewise
+DIR/arrivals/           what comes from elsewhere, until it is whole
 """
 
 from __future__ import annotations
@@ -21,15 +22,18 @@ from dataclasses import dataclass, field
 from ocirt_csi import model
 from ocirt_csi.errors import Error
 from ocirt_csi.kernel import calls, extents, filesystems, projects
-from ocirt_csi.model import IMAGE, MEMORY, PROJECT, SUBVOLUME, Record, Snapshot, Volume
+from ocirt_csi.model import IMAGE, LOGICAL, MEMORY, PROJECT, SUBVOLUME, Record, Snapshot, Volume
 from ocirt_csi.pools.base import BackEnd
-from ocirt_csi.pools.images import DEFAULT, Images
+from ocirt_csi.pools.devices import DEFAULT
+from ocirt_csi.pools.images import Images
+from ocirt_csi.pools.logical import LogicalVolumes
 from ocirt_csi.pools.memory import Memory
 from ocirt_csi.pools.projects import Projects
 from ocirt_csi.pools.subvolumes import Subvolumes
 
 MARKER = ".ocirt-csi"
 RECORD = "record.json"
+_ARRIVALS = "arrivals"
 _FOLDERS = {Volume: "volumes", Snapshot: "snapshots"}
 _PLACE = re.compile(r"(vol|snap|inline)-[0-9a-f]{24}")
 _RESERVE = 50  # a part of this many of the file system stays free, for what it needs itself
@@ -39,12 +43,17 @@ _OWNED = 4  # bytes of a pool's identity
 
 @dataclass(frozen=True, slots=True)
 class PoolSettings:
-    """What a person says of a pool. back_end: a word of `config.BACK_ENDS`; over: how many times its space it may promise."""
+    """What a person says of a pool. back_end: a word of `config.BACK_ENDS`; over: how many times its space it may promise.
+
+    group: the volume group that holds its data, "" for the folder itself; thin: a thin pool in that group.
+    """
 
     directory: str
     name: str = "default"
     back_end: str = "auto"
     over: float = 1.0
+    group: str = ""
+    thin: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +98,9 @@ class Pool:
             raise Error("not-found", "is in a folder that is not there", subject=settings.directory, hint="mount or make it")
         holder = settings.directory if os.path.isdir(settings.directory) else above
         ended = in_memory and filesystems.kind(holder) == "tmpfs"
-        if known and _identity(settings.directory) != known and not ended:
+        self._logical = LogicalVolumes(settings.group, settings.thin) if settings.group else None
+        there = self._logical.id if self._logical is not None else _identity(settings.directory)
+        if known and there != known and not ended:
             raise Error("unavailable", "is not the pool that has its volumes", subject=settings.directory, hint=_MOUNTED)
         _make_folder(settings.directory)
         self.root = os.path.realpath(settings.directory)
@@ -100,8 +111,14 @@ class Pool:
         self._promises = _Promises()
         self._freed = True  # whether something was taken away that may not be free yet: by a life before, too
         shares = extents.can_share(self.root)
+        if self._logical is not None:
+            self._restore(self._logical)
         self.images = Images(f"ocirt-csi:{self.id}", thin=settings.over > 1, shares=shares, on_btrfs=self.kind == "btrfs")
         self.back_ends: dict[str, BackEnd] = {IMAGE: self.images}
+        if self._logical is not None:
+            self.back_ends = {LOGICAL: self._logical}
+            self.why = self._logical.why
+            return
         copies = "share blocks" if shares else "are copies"
         self.why = f"volumes are images on loop devices, as they can be on any file system; snapshots {copies}"
         if settings.back_end == "btrfs" and self.kind != "btrfs":
@@ -127,6 +144,8 @@ class Pool:
 
     def layout(self, *, block: bool, fs_type: str) -> tuple[str, str]:
         """How a new volume lies here, and the file system in it. Raises Error("invalid") for one that cannot be had."""
+        if self._logical is not None:
+            return LOGICAL, "" if block else fs_type or DEFAULT
         if block:
             return IMAGE, ""
         if SUBVOLUME in self.back_ends and fs_type in ("", "btrfs"):
@@ -135,8 +154,6 @@ class Pool:
             return MEMORY, "tmpfs"
         if PROJECT in self.back_ends and fs_type in ("", self.kind):
             return PROJECT, self.kind
-        if fs_type == "btrfs":
-            raise Error("invalid", "btrfs is to be had in pools on btrfs", subject="fs_type", hint="ext4 or xfs")
         return IMAGE, fs_type or DEFAULT
 
     def place(self, thing: Volume | Snapshot) -> str:
@@ -179,13 +196,43 @@ class Pool:
 
     def note(self, thing: Volume | Snapshot) -> None:
         """Write beside the data what it is."""
-        write(os.path.join(self.place(thing), RECORD), json.dumps({"kind": thing.kind, "body": thing.body()}))
+        self.back_end(thing).note(self.place(thing), thing)
+        _write_note(self.place(thing), thing)
 
     def notes(self) -> Iterator[Note]:
         """What lies in the pool, by what its notes say. Raises OSError."""
         for folder in _FOLDERS.values():
             for name in sorted(os.listdir(os.path.join(self.root, folder))):
                 yield _note(os.path.join(self.root, folder, name))
+
+    @property
+    def arrivals(self) -> str:
+        """The folder for what comes from elsewhere."""
+        return os.path.join(self.root, _ARRIVALS)
+
+    @contextmanager
+    def incoming(self) -> Iterator[str]:
+        """A fresh folder there, which goes with all that is in it at the end. What a kill leaves `gc` takes away."""
+        _make_folder(self.arrivals, 0o700)
+        path = os.path.join(self.arrivals, f"in-{secrets.token_hex(_OWNED)}")
+        _make_folder(path, 0o700)
+        try:
+            yield path
+        finally:
+            self.sweep(path)
+
+    def sweep(self, place: str) -> None:
+        """Take a folder of ours away, whatever is in it."""
+        for back_end in reversed(self.back_ends.values()):
+            back_end.remove(place)
+        os.rmdir(place)
+
+    def left_over(self) -> list[str]:
+        """What came from elsewhere and was not taken in."""
+        try:
+            return [os.path.join(self.arrivals, name) for name in sorted(os.listdir(self.arrivals))]
+        except FileNotFoundError:
+            return []
 
     def space(self, volumes: Iterable[Volume]) -> Space:
         """What the pool can still promise beside these volumes."""
@@ -222,12 +269,33 @@ class Pool:
 
     def _space(self, volumes: Iterable[Volume]) -> Space:
         self.check()
+        if self._logical is not None:
+            return self._logical_space(self._logical)
         found = os.statvfs(self.root)
         total, free = found.f_blocks * found.f_frsize, found.f_bavail * found.f_frsize
-        outstanding = sum(max(0, one.charge - self._own(one)) for one in volumes if one.id not in self._promises.pending)
+        outstanding = sum(max(0, one.charge - self._own(one)) for one in volumes if one.place not in self._promises.pending)
         promised = outstanding + sum(self._promises.pending.values())
         room = max(0, free - total // _RESERVE)
         return Space(total, free, promised, max(0, int(room * self.settings.over) - promised))
+
+    def _logical_space(self, logical: LogicalVolumes) -> Space:
+        pending = self._promises.pending
+        room = logical.room(set(pending))
+        promised = room.promised + sum(pending.values())
+        more = int(room.total * self.settings.over) - room.total if self.settings.thin else 0
+        return Space(room.total, room.free, promised, max(0, room.free + more - promised))
+
+    def _restore(self, logical: LogicalVolumes) -> None:
+        """Make places and notes that are gone again, of what the volumes' tags say."""
+        for name, thing in logical.kept():
+            if not _PLACE.fullmatch(name):
+                continue
+            folder = _FOLDERS[Snapshot if isinstance(thing, Snapshot) or name.startswith("snap-") else Volume]
+            place = os.path.join(self.root, folder, name)
+            if not os.path.isdir(place):
+                _make_folder(place, 0o700)
+                if isinstance(thing, Volume | Snapshot):
+                    _write_note(place, thing)
 
     def _settle(self) -> None:
         self._freed = False
@@ -240,10 +308,16 @@ class Pool:
 
     def _identify(self) -> str:
         found = _identity(self.root)
+        if found and self._logical is not None and found != self._logical.id:
+            raise Error("state", "is a pool of another volume group", subject=self.root, hint="give this one another folder")
         if not found:
-            found = secrets.token_hex(_OWNED)
+            found = self._logical.id if self._logical is not None else secrets.token_hex(_OWNED)
             write(os.path.join(self.root, MARKER), json.dumps({"id": found, "version": 1}))
         return found
+
+
+def _write_note(place: str, thing: Volume | Snapshot) -> None:
+    write(os.path.join(place, RECORD), json.dumps({"kind": thing.kind, "body": thing.body()}))
 
 
 def _note(place: str) -> Note:

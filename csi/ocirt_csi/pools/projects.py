@@ -7,15 +7,14 @@ if nobody writes meanwhile, so it is made of volumes that are not in use.
 from __future__ import annotations
 
 import os
-import shutil
 import sys
 import zlib
 
 from ocirt_csi.errors import Error
-from ocirt_csi.kernel import calls, projects
+from ocirt_csi.kernel import calls, projects, trees
 from ocirt_csi.kernel.mounts import Mount
 from ocirt_csi.model import PROJECT, Snapshot, Volume
-from ocirt_csi.pools import trees
+from ocirt_csi.pools import copies
 from ocirt_csi.pools.base import DATA, MIB, BackEnd, Options, Origin, Usage
 
 _MODE = 0o755
@@ -56,12 +55,12 @@ class Projects(BackEnd):
     def copy(self, source: str, place: str, volume: Volume) -> None:
         """The same, with copies of all files."""
         self.make(place, volume)
-        trees.copy(source, place)
+        copies.copy(source, place)
 
     def snapshot(self, source: str, place: str) -> None:
         """A folder without a project."""
         os.mkdir(os.path.join(place, DATA), 0o700)
-        trees.copy(source, place)
+        copies.copy(source, place)
 
     def grow(self, place: str, volume: Volume) -> None:
         """A larger limit, which counts at once."""
@@ -97,9 +96,8 @@ class Projects(BackEnd):
         leaves a limit behind.
         """
         data = os.path.join(place, DATA)
-        sys.audit(calls.AUDIT, "remove")
         if os.path.isdir(data):
-            shutil.rmtree(data)
+            trees.remove(data)
         try:
             projects.limit(self._root, self._project(place), 0)
         except (FileNotFoundError, Error):  # a snapshot's, or what ended before it had one

@@ -11,7 +11,7 @@ from ocirt_csi import checks, parameters
 from ocirt_csi.driver import Driver
 from ocirt_csi.errors import Error, RangeError
 from ocirt_csi.flags import read as read_flags
-from ocirt_csi.model import IMAGE, Volume
+from ocirt_csi.model import DEVICES, Volume
 from ocirt_csi.pools.base import BackEnd
 from ocirt_csi.services import answers
 from ocirt_csi.uses import Access
@@ -35,6 +35,7 @@ _CAPABILITIES = (
     "GET_VOLUME_HEALTH",
     "LIST_VOLUME_HEALTH",
 )
+_OF_SNAPSHOTS = ("CREATE_DELETE_SNAPSHOT", "LIST_SNAPSHOTS", "GET_SNAPSHOT")
 
 
 class ControllerService:
@@ -47,7 +48,8 @@ class ControllerService:
     def ControllerGetCapabilities(self, _: csi.ControllerGetCapabilitiesRequest) -> csi.ControllerGetCapabilitiesResponse:
         """Which calls there are."""
         one = csi.ControllerServiceCapability
-        found = [one(rpc=one.RPC(type=one.RPC.Type.Value(name))) for name in _CAPABILITIES]
+        left_out = () if self._driver.has_snapshots else _OF_SNAPSHOTS
+        found = [one(rpc=one.RPC(type=one.RPC.Type.Value(name))) for name in _CAPABILITIES if name not in left_out]
         return csi.ControllerGetCapabilitiesResponse(capabilities=found)
 
     def CreateVolume(self, request: csi.CreateVolumeRequest) -> csi.CreateVolumeResponse:
@@ -148,7 +150,7 @@ class ControllerService:
         if request.HasField("volume_capability"):
             checks.capability(request.volume_capability)
         volume = self._volumes.expand(identifier, required, limit)
-        follows = volume.layout == IMAGE and not volume.block
+        follows = volume.layout in DEVICES and not volume.block
         return csi.ControllerExpandVolumeResponse(capacity_bytes=volume.size, node_expansion_required=follows)
 
     def _check_topology(self, wanted: csi.TopologyRequirement) -> None:

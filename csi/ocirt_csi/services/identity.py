@@ -9,7 +9,8 @@ from ocirt_api.kubelet import registration_pb2 as registration
 from ocirt_csi.driver import Driver
 from ocirt_csi.errors import Error
 
-_SERVICES = ("CONTROLLER_SERVICE", "VOLUME_ACCESSIBILITY_CONSTRAINTS", "GROUP_CONTROLLER_SERVICE", "SNAPSHOT_METADATA_SERVICE")
+_SERVICES = ("CONTROLLER_SERVICE", "VOLUME_ACCESSIBILITY_CONSTRAINTS")
+_OF_SNAPSHOTS = ("GROUP_CONTROLLER_SERVICE", "SNAPSHOT_METADATA_SERVICE", "SNAPSHOT_ACCESSIBILITY_CONSTRAINTS")
 
 
 class IdentityService:
@@ -28,7 +29,7 @@ class IdentityService:
         one = csi.PluginCapability
         found = [
             one(service=one.Service(type=one.Service.Type.Value(name)))
-            for name in (*_SERVICES, "SNAPSHOT_ACCESSIBILITY_CONSTRAINTS")
+            for name in (*_SERVICES, *(_OF_SNAPSHOTS if self._driver.has_snapshots else ()))
         ]
         found.append(one(volume_expansion=one.VolumeExpansion(type=one.VolumeExpansion.ONLINE)))
         return csi.GetPluginCapabilitiesResponse(capabilities=found)

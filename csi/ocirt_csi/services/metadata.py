@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Iterable, Iterator
 
@@ -11,7 +12,6 @@ from ocirt_csi.driver import Driver
 from ocirt_csi.errors import Error, RangeError
 from ocirt_csi.kernel import calls, extents
 from ocirt_csi.model import Snapshot
-from ocirt_csi.pools.base import DATA
 
 _AT_ONCE = 1024  # ranges of one answer, if the caller does not say
 _MOST = 65536
@@ -29,9 +29,9 @@ class MetadataService:
 
     def GetMetadataAllocated(self, request: csi.GetMetadataAllocatedRequest) -> Iterator[csi.GetMetadataAllocatedResponse]:
         """Ranges with data, from an offset on."""
-        snapshot, path = self._file(request.snapshot_id, "snapshot_id")
+        snapshot = self._snapshot(request.snapshot_id, "snapshot_id")
         _check(request.starting_offset, request.max_results, snapshot.size)
-        with self._driver.keys.hold(shared=[f"snapshot {snapshot.id}"]), calls.opened(path, os.O_RDONLY) as fd:
+        with self._driver.keys.hold(shared=[f"snapshot {snapshot.id}"]), self._opened(snapshot) as fd:
             for found in _pages(extents.data(fd, request.starting_offset, snapshot.size), request.max_results):
                 yield csi.GetMetadataAllocatedResponse(
                     block_metadata_type=csi.VARIABLE_LENGTH, volume_capacity_bytes=snapshot.size, block_metadata=found
@@ -39,16 +39,16 @@ class MetadataService:
 
     def GetMetadataDelta(self, request: csi.GetMetadataDeltaRequest) -> Iterator[csi.GetMetadataDeltaResponse]:
         """Ranges that differ between two snapshots of one volume."""
-        base, old = self._file(request.base_snapshot_id, "base_snapshot_id")
-        target, new = self._file(request.target_snapshot_id, "target_snapshot_id")
+        base = self._snapshot(request.base_snapshot_id, "base_snapshot_id")
+        target = self._snapshot(request.target_snapshot_id, "target_snapshot_id")
         if base.volume != target.volume:
             raise Error("invalid", "are of different volumes", subject="base_snapshot_id, target_snapshot_id")
         _check(request.starting_offset, request.max_results, target.size)
         shared = [f"snapshot {base.id}", f"snapshot {target.id}"]
         with (
             self._driver.keys.hold(shared=shared),
-            calls.opened(old, os.O_RDONLY) as first,
-            calls.opened(new, os.O_RDONLY) as second,
+            self._opened(base) as first,
+            self._opened(target) as second,
         ):
             found = differences(first, second, request.starting_offset, target.size)
             for page in _pages(found, request.max_results):
@@ -56,11 +56,17 @@ class MetadataService:
                     block_metadata_type=csi.VARIABLE_LENGTH, volume_capacity_bytes=target.size, block_metadata=page
                 )
 
-    def _file(self, identifier: str, field: str) -> tuple[Snapshot, str]:
+    def _snapshot(self, identifier: str, field: str) -> Snapshot:
         snapshot = self._driver.snapshot(checks.identifier(identifier, field))
         if not snapshot.block:
             raise Error("invalid", "is not of a block volume", subject=field)
-        return snapshot, os.path.join(self._driver.pool_of(snapshot).place(snapshot), DATA)
+        return snapshot
+
+    @contextlib.contextmanager
+    def _opened(self, snapshot: Snapshot) -> Iterator[int]:
+        pool = self._driver.pool_of(snapshot)
+        with pool.back_end(snapshot).reading(pool.place(snapshot)) as path, calls.opened(path, os.O_RDONLY) as fd:
+            yield fd
 
 
 def differences(first: int, second: int, start: int, end: int) -> Iterator[Range]:

@@ -228,3 +228,74 @@ def test_a_driver_that_is_killed(command: Command) -> None:
     assert command.run("create", "data", "--size", "32Mi").strip() == made
     command.run("delete", "data")
     assert command.end() == 0
+
+
+def test_moving(command: Command) -> None:
+    """A snapshot goes as a stream into another pool and back, whole or as what differs, beside a driver and without one."""
+    stream, more = command.work / "stream", command.work / "more"
+    command.run("--pool", str(command.pool), "create", "data", "--size", "64M")
+    target = command.work / "point"
+    target.mkdir()
+    command.run("mount", "data", str(target))
+    (target / "file").write_bytes(b"a" * MIB)
+    command.run("snapshot", "data", "first")
+    (target / "file").write_bytes(b"b" * MIB)
+    command.run("snapshot", "data", "second")
+    command.run("unmount", "data", str(target))
+    send(command, stream, "first")
+    send(command, more, "second", "--from", "first")
+    send(command, command.work / "now", "data")
+    assert stream.stat().st_size > MIB
+    assert [one["name"] for one in command.json("list")] == ["data", "first", "second"]
+    for name in ("data", "first", "second"):
+        command.run("delete", name)
+    command.start()
+    assert "base" in receive(command, more, "late", rc=1) or "parent" in receive(command, more, "late", rc=1)
+    receive(command, stream)
+    assert "exists" in receive(command, stream, rc=1)
+    receive(command, more)
+    assert command.end() == 0
+    receive(command, command.work / "now", "third")
+    for name, text in (("first", b"a"), ("second", b"b"), ("third", b"b")):
+        command.run("clone", name, f"of-{name}")
+        command.run("mount", f"of-{name}", str(target))
+        assert (target / "file").read_bytes() == text * MIB
+        command.run("unmount", f"of-{name}", str(target))
+    assert list((command.pool / "arrivals").iterdir()) == []
+
+
+def test_streams_that_are_none(command: Command) -> None:
+    """Nothing is left of them, and where there is no btrfs it is said."""
+    command.run("--pool", str(command.pool), "create", "data", "--size", "64M", "--fs-type", "ext4")
+    assert "is an image: btrfs alone" in send(command, command.work / "stream", "data", rc=1)
+    head = b'ocirt-csi-snapshot-1 {"name":"x","volume":"v","size":1000000,"referenced":0,"created":1,"base":""}\n'
+    for bad in (
+        b"",
+        b"hello\n",
+        head[:30],
+        head.replace(b"1000000", b'"many"'),
+        head.replace(b'"x"', b'"\\u0000"'),
+        head + b"junk",
+    ):
+        (command.work / "stream").write_bytes(bad)
+        assert receive(command, command.work / "stream", rc=1) != ""
+    arrivals = command.pool / "arrivals"
+    assert list(arrivals.iterdir()) == []
+    (arrivals / "in-0").mkdir()
+    (arrivals / "in-0" / "file").write_text("x")
+    command.run("gc")
+    assert list(arrivals.iterdir()) == []
+
+
+def send(command: Command, to: Path, *words: str, rc: int = 0) -> str:
+    with to.open("wb") as file:
+        done = subprocess.run(command.argv("send", *words), stdout=file, stderr=subprocess.PIPE, check=False, timeout=60)
+    assert done.returncode == rc, done.stderr
+    return done.stderr.decode()
+
+
+def receive(command: Command, of: Path, *words: str, rc: int = 0) -> str:
+    with of.open("rb") as file:
+        done = subprocess.run(command.argv("receive", *words), stdin=file, capture_output=True, check=False, timeout=60)
+    assert done.returncode == rc, done.stderr
+    return done.stderr.decode()

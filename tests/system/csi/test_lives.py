@@ -10,6 +10,7 @@ import pytest
 
 from ocirt_api import status
 from ocirt_api.csi import api_pb2 as csi
+from ocirt_csi.pools.devices import available
 from tests.support.csi import MIB, MODES, NODE, Plugin, block, in_child, mounted, refused
 from tests.support.isolation import umount
 from tests.system.csi.conftest import FILES, LIVE, WAYS
@@ -183,8 +184,6 @@ def test_xfs_grows_while_it_is_used(plugin: Plugin) -> None:
 
 def refused_without_program(plugin: Plugin) -> bool:
     """Whether this machine cannot make an xfs."""
-    from ocirt_csi.pools.images import available  # noqa: PLC0415
-
     assert plugin
     return "xfs" not in available()
 
@@ -300,4 +299,31 @@ def test_copies_of_what_is_in_memory(plugin: Plugin) -> None:
     for one in (volume, clone):
         plugin.call("DeleteVolume", volume_id=one)
     plugin.call("DeleteSnapshot", snapshot_id=snapshot)
+    assert plugin.left() == []
+
+
+@pytest.mark.parametrize("way", ["image"], indirect=True)
+def test_btrfs_in_an_image(plugin: Plugin) -> None:
+    """Of its size, larger while it is used, and its clone beside it, whose identity is its own."""
+    plugin.capability = mounted(fs_type="btrfs")
+    if "btrfs" not in available():
+        pytest.skip("not installed: mkfs.btrfs")
+    assert refused(lambda: plugin.create("a", 200 * MIB)) == status.OUT_OF_RANGE
+    volume = plugin.create("a", 256 * MIB).volume_id
+    place = plugin.use(volume)
+    put(place, b"kept")
+    assert near(room(plugin, volume, place), 256 * MIB)
+    larger = csi.CapacityRange(required_bytes=320 * MIB)
+    plugin.call("ControllerExpandVolume", volume_id=volume, capacity_range=larger)
+    plugin.call("NodeExpandVolume", volume_id=volume, volume_path=str(place), capacity_range=larger)
+    assert near(room(plugin, volume, place), 320 * MIB)
+    source = csi.VolumeContentSource(volume=csi.VolumeContentSource.VolumeSource(volume_id=volume))
+    clone = plugin.create("b", 320 * MIB, volume_content_source=source).volume_id
+    there = plugin.use(clone, "clone")
+    put(there, b"other")
+    assert (got(place, 4), got(there, 5)) == (b"kept", b"other")
+    plugin.end(clone, "clone")
+    plugin.end(volume)
+    for one in (volume, clone):
+        plugin.call("DeleteVolume", volume_id=one)
     assert plugin.left() == []

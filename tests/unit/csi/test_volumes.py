@@ -11,7 +11,7 @@ import pytest
 from ocirt_csi.driver import Driver
 from ocirt_csi.errors import BusyError
 from ocirt_csi.kernel import filesystems
-from ocirt_csi.pools import images
+from ocirt_csi.pools import devices
 from ocirt_csi.pools.images import Images
 from ocirt_csi.volumes import Volumes, Wanted
 from tests.unit.csi import rig
@@ -19,7 +19,7 @@ from tests.unit.csi import rig
 
 @pytest.fixture
 def driver(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Driver]:
-    monkeypatch.setattr(images, "available", lambda: ["ext4"])
+    monkeypatch.setattr(devices, "available", lambda: ["ext4"])
     made = rig.driver(tmp_path)
     yield made
     made.close()

@@ -1,0 +1,144 @@
+"""What back ends share whose volumes are block devices: file systems in them, and what those need beside a user's bytes."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from abc import abstractmethod
+
+from ocirt_csi.errors import Error, RangeError
+from ocirt_csi.kernel import calls, filesystems, mounts
+from ocirt_csi.model import Volume
+from ocirt_csi.pools.base import GIB, KIB, MIB, BackEnd, Options, Usage
+
+DEFAULT = "ext4"
+# What makes each file system, and bytes of the smallest volume with it.
+_PROGRAMS: dict[str, tuple[tuple[str, ...], int]] = {
+    "btrfs": (("mkfs.btrfs", "-q", "-f", "-K", "-m", "single", "-d", "single"), 256 * MIB),  # the kernel lets no smaller one grow
+    "ext4": (("mkfs.ext4", "-q", "-F", "-m", "0"), 16 * MIB),
+    "xfs": (("mkfs.xfs", "-q", "-f", "-K"), 300 * MIB),
+}
+_EXT4_INODE, _EXT4_RATIO = 256, 16 * KIB  # bytes of an inode, and bytes of the volume for each
+_EXT4_GROUP = 128 * MIB
+_BLOCK = 4 * KIB
+
+
+def available() -> list[str]:
+    """File systems that this machine has a program for."""
+    return [name for name, (words, _) in _PROGRAMS.items() if shutil.which(words[0], path=calls.PATH)]
+
+
+def program(fs_type: str) -> str:
+    """The name of the program that makes a file system."""
+    return _PROGRAMS[fs_type][0][0]
+
+
+class Devices(BackEnd):
+    """Volumes that are block devices, with a file system in them or without."""
+
+    least = MIB
+    unit = MIB  # bytes that a block volume's size is a multiple of
+
+    def charge(self, size: int, fs_type: str) -> int:
+        """The size and what the file system needs for itself. Raises RangeError, Error("unsupported")."""
+        if not fs_type:
+            return rounded(size, self.unit)
+        if fs_type not in _PROGRAMS:
+            raise Error("invalid", f"{fs_type!r} is not a file system for images", subject="fs_type", hint=", ".join(_PROGRAMS))
+        if fs_type not in available():
+            hint = f"install {program(fs_type)}"
+            raise Error("unsupported", f"this machine cannot make {fs_type}", subject="fs_type", hint=hint)
+        least = _PROGRAMS[fs_type][1]
+        if size < least:
+            raise RangeError(f"a volume with {fs_type} has at least {least} bytes", subject="required_bytes")
+        if fs_type == "xfs":
+            return rounded(size + _xfs_log(size) + size // 64 + 16 * MIB, self.unit)
+        if fs_type == "btrfs":
+            return rounded(size + _btrfs_own(size), self.unit)
+        groups = size // _EXT4_GROUP + 1
+        inodes = size // _EXT4_RATIO * _EXT4_INODE
+        # The kernel keeps a fiftieth from all users, of 16 MiB at most: half of it, so that neither figure of `df` is far off.
+        kept = min(size // 64, 12 * MIB)
+        needed = size + kept + inodes + inodes // 64 + groups * 2 * _BLOCK + _ext4_growth(size, groups) + _ext4_journal(size)
+        return rounded(needed, _BLOCK)
+
+    def mount(self, place: str, volume: Volume, options: Options) -> int:
+        """Its file system. Two clones of an xfs have one identity, which is let pass."""
+        words = (*options.words, "nouuid") if volume.fs_type == "xfs" else options.words
+        device = self.device(place, volume)
+        try:
+            if not options.read_only:
+                filesystems.grow_offline(volume.fs_type, device)
+            return mounts.new(volume.fs_type, device, words, read_only=options.read_only, attributes=options.attributes)
+        except BaseException:
+            self.release(place, volume)
+            raise
+
+    @abstractmethod
+    def device(self, place: str, volume: Volume, *, read_only: bool = False) -> str:
+        """The block device of a place, which is there when it returns."""
+
+    def follow(self, place: str, volume: Volume, point: str) -> None:
+        """The file system grows to the end of its device, while it is used."""
+        filesystems.grow(point, volume.fs_type, self.device(place, volume))
+
+    def usage(self, place: str, volume: Volume, point: str) -> Usage:
+        """As its file system says; a block volume is all in use."""
+        if volume.block:
+            return Usage(volume.size, 0, 0)
+        found = os.statvfs(point)
+        size = found.f_blocks * found.f_frsize
+        used, left = size - found.f_bfree * found.f_frsize, found.f_bavail * found.f_frsize
+        return Usage(size, used, left, found.f_files, found.f_files - found.f_ffree)
+
+
+def make_file_system(path: str, volume: Volume, *, zeros: bool = True) -> None:
+    """Make the file system of a volume in a file or a device. zeros: all of it is zeros. Raises Error."""
+    words, _ = _PROGRAMS[volume.fs_type]
+    more: list[str] = []
+    if volume.fs_type == "ext4":
+        journal = f"size={_ext4_journal(volume.size) // MIB}"
+        more = ["-b", str(_BLOCK), "-I", str(_EXT4_INODE), "-i", str(_EXT4_RATIO), "-J", journal]
+        more += ["-E", "nodiscard,lazy_itable_init=1,root_owner=0:0" + (",lazy_journal_init=1" if zeros else "")]
+    elif volume.fs_type == "xfs":
+        more = ["-l", f"size={_xfs_log(volume.size)}"]
+    elif volume.size < _BTRFS_MIXED:
+        more = ["--mixed"]
+    calls.run([*words, *more, path])
+
+
+def set_apart(path: str, fs_type: str) -> None:
+    """Give the file system of a copy an identity of its own, where the kernel would take it for the one it was copied of.
+
+    Raises Error.
+    """
+    if fs_type == "btrfs":
+        calls.run(["btrfstune", "-f", "-m", path])
+
+
+def rounded(size: int, unit: int) -> int:
+    """The least multiple of a unit that is not below a size."""
+    return -(-size // unit) * unit
+
+
+def _ext4_growth(size: int, groups: int) -> int:
+    """Bytes of group descriptors, with those for later growth, and of their copies (ext4(5), sparse_super)."""
+    table = min(1024, max(1, size // (8 * MIB))) + groups // 64 + 2
+    copies = sum(1 for base in (3, 5, 7) for power in range(1, 20) if base**power < groups) + min(groups, 2)
+    return table * copies * _BLOCK
+
+
+def _ext4_journal(size: int) -> int:
+    return min(64 * MIB, max(4 * MIB, size // 64 // MIB * MIB))
+
+
+def _xfs_log(size: int) -> int:
+    return 64 * MIB if size < 8 * GIB else 128 * MIB
+
+
+_BTRFS_MIXED = 5 * GIB  # below that data and its tree share their room, so that neither is full before the other
+
+
+def _btrfs_own(size: int) -> int:
+    """Bytes of its trees, and of what it keeps of them for times when it is full."""
+    return size // 256 + 8 * MIB
