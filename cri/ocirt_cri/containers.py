@@ -213,7 +213,7 @@ class Containers:
             if container.state == cri.CONTAINER_CREATED:  # it may have ended already
                 container.set_started(found.pid, found.started_at or time.time_ns())
                 self._tell(events.STARTED, container)
-            node.later(node.store.note(container), f"start of {container.id}")  # its shim has written it down
+            await node.store.note(container)
 
     async def _not_started(self, container: Container, err: Exception) -> None:
         text = str(err)[: 4 << 10]

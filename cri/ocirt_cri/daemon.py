@@ -140,7 +140,6 @@ class Daemon:
             _notify("STOPPING=1")
             await asyncio.wait([recovering], timeout=_SETTLE)
             await node.operations.settle(_SETTLE)
-            await node.settle()
 
     async def _metrics(self, stack: AsyncExitStack) -> tuple[Calls]:
         """What counts calls; it is shown, with the node's numbers, to who asks."""

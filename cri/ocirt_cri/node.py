@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Coroutine, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -68,7 +68,6 @@ class Node:
     all_containers: dict[str, Container] = field(default_factory=dict)
     shims: dict[str, Shim] = field(default_factory=dict)
     spares: Spares = field(init=False)
-    _later: set[asyncio.Task[None]] = field(default_factory=set)
     _pod_keys: dict[Key, Sandbox] = field(default_factory=dict)
     _container_keys: dict[Key, Container] = field(default_factory=dict)
 
@@ -193,17 +192,6 @@ class Node:
     def tell(self, kind: cri.ContainerEventType.ValueType, identifier: str, sandbox: Sandbox | None) -> None:
         """Something happened to a container of a pod, or to the pod: listeners are told, with all of the pod as it is now."""
         self.events.tell(kind, identifier, sandbox, () if sandbox is None else self.containers_of(sandbox.id))
-
-    def later(self, what: Coroutine[Any, Any, None], name: str) -> None:
-        """Have something done that nobody waits for; the end of this process does."""
-        task = asyncio.create_task(what, name=name)
-        self._later.add(task)
-        task.add_done_callback(self._later.discard)
-
-    async def settle(self) -> None:
-        """Wait for what nobody waits for."""
-        if self._later:
-            await asyncio.wait(self._later)
 
     def pod_of_key(self, key: Key) -> Sandbox | None:
         """The pod with this metadata."""

@@ -312,7 +312,6 @@ async def serving(place: Path, more: str = "") -> AsyncIterator[Daemon]:
         channel = await stack.enter_async_context(grpc.aio.insecure_channel(f"unix:{place}/s"))
         yield Daemon(node, containers, zygote, networks, stubs.RuntimeServiceStub(channel), f"unix:{place}/s", place)
         node.spares.close()
-        await node.settle()
         for shim in (*zygote.shims.values(), *[one for one in zygote.made if not one.state.id]):
             shim.die()
 
