@@ -358,6 +358,8 @@ def main() -> int:
         if hostpath is None:
             print("the hostpath driver cannot be had here: ours alone", file=sys.stderr)
             names.remove("hostpath")
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: sys.exit(1))  # with all that was started
     unshare(CLONE_NEW_NS)
     subprocess.run(["mount", "--make-rprivate", "/"], check=True)
     subprocess.run(["modprobe", "-q", "-a", "loop", "btrfs", "xfs"], check=False)

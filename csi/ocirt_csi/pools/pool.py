@@ -253,11 +253,11 @@ class Pool:
             if copied is not None:
                 self.back_end(copied).flush(self.place(copied), copied)
                 needed += self.back_end(copied).burden(self.place(copied), snapshot=not charge)
-            found = self._space(kept)
-            if found.available < needed:
+            found = None if self._fits_at_worst(kept, needed) else self._space(kept)
+            if found is not None and found.available < needed:
                 self._settle()
                 found = self._space(kept)
-            if found.available < needed:
+            if found is not None and found.available < needed:
                 text = f"{needed} bytes are needed, and {max(0, found.available)} can be promised"
                 raise Error("exhausted", text, subject=f"pool {self.name}", hint=f"of {found.total}, {found.free} are free")
             self._promises.pending[key] = needed
@@ -266,6 +266,17 @@ class Pool:
         finally:
             with self._promises.lock:
                 self._promises.pending.pop(key)
+
+    def _fits_at_worst(self, volumes: Iterable[Volume], needed: int) -> bool:
+        """Whether there is room even if no volume had anything yet: then none has to be asked, of thousands perhaps."""
+        self.check()
+        if self._logical is not None:
+            return False
+        pending = self._promises.pending
+        promised = sum(one.charge for one in volumes if one.place not in pending) + sum(pending.values())
+        found = os.statvfs(self.root)
+        room = max(0, found.f_bavail - found.f_blocks // _RESERVE) * found.f_frsize
+        return int(room * self.settings.over) - promised >= needed
 
     def _space(self, volumes: Iterable[Volume]) -> Space:
         self.check()

@@ -49,6 +49,29 @@ def test_a_pool_that_cannot_be_read(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     driver.close()
 
 
+def test_promises_where_there_is_plenty(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No volume is asked what it has, unless that decides."""
+    driver = rig.driver(tmp_path)
+    for number in range(3):
+        rig.volume(driver, f"vol-{number}")
+    pool = driver.pool("default")
+    asked: list[str] = []
+
+    def exclusive(place: str) -> int:
+        asked.append(place)
+        return 0
+
+    monkeypatch.setattr(pool.images, "exclusive", exclusive)
+    with pool.promised("a", rig.MIB, driver.volumes_in(pool)):
+        assert asked == []
+    total = pool.space(driver.volumes_in(pool)).total
+    asked.clear()
+    with pytest.raises(Error, match="can be promised"), pool.promised("b", total, driver.volumes_in(pool)):
+        pass
+    assert len(asked) >= 3
+    driver.close()
+
+
 @pytest.mark.parametrize("number", [errno.EOPNOTSUPP, errno.EISDIR, errno.EINVAL, errno.ENOSPC])
 def test_a_file_system_without_nameless_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int) -> None:
     """It cannot share blocks either, and can be a pool all the same."""
