@@ -198,7 +198,7 @@ def executing(machine: Machine) -> Endpoint:
 
 def ocirtd(machine: Machine, name: str = "ocirtd", *, plugins: str = "", trace: str = "") -> Endpoint:
     """ocirtd with the image. plugins: a directory of plugins that are used instead of its own; trace: see the key."""
-    place = f"n{next(_numbers)}"
+    place = "m" if plugins else "n"  # short: a socket's path has 107 bytes
     node = Node(machine, place, _networks(machine.path / f"{place}-networks"))
     if plugins:
         text = node.config.read_text()
