@@ -18,8 +18,8 @@ from ocirt_api.cri import api_pb2_grpc as services
 from tests.support.layouts import Layer, image
 from tests.support.runtime import wait_for
 
-_NETWORK = "10.97.0.0/16"
 _numbers = itertools.count()
+_networks_made = itertools.count()
 
 
 class Pod:
@@ -104,6 +104,10 @@ class Endpoint:
         found = self.calls.ListContainerStats(cri.ListContainerStatsRequest()).stats
         assert len(found) == number, len(found)
 
+    def processes(self) -> list[int]:
+        """The daemon and all its shims; not what the pods run."""
+        return self._pids()
+
     def memory(self) -> float:
         """PSS of the daemon and all its shims, in MiB; what the pods run does not count."""
         total = 0
@@ -135,16 +139,17 @@ def _infrastructure(machine: Machine) -> list[int]:
 
 
 def _networks(place: Path) -> Path:
-    """A folder with the network list that both use."""
+    """A folder with a network list: the same for all, but for its addresses and its bridge."""
     place.mkdir(parents=True, exist_ok=True)
+    number = next(_networks_made)
     ipam = {
         "type": "host-local",
-        "ranges": [[{"subnet": _NETWORK}]],
+        "ranges": [[{"subnet": f"10.{97 + number}.0.0/16"}]],
         "routes": [{"dst": "0.0.0.0/0"}],
         "dataDir": f"{place}/ipam",
     }
     plugins = [
-        {"type": "bridge", "bridge": f"b{place.parent.name[:8]}", "isGateway": True, "ipMasq": True, "ipam": ipam},
+        {"type": "bridge", "bridge": f"bench{number}", "isGateway": True, "ipMasq": True, "ipam": ipam},
         {"type": "portmap", "capabilities": {"portMappings": True}},
     ]
     (place / "10-bench.conflist").write_text(json.dumps({"cniVersion": "1.0.0", "name": "bench", "plugins": plugins}))
@@ -185,13 +190,33 @@ def containerd(machine: Machine) -> Endpoint:
     )
 
 
-def ocirtd(machine: Machine) -> Endpoint:
-    """ocirtd with the image."""
-    node = Node(machine, "n", _networks(machine.path / "n-networks"))
+def executing(machine: Machine) -> Endpoint:
+    """ocirtd with the image and the reference plugins, which it executes."""
+    from conformance.cniplugins import programs  # noqa: PLC0415  (it needs Go)
+
+    return ocirtd(machine, "ocirtd, reference plugins", plugins=str(programs()))
+
+
+def ocirtd(machine: Machine, name: str = "ocirtd", *, plugins: str = "", trace: str = "") -> Endpoint:
+    """ocirtd with the image. plugins: a directory of plugins that are used instead of its own; trace: see the key."""
+    place = "m" if plugins else "n"  # short: a socket's path has 107 bytes
+    node = Node(machine, place, _networks(machine.path / f"{place}-networks"))
+    if plugins:
+        text = node.config.read_text()
+        node.config.write_text(text.replace("[network]\n", f'[network]\nbin_dirs = ["{plugins}"]\n'))
     plain = machine.image.read_bytes()
     node.load({IMAGE: image(Layer(plain, plain, ""), Cmd=["sleep", "2147483647"], Env=["PATH=/bin"])})
+    if trace:
+        node.config.write_text(f'trace = "{trace}"\n' + node.config.read_text())
+    others = set(machine.processes())
     node.start()
-    return Endpoint("ocirtd", node.socket, machine, lambda: [pid for pid in _infrastructure(machine) if _is_ours(pid)], node.stop)
+    return Endpoint(
+        name,
+        node.socket,
+        machine,
+        lambda: [pid for pid in _infrastructure(machine) if pid not in others and _is_ours(pid)],
+        node.stop,
+    )
 
 
 def _is_ours(pid: int) -> bool:

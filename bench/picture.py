@@ -1,4 +1,7 @@
-"""Draw a trace of `ocirt run --trace FILE` as a picture: `python bench/picture.py FILE docs/trace.svg`.
+"""Draw a trace as a picture.
+
+- of `ocirt run --trace FILE`: `python bench/picture.py FILE docs/trace.svg`
+- of ocirtd with the key `trace` (`bench/cri.py --trace FILE`), the start of one pod: `… --pod FILE docs/pod.svg`
 
 Each process is a lane, each step a bar at its time; what took long enough carries its name. The longest are listed below.
 """
@@ -25,18 +28,42 @@ COLORS = {
     "user": "#d1a12a",
     "stdio": "#9a9a4a",
     "hooks": "#b04a8c",
+    "journal": "#7a6a53",
+    "commit": "#7a6a53",
+    "RunPodSandbox": "#3b7dd8",
+    "CreateContainer": "#2f9e8f",
+    "StartContainer": "#c23b3b",
 }
+_FIRST, _LAST, _NETWORK = "RunPodSandbox", "StartContainer", "CNI add"
 
 
 def read(path: Path) -> tuple[list[dict[str, Any]], dict[int, str]]:
     """The spans of a trace, and the names of its lanes. The format lets the array's end be missing."""
     events = json.loads(path.read_text().rstrip().rstrip(",") + "]")
     lanes = {event["tid"]: event["args"]["name"] for event in events if event["ph"] == "M"}
-    return [event for event in events if event["ph"] == "X"], lanes
+    spans = [event for event in events if event["ph"] == "X"]
+    for span in spans:
+        span.setdefault("args", {"pointer": ""})
+    return spans, lanes
 
 
-def draw(spans: list[dict[str, Any]], lanes: dict[int, str]) -> str:
+def start_of_pod(spans: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The spans of one pod's start, from RunPodSandbox to StartContainer: of the middle one with a network. Raises ValueError."""
+    firsts = sorted(span["ts"] for span in spans if span["name"] == _FIRST)
+    lasts = sorted(span["ts"] + span["dur"] for span in spans if span["name"] == _LAST)
+    if not firsts or len(firsts) != len(lasts):
+        raise ValueError("a trace of pods that are started one after the other is expected")
+    pods = [
+        [span for span in spans if span["ts"] >= begin and span["ts"] + span["dur"] <= end]
+        for begin, end in zip(firsts, lasts, strict=True)
+    ]
+    found = [pod for pod in pods if any(span["name"] == _NETWORK for span in pod)] or pods
+    return found[len(found) // 2]
+
+
+def draw(spans: list[dict[str, Any]], lanes: dict[int, str], what: str = "From the first step to execve") -> str:
     """The picture as SVG."""
+    spans = sorted(spans, key=lambda span: -span["dur"])  # what is within another lies on it
     begin = min(span["ts"] for span in spans)
     end = max(span["ts"] + span["dur"] for span in spans)
     scale = (WIDTH - LEFT - 20) / (end - begin)
@@ -47,8 +74,7 @@ def draw(spans: list[dict[str, Any]], lanes: dict[int, str]) -> str:
     out = [
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height}" font-family="sans-serif" font-size="12">',
         f'<rect width="{WIDTH}" height="{height}" fill="white"/>',
-        f'<text x="{LEFT}" y="20" font-size="14">From the first step to execve: {(end - begin) / 1000:.1f} ms '
-        "(grey: waiting for the other side)</text>",
+        f'<text x="{LEFT}" y="20" font-size="14">{what}: {(end - begin) / 1000:.1f} ms (grey: waiting for the other side)</text>',
     ]
     for milliseconds in range(int((end - begin) / 1000) + 1):
         x = LEFT + milliseconds * 1000 * scale
@@ -79,4 +105,9 @@ def draw(spans: list[dict[str, Any]], lanes: dict[int, str]) -> str:
 
 
 if __name__ == "__main__":
-    Path(sys.argv[2]).write_text(draw(*read(Path(sys.argv[1]))))
+    is_pod = sys.argv[1] == "--pod"
+    found, names = read(Path(sys.argv[-2]))
+    if is_pod:
+        found = start_of_pod(found)
+    words = ("From RunPodSandbox to the end of StartContainer",) if is_pod else ()
+    Path(sys.argv[-1]).write_text(draw(found, names, *words))

@@ -23,6 +23,7 @@ from tests.support.terminal import Terminal
 Lines = list[str]
 _TEXT = (
     (re.compile(r"[EIW]\d{4} \d\d:\d\d:\d\d\.\d+ +\d+ (\S+?):\d+\]"), r"\1:"),
+    (re.compile(r"\x1b\[\d+m|(?<=\x1b\[0m)\[\d{4}\]"), ""),
     (re.compile(r"sha256:[0-9a-f]{64}"), "<digest>"),
     (re.compile(r"\b([0-9a-f]{64}|(?=[0-9]*[a-f])[0-9a-f]{12,13})\b"), "<id>"),
     (re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?(Z|[+-]\d\d:\d\d)"), "<time>"),
@@ -142,7 +143,8 @@ class Viewer:
 
     def terminal(self, web: str) -> Lines:
         """A shell that knows its terminal's size, and how it ended."""
-        script = "tty; stty size; read x; echo got $x; exit 3"
+        # The size comes when the program already runs.
+        script = "until stty size 2>/dev/null | grep -q '33 111'; do sleep 0.1; done; tty; stty size; read x; echo got $x; exit 3"
         argv = self.command("exec", "-it", web, "sh", "-c", script)
         with Terminal(argv, rows=33, columns=111, env=self.where.machine.env) as terminal:
             terminal.expect("33 111", 30)

@@ -7,6 +7,7 @@ import logging
 import secrets
 import signal
 import time
+from collections.abc import Awaitable
 from typing import TYPE_CHECKING
 
 from ocirt.errors import Error
@@ -126,28 +127,41 @@ class Containers:
 
     async def _discard(self, container: Container) -> None:
         node = self._node
-        await self._delete(container)
-        await node.volumes.release(container.id)
-        await node.roots.remove(container.id)
-        await asyncio.to_thread(remove_container, node.container_directory(container.id))
+        ending = await self._delete(container)
+        try:
+            await node.volumes.release(container.id)
+            await node.roots.remove(container.id)
+            await asyncio.to_thread(remove_container, node.container_directory(container.id))
+        finally:
+            await ending
         await node.store.delete(container)
 
-    async def _delete(self, container: Container) -> None:
-        """End shim and container."""
-        node = self._node
+    async def _delete(self, container: Container) -> Awaitable[None]:
+        """End container and shim. That is gone when this returns, this once what is returned does. Raises Error, OSError."""
         try:
             shim = await self.shim(container)
             await shim.call("Delete", messages.DeleteRequest(), messages.StateResponse, _KILL_PATIENCE)
-            await shim.end(_CALL_PATIENCE)
         except (Error, OSError, TimeoutError) as err:
             # It has no container yet, and ends with the connection; or it is lost.
-            _log.debug("container %s: %s", container.id, err, extra=logs.of_container(container))
-            if (shim_there := node.shims.pop(container.id, None)) is not None:
-                shim_there.close()
-            await asyncio.to_thread(node.delete_by_force, container.id)
-            await asyncio.to_thread(remove_tree, node.shim_directory(container.id))
-        if (ended := node.shims.pop(container.id, None)) is not None:
+            await self._delete_by_force(container, err)
+            return _nothing()
+        return asyncio.ensure_future(self._until_ended(container, shim))
+
+    async def _until_ended(self, container: Container, shim: Shim) -> None:
+        try:
+            await shim.end(_CALL_PATIENCE)
+        except TimeoutError as err:
+            await self._delete_by_force(container, err)
+        if (ended := self._node.shims.pop(container.id, None)) is not None:
             ended.close()
+
+    async def _delete_by_force(self, container: Container, err: Exception) -> None:
+        node = self._node
+        _log.debug("container %s: %s", container.id, err, extra=logs.of_container(container))
+        if (shim := node.shims.pop(container.id, None)) is not None:
+            shim.close()
+        await asyncio.to_thread(node.delete_by_force, container.id)
+        await asyncio.to_thread(remove_tree, node.shim_directory(container.id))
 
     async def shim(self, container: Container) -> Shim:
         """A connection to a container's shim. Raises OSError if there is none."""
@@ -208,7 +222,7 @@ class Containers:
         await self._node.store.note(container)
         self._tell(events.STOPPED, container)
         try:
-            await self._delete(container)
+            await (await self._delete(container))
         except Exception as late:  # noqa: BLE001  (what is left goes with the container)
             _log.warning("container %s: %s", container.id, late, extra=logs.of_container(container))
 
@@ -398,3 +412,7 @@ class Containers:
 
     def _tell(self, kind: cri.ContainerEventType.ValueType, container: Container) -> None:
         self._node.tell(kind, container.id, self._node.sandboxes.get(container.pod_id))
+
+
+async def _nothing() -> None:
+    pass

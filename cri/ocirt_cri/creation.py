@@ -9,6 +9,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from ocirt.errors import Error
+from ocirt.spans import Span
 from ocirt_api.cri.api_pb2 import LinuxContainerResources
 from ocirt_api.messages import shim as messages
 from ocirt_cri import documents, limits
@@ -70,7 +71,8 @@ class Creation:
                 raise one
         assert isinstance(shim, Shim)
         assert not isinstance(root, BaseException)
-        built = await self._build(root)
+        with Span("daemon", "build"):
+            built = await self._build(root)
         built = replace(built, document=await self._node.nri.create(self._sandbox, self._container, built.document))
         self._container.process = dict(built.document["process"])
         needs_bundle = self._command or built.document.get("hooks")
@@ -81,16 +83,20 @@ class Creation:
         finally:
             await keeping
         self._container.pid = answer.pid
-        await asyncio.to_thread(self._limits)
+        with Span("daemon", "limits"):
+            await asyncio.to_thread(self._limits)
         return shim
 
     async def _keep(self, document: inputs.Json) -> None:
         """Keep its document, while the shim makes it, if anybody may look at it later."""
         node, container = self._node, self._container
-        if not (node.nri.sees_containers or await asyncio.to_thread(is_possible)):
-            return
+
+        def keep() -> None:
+            if node.nri.sees_containers or is_possible():
+                documents.keep(node.container_directory(container.id), document)
+
         try:
-            await asyncio.to_thread(documents.keep, node.container_directory(container.id), document)
+            await asyncio.to_thread(keep)
         except OSError as err:
             _log.warning("container %s: its config.json was not kept for NRI and checkpoints: %s", container.id, err)
 
@@ -106,23 +112,25 @@ class Creation:
     async def _root(self) -> Root:
         node, container = self._node, self._container
         # With the ids of the image, also in a user namespace: its overlay maps the layer above as it maps those below.
-        return await node.roots.create(container.id, self._image, size=self._settings["containers.disk_limit"])
+        with Span("daemon", "root"):
+            return await node.roots.create(container.id, self._image, size=self._settings["containers.disk_limit"])
 
     async def _shim(self) -> Shim:
         node, container = self._node, self._container
-        directory = node.shim_directory(container.id)
-        await asyncio.to_thread(os.makedirs, os.path.dirname(directory), 0o700, exist_ok=True)
-        asked: dict[str, Any] = {
-            "do": "shim",
-            "id": container.id,
-            "state": directory,
-            "runtime": node.runtime,
-            "instance": node.instance,
-        }
-        if self._command:
-            asked["command"] = self._command
-        connection, _ = await node.zygote.ask(asked)
-        shim = await connected(container.id, connection)
+        if not self._command:
+            with Span("daemon", "shim"):
+                shim = await node.spares.take(container.id)
+        else:
+            asked: dict[str, Any] = {
+                "do": "shim",
+                "id": container.id,
+                "state": node.shim_directory(container.id),
+                "runtime": node.runtime,
+                "instance": node.instance,
+                "command": self._command,
+            }
+            connection, _ = await node.zygote.ask(asked)
+            shim = await connected(container.id, connection)
         node.shims[container.id] = shim
         return shim
 
@@ -228,6 +236,7 @@ class Creation:
         )
         return messages.CreateRequest(
             id=container.id,
+            state=node.shim_directory(container.id),
             bundle=bundle,
             config=encode(built.document),
             root=overlay,

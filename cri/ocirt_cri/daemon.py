@@ -10,13 +10,15 @@ import secrets
 import signal
 import socket
 import sys
+import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
 
 import ocirt
-from ocirt import state
+from ocirt import spans, state
 from ocirt.errors import Error
 from ocirt_cri import config as configuration
 from ocirt_cri import logs, machine
@@ -55,7 +57,9 @@ from ocirt_images.store import Store as ImageStore
 
 _ALWAYS = ("Version", "Status", "RuntimeConfig")  # answered while an earlier daemon's pods are looked for
 _SETTLE = 10.0  # seconds that operations have to end
+_THREADS = 6
 _WORD = 4  # bytes
+_SWITCH = 0.0005  # seconds that one thread may keep others waiting: most of what they do is short
 _log = logging.getLogger(__name__)
 
 
@@ -63,6 +67,8 @@ def run(config: Config, reload: Callable[[], Config]) -> int:
     """Serve until a signal says to end. `reload` reads the configuration anew. Raises Error, OSError."""
     logs.set_up(config["log_level"], config["log_format"])
     os.umask(0o022)
+    sys.setswitchinterval(_SWITCH)
+    spans.to(config["trace"], anew=True)
     # A connection for each container. What containers get is written down, and not what this process has.
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
@@ -87,12 +93,15 @@ class Daemon:
         """Until it is told to end. Raises Error, OSError."""
         config = self._config
         loop = asyncio.get_running_loop()
+        loop.set_default_executor(_threads())
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._ending.set)
         async with AsyncExitStack() as stack:
             store = Store(os.path.join(config["root"], "node.db"))
             stack.push_async_callback(store.close)
             self._node = node = await self._parts(stack, store)
+            stack.callback(node.spares.close)
+            await asyncio.to_thread(os.makedirs, os.path.join(node.directory, "shims"), 0o700, exist_ok=True)
             containers = Containers(node)
             stack.callback(containers.close)
             sandboxes = Sandboxes(node, containers)
@@ -209,6 +218,15 @@ class Daemon:
             _log.info("the configuration was read again, and is the same")
         self._config = self._node.config = configuration.reloaded(self._node.config, new)
         logs.set_up(self._config["log_level"], self._config["log_format"])
+
+
+def _threads() -> ThreadPoolExecutor:
+    """Threads for what waits for a file system. They run from now on: later there may be no more processes to be had."""
+    executor = ThreadPoolExecutor(_THREADS, "files")
+    together = threading.Barrier(_THREADS)
+    for _ in range(_THREADS):
+        executor.submit(together.wait)
+    return executor
 
 
 def _notify(word: str) -> None:

@@ -48,6 +48,7 @@ KEYS = (
     Key("log_level", TEXT, "info", "what is logged", words=("debug", "info", "warning", "error")),
     Key("log_format", TEXT, "text", "how: lines for a person, or JSON", words=("text", "json")),
     Key("handlers", HANDLERS, {}, "more runtime handlers, by name: what differs for their pods, and perhaps another runtime"),
+    Key("trace", TEXT, "", 'a file that is told what each request spends its time with (Chrome\'s format); "": none', live=False),
     Key("cgroups.manager", TEXT, "cgroupfs", "who makes cgroups; the kubelet asks", live=False, words=("cgroupfs", "systemd")),
     Key("cgroups.parent", TEXT, "", 'of pods that name none; "": /ocirt, or system.slice'),
     Key("pods.sysctls", TEXT_MAP, dict(inputs.SYSCTLS), "of pods with a network of their own that do not say otherwise"),

@@ -13,6 +13,7 @@ import socket
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Protocol
 
+from ocirt import spans
 from ocirt.errors import Error
 from ocirt.zygote import wire
 
@@ -120,10 +121,12 @@ class Helper:
             except OSError:
                 self._calls.pop(number, None)
                 raise self._gone() from None
+        began = spans.now()
         try:
             return await future
         finally:
             self._calls.pop(number, None)
+            spans.add("network", what, began)
 
     async def _start(self) -> socket.socket:
         connection, self.pid = await self._zygote.ask({**self._settings, "do": "serve", "module": MODULE})

@@ -17,6 +17,8 @@ from ocirt_cri.nri.hooks import Hooks
 from ocirt_cri.operations import Operations
 from ocirt_cri.reserve import Reserve
 from ocirt_cri.runtimes import Runtimes
+from ocirt_cri.shims import Shim, connected
+from ocirt_cri.spares import Spares
 from ocirt_shim import record as shim_record
 
 if TYPE_CHECKING:
@@ -25,7 +27,6 @@ if TYPE_CHECKING:
     from ocirt_cri.images.images import Images
     from ocirt_cri.networks import Networks
     from ocirt_cri.rootfs import Roots
-    from ocirt_cri.shims import Shim
     from ocirt_cri.spec.inputs import Host, Settings
     from ocirt_cri.stats.layers import LayerUsage
     from ocirt_cri.store import Store
@@ -66,8 +67,17 @@ class Node:
     sandboxes: dict[str, Sandbox] = field(default_factory=dict)
     all_containers: dict[str, Container] = field(default_factory=dict)
     shims: dict[str, Shim] = field(default_factory=dict)
+    spares: Spares = field(init=False)
     _pod_keys: dict[Key, Sandbox] = field(default_factory=dict)
     _container_keys: dict[Key, Container] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.spares = Spares(self._shim)
+
+    async def _shim(self) -> Shim:
+        """A shim without a container. Raises Error."""
+        connection, _ = await self.zygote.ask({"do": "shim", "runtime": self.runtime, "instance": self.instance})
+        return await connected("", connection)
 
     @property
     def settings(self) -> Settings:

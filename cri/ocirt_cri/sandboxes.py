@@ -10,6 +10,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from ocirt.errors import Error
+from ocirt.spans import Span
 from ocirt_api.cri import api_pb2 as cri
 from ocirt_cri import events, files, logs, model, podcgroup
 from ocirt_cri.model import Sandbox
@@ -74,6 +75,7 @@ class Sandboxes:
             hostname=wanted.hostname,
             boot_id=node.boot_id,
         )
+        node.spares.expect()
         sandbox.status.id = sandbox.id
         sandbox.status.linux.namespaces.options.CopyFrom(config.linux.security_context.namespace_options)
         sandbox.cgroup = podcgroup.of(sandbox, node.settings)
@@ -104,14 +106,21 @@ class Sandboxes:
 
     async def _files(self, sandbox: Sandbox, wanted: PodWants) -> None:
         directory = self._node.pod_directory(sandbox.id)
-        sandbox.files = await asyncio.to_thread(files.make, directory, sandbox.config, wanted.hostname, wanted.owner)
-        if sandbox.config.log_directory:
-            await asyncio.to_thread(os.makedirs, sandbox.config.log_directory, 0o755, exist_ok=True)
+
+        def make() -> dict[str, str]:
+            made = files.make(directory, sandbox.config, wanted.hostname, wanted.owner)
+            if sandbox.config.log_directory:
+                os.makedirs(sandbox.config.log_directory, 0o755, exist_ok=True)
+            return made
+
+        with Span("daemon", "files"):
+            sandbox.files = await asyncio.to_thread(make)
 
     async def _cgroup(self, sandbox: Sandbox, wanted: PodWants) -> None:
         if sandbox.made:
             try:
-                sandbox.made = await asyncio.to_thread(podcgroup.make, dict(sandbox.cgroup), wanted.resources)
+                with Span("daemon", "cgroup"):
+                    sandbox.made = await asyncio.to_thread(podcgroup.make, dict(sandbox.cgroup), wanted.resources)
             except Error as err:
                 raise _named(err, "config.linux.resources") from None
 
@@ -178,9 +187,8 @@ class Sandboxes:
         async with sandbox.lock:
             if sandbox.stopped:
                 return
-            if sandbox.is_ready:
-                await self.not_ready(sandbox)
-            await asyncio.gather(*(self._containers.stop(one, 0) for one in node.containers_of(sandbox.id)))
+            stops = [self._containers.stop(one, 0) for one in node.containers_of(sandbox.id)]
+            await asyncio.gather(*([self.not_ready(sandbox)] if sandbox.is_ready else []), *stops)
             await node.nri.stopped_pod(sandbox)
             if not is_plain(sandbox):
                 await node.networks.down(request_of(node, sandbox))
@@ -229,9 +237,13 @@ class Sandboxes:
 
     async def _leave_nothing(self, sandbox: Sandbox) -> None:
         """Of what is left when its network is gone."""
-        await asyncio.to_thread(files.remove, self._node.pod_directory(sandbox.id))
-        if sandbox.made:
-            await asyncio.to_thread(podcgroup.remove, sandbox.made)
+        directory = self._node.pod_directory(sandbox.id)
+
+        def remove() -> None:
+            files.remove(directory)
+            podcgroup.remove(sandbox.made)
+
+        await asyncio.to_thread(remove)
         await self._node.store.delete(sandbox)
 
     # -- while it is there --
@@ -303,6 +315,7 @@ def request_of(node: Node, sandbox: Sandbox, wanted: PodWants | None = None) -> 
     if wanted is not None:
         ids = wanted.ids.documents() if wanted.ids is not None else ([], [])
         found |= {
+            "journal": node.store.journal,
             "ipc": wanted.ipc,
             "uts": wanted.uts,
             "pid": wanted.pid,

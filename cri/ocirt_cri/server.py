@@ -19,6 +19,7 @@ import grpc
 import grpc.aio
 from google.protobuf.message_factory import GetMessageClass
 
+from ocirt import spans
 from ocirt_api import status
 from ocirt_api.cri import api_pb2 as cri
 from ocirt_cri.errors import status_of
@@ -105,10 +106,13 @@ def answered(name: str, method: Callable[..., Any] | None, until: asyncio.Event 
         assert method is not None
         if until is not None and not until.is_set():
             await until.wait()
+        began = spans.now()
         try:
             return await method(request)
         except Exception as err:  # noqa: BLE001  (whatever it is, the client gets a status)
             await _abort(context, name, err)
+        finally:
+            spans.add("rpc", name, began)
 
     return handle
 

@@ -8,6 +8,7 @@ import os
 import socket
 from typing import TypeVar
 
+from ocirt import spans
 from ocirt.errors import Error
 from ocirt_api import status
 from ocirt_api.message import Message
@@ -57,6 +58,7 @@ class Shim:
         future: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
         self._calls[stream] = future
         self._transport.write(data)
+        began = spans.now()
         try:
             async with asyncio.timeout(seconds):
                 payload = await future
@@ -64,6 +66,8 @@ class Shim:
             self._calls.pop(stream, None)
             if future.cancelled():
                 self._client.forget(stream)
+            if method != "Wait":
+                spans.add("shims", method, began)
         try:
             return answer.decode(payload)
         except DecodeError as err:

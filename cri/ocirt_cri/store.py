@@ -1,8 +1,11 @@
-"""What ocirtd must not forget, in SQLite (WAL, synchronous=FULL): one row for a pod, one for a container.
+"""What ocirtd must not forget, in SQLite (WAL, synchronous=NORMAL): one row for a pod, one for a container.
 
 A row is its own journal: it says `creating` before anything is made, `removing` before anything is taken away, and is gone when
-nothing is left. Writers wait for the disk, but together: what comes while one commit is under way is one transaction after it.
-Reads happen once, at the start; afterwards everything is answered from memory.
+nothing is left. Writers wait until it is written, and so safe from ocirtd's own end, whatever that is. It reaches the disk within
+a second or two (`_DELAY`), and they go on before: no pod outlives a power cut, and what that leaves of one is found without its
+row (docs/decisions/0002). What is done elsewhere, by plugins of others, waits for the disk by way of `journal`. Writers that come
+while one commit is under way are one transaction after it. Reads happen once, at the start; afterwards everything is answered
+from memory.
 
 The database has a version. An older one is migrated, step by step; a newer one is refused, as a release could not know what it
 leaves out. The same goes for what the shims of its containers speak.
@@ -14,12 +17,14 @@ import asyncio
 import dataclasses
 import json
 import logging
+import os
 import sqlite3
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import ocirt
+from ocirt import spans
 from ocirt.errors import Error
 from ocirt_api.cri import api_pb2 as cri
 from ocirt_api.messages.shim import PROTOCOL
@@ -49,6 +54,7 @@ _DISK = {
     sqlite3.SQLITE_CANTOPEN: "kernel",
     sqlite3.SQLITE_READONLY: "kernel",
 }
+_DELAY = 1.0  # seconds until what was written is told to go to the disk, with all that is written meanwhile
 _log = logging.getLogger(__name__)
 Statement = tuple[str, tuple[Any, ...]]
 
@@ -59,9 +65,12 @@ class Store:
     def __init__(self, path: str) -> None:
         self._path = path
         self._thread = ThreadPoolExecutor(1, "store")
+        self._thread.submit(int)  # it runs from now on: later there may be no more processes to be had
         self._connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
         self._waiting: list[tuple[Statement, asyncio.Future[None]]] = []
         self._committing: asyncio.Task[None] | None = None
+        self._syncing: asyncio.Task[None] | None = None
+        self._is_synced = True
         self._missed: dict[str, Sandbox | Container] = {}  # what the disk did not take, by id
         self.broken = ""  # why the last commit failed
         try:
@@ -71,7 +80,7 @@ class Store:
             raise
 
     def _prepare(self, path: str) -> None:
-        for pragma in ("journal_mode=WAL", "synchronous=FULL", "busy_timeout=5000"):
+        for pragma in ("journal_mode=WAL", "synchronous=NORMAL", "busy_timeout=5000"):
             self._connection.execute(f"PRAGMA {pragma}")
         (version,) = self._connection.execute("PRAGMA user_version").fetchone()
         if version > len(MIGRATIONS):
@@ -111,8 +120,16 @@ class Store:
         """Write what waits, and close."""
         while self._committing is not None:
             await self._committing
+        if self._syncing is not None:
+            self._syncing.cancel()  # closing does what it does
+            await asyncio.gather(self._syncing, return_exceptions=True)
         self._thread.shutdown()
         self._connection.close()
+
+    @property
+    def journal(self) -> str:
+        """The file that has what was written last: once that is on disk, so is everything."""
+        return f"{self._path}-wal"
 
     def meta(self, name: str, default: str = "") -> str:
         """A word that is kept. For the start: it reads the disk."""
@@ -144,7 +161,7 @@ class Store:
         await self._write([(_PUT_META, (name, value))])
 
     async def put(self, *objects: Sandbox | Container) -> None:
-        """Write what these are now; they are on disk when it returns. Raises Error("exhausted", "kernel"), sqlite3.Error."""
+        """Write what these are now; that survives this process. Raises Error("exhausted", "kernel"), sqlite3.Error."""
         missed, self._missed = self._missed, {}
         try:
             await self._write(_row(one) for one in (missed | {one.id: one for one in objects}).values())
@@ -171,6 +188,7 @@ class Store:
 
     async def _write(self, statements: Iterable[Statement]) -> None:
         loop = asyncio.get_running_loop()
+        began = spans.now()
         futures = []
         for statement in statements:
             future: asyncio.Future[None] = loop.create_future()
@@ -179,6 +197,7 @@ class Store:
         if self._committing is None:
             self._committing = loop.create_task(self._commit_all(), name="commits")
         await asyncio.gather(*futures)
+        spans.add("daemon", "journal", began)
 
     async def _commit_all(self) -> None:
         loop = asyncio.get_running_loop()
@@ -199,13 +218,31 @@ class Store:
                             future.set_result(None)
         finally:
             self._committing = None
+            self._is_synced = False
+            if self._syncing is None:
+                self._syncing = loop.create_task(self._sync(), name="sync")
+
+    async def _sync(self) -> None:
+        """Have the disk take it. What fails is told by the next commit's checkpoint, too."""
+        try:
+            while not self._is_synced:
+                await asyncio.sleep(_DELAY)
+                self._is_synced = True
+                await asyncio.to_thread(sync, self.journal)
+        except OSError as err:
+            self.broken = f"what is to survive a power cut cannot be written down: {err}"
+            _log.error("%s", self.broken)
+        finally:
+            self._syncing = None
 
     def _commit(self, statements: list[Statement]) -> None:
+        began = spans.now()
         self._connection.execute("BEGIN IMMEDIATE")
         try:
             for text, values in statements:
                 self._connection.execute(text, values)
             self._connection.execute("COMMIT")
+            spans.add("journal", "commit", began)
         except BaseException as err:
             if self._connection.in_transaction:  # some failures have ended it
                 self._connection.execute("ROLLBACK")
@@ -213,6 +250,15 @@ class Store:
                 words = "pods and containers cannot be written down"
                 raise Error(code, words, subject=self._path, cause=str(err), hint="is the disk full?") from None
             raise
+
+
+def sync(journal: str) -> None:
+    """Wait until everything in a journal is on disk. Raises OSError."""
+    fd = os.open(journal, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        os.fdatasync(fd)
+    finally:
+        os.close(fd)
 
 
 def _known(kind: type[Sandbox | Container], more: str) -> dict[str, Any]:

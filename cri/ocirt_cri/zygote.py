@@ -17,6 +17,7 @@ import sys
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from ocirt import spans
 from ocirt.errors import Error
 from ocirt.zygote import wire
 from ocirt_shim.zygote import command
@@ -60,6 +61,7 @@ class Zygote:
 
     async def ask(self, request: Mapping[str, Any]) -> tuple[socket.socket, int]:
         """Have a fork made for a request; a socket to it (not blocking), and its pid. Raises Error."""
+        began = spans.now()
         for _ in range(_ATTEMPTS):
             mine, theirs = socket.socketpair()
             mine.setblocking(False)
@@ -67,7 +69,8 @@ class Zygote:
                 with theirs:
                     await self._pass_on(theirs)
                 loop = asyncio.get_running_loop()
-                await loop.sock_sendall(mine, wire.encode(dict(request)))
+                more = {spans.KEY: spans.on()} if spans.on() else {}
+                await loop.sock_sendall(mine, wire.encode({**request, **more}))
                 answer = await _answer(mine)
             except (ConnectionError, BrokenPipeError):
                 mine.close()  # it ended before it forked, and nothing was done
@@ -78,6 +81,7 @@ class Zygote:
             if "error" in answer:
                 mine.close()
                 raise wire.to_error(answer)
+            spans.add("shims", f"fork of the zygote: {request['do']}", began)
             return mine, int(answer["at"])
         raise Error("kernel", "the zygote does not answer", hint="was it killed? out of memory, or of processes?")
 

@@ -41,6 +41,19 @@ def encode(message: Message) -> bytes:
     return len(data).to_bytes(_HEAD, "little") + data
 
 
+def is_whole(data: bytes) -> bool:
+    """Whether bytes are a whole message, for who passes it on unread."""
+    return len(data) >= _HEAD and len(data) == _HEAD + int.from_bytes(data[:_HEAD], "little")
+
+
+def decode(data: bytes) -> Message:
+    """A whole message. Raises Error("internal") for what is none."""
+    message = jsonlite.loads(data[_HEAD:], "message")
+    if not isinstance(message, dict):
+        raise Error("internal", "not a message of ocirt's", subject="zygote")
+    return message
+
+
 class Decoder:
     """Bytes in, messages out, however the bytes are cut."""
 
@@ -62,10 +75,8 @@ class Decoder:
             raise Error("internal", "not a message of ocirt's", subject="zygote")
         if len(self._data) < _HEAD + size:
             return None
-        message = jsonlite.loads(bytes(self._data[_HEAD : _HEAD + size]), "message")
+        message = decode(bytes(self._data[: _HEAD + size]))
         del self._data[: _HEAD + size]
-        if not isinstance(message, dict):
-            raise Error("internal", "not a message of ocirt's", subject="zygote")
         return message
 
 

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from ocirt_shim.loop import Loop
+    from ocirt_shim.ready import Ready
     from ocirt_shim.worker import Word
 
     Ended = Callable[[int], object]
@@ -33,7 +34,9 @@ class Children:
 
     def employ(self, work: Callable[[], Word], hear: Callable[[Word | Exception], object], kept: list[int]) -> int:
         """Have a worker do something; see there. Its pid. Raises OSError."""
+        return self._wait_for(Worker(self._loop, work, self._heard(hear), kept))
 
+    def _heard(self, hear: Callable[[Word | Exception], object]) -> Callable[[Word | Exception], None]:
         def heard(word: Word | Exception) -> None:
             try:
                 hear(word)
@@ -42,7 +45,9 @@ class Children:
                 if not self._unheard:
                     self._unclaimed.clear()
 
-        worker = Worker(self._loop, work, heard, kept)
+        return heard
+
+    def _wait_for(self, worker: Worker) -> int:
         self._unheard += 1
         self._workers[worker.pid] = worker
         return worker.pid
@@ -62,6 +67,13 @@ class Children:
             return {}
 
         self.employ(work, lambda word: fail(word) if isinstance(word, Exception) else answer(), [])
+
+    def pass_on(self, ready: Ready, data: bytes, hear: Callable[[Word | Exception], object], kept: list[int]) -> int:
+        """Have one that is ready do it, with these descriptors, which are closed here if it begins. Raises OSError if not."""
+        ready.give(data, kept)
+        for fd in kept:
+            posix.close(fd)
+        return self._wait_for(Worker.of(self._loop, ready, self._heard(hear)))
 
     def expect(self, pid: int, ended: Ended) -> None:
         """Call `ended` with the status (of waitpid(2)) of a child, once it was reaped."""

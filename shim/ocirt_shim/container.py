@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import posix
 
-from ocirt import jsonlite, state
+from ocirt import jsonlite, spans, state
 from ocirt.cgroups import control, oom
 from ocirt.containers.delete import delete
 from ocirt.containers.start import Release, start
 from ocirt.errors import Error
 from ocirt.kernel import messages
-from ocirt_api.messages.shim import CREATED, PAUSED, RUNNING, STOPPED, CreateRequest, StateResponse
+from ocirt_api.messages.shim import CREATED, PAUSED, RUNNING, STOPPED, CreateRequest, Overlay, StateResponse
 from ocirt_shim import record as notes
 from ocirt_shim import streams
 from ocirt_shim.attached import Attached
@@ -21,7 +21,7 @@ from ocirt_shim.streams import Output
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
     from typing import Any
 
     from ocirt.containers.create import Creation
@@ -35,6 +35,27 @@ if TYPE_CHECKING:
 
 _SIGKILL = 9
 _OF_PIPES = ("stdout", "stderr")
+# What a container of the CRI's looks like, for a rehearsal.
+_SAMPLE = CreateRequest(
+    id="rehearsal",
+    config=b"""{"ociVersion":"1.2.0","process":{"user":{"uid":0,"gid":0,"additionalGids":[0]},"args":["true"],"env":["PATH=/bin"],
+"cwd":"/","capabilities":{"bounding":["CAP_KILL"],"effective":["CAP_KILL"],"permitted":["CAP_KILL"]},
+"rlimits":[{"type":"RLIMIT_NOFILE","soft":1024,"hard":1024}],"noNewPrivileges":false,"oomScoreAdj":0},
+"root":{"path":"rootfs","readonly":false},"mounts":[
+{"destination":"/proc","type":"proc","source":"proc","options":["nosuid","noexec","nodev"]},
+{"destination":"/dev","type":"tmpfs","source":"tmpfs","options":["nosuid","strictatime","mode=755","size=65536k"]},
+{"destination":"/dev/pts","type":"devpts","source":"devpts","options":["nosuid","noexec","newinstance","ptmxmode=0666","gid=5"]},
+{"destination":"/sys","type":"sysfs","source":"sysfs","options":["nosuid","noexec","nodev","ro"]},
+{"destination":"/etc/hosts","type":"bind","source":"/etc/hosts","options":["rbind","rprivate"]},
+{"destination":"/sys/fs/cgroup","type":"cgroup","source":"cgroup","options":["nosuid","noexec","nodev","relatime","ro"]}],
+"annotations":{"io.kubernetes.cri.container-type":"container"},"linux":{"namespaces":[{"type":"mount"},
+{"type":"network","path":"/proc/self/ns/net"},{"type":"uts","path":"/proc/self/ns/uts"},{"type":"ipc","path":"/proc/self/ns/ipc"},
+{"type":"pid"},{"type":"cgroup"}],"cgroupsPath":"/ocirt-rehearsal/container",
+"resources":{"devices":[{"allow":false,"access":"rwm"}],"memory":{"limit":1073741824},"cpu":{"shares":2}},
+"maskedPaths":["/proc/kcore"],"readonlyPaths":["/proc/sys"]}}""",
+    root=Overlay(lowers=["/lower", "/empty"], upper="/upper", work="/work", volatile=True),
+    cgroup_manager="cgroupfs",
+)
 
 
 class Later:
@@ -106,7 +127,7 @@ class Container:
                 one()
 
         try:
-            employ(lambda: self._make(request, _document(request), inner, console[1]), hear, inner)
+            employ(lambda: self.work(request, inner), hear, inner)
             self.busy = True
         except OSError:
             if terminal:
@@ -114,13 +135,28 @@ class Container:
             self._undo()
             raise
 
-    def _make(self, request: CreateRequest, document: dict[str, Any], stdio: list[int], console: int) -> Word:
+    def work(self, request: CreateRequest, inner: Sequence[int]) -> Word:
+        """In a worker: make it. inner: its streams, or where its terminal's master goes. Raises Error, OSError."""
+        return self._make(request, _document(request), inner, inner[0] if request.terminal else -1)
+
+    def rehearse(self) -> None:
+        """In a worker that has nothing to do yet: touch what `work` will touch. Nothing is made."""
+        request = CreateRequest.decode(_SAMPLE.encode())
+        document = jsonlite.loads(request.config, "config.json", any_bytes=True)
+        creation = self._creation(request, document, terminal=False)
+        creation.plan()
+        jsonlite.dumps(creation.record)
+
+    def _make(self, request: CreateRequest, document: dict[str, Any], stdio: Sequence[int], console: int) -> Word:
         """In the worker: the pid, and what else `_made` wants to know. console: where a terminal's master is sent, or -1."""
+        began = spans.now()
         if self._stand_in is None:
             creation = self._creation(request, document, terminal=console >= 0)
         else:
             creation = self._stand_in(state.directory(self.runtime, self.id))
         run = creation.prepare()
+        spans.add("worker", "plan", began)
+        spans.follow(run)
         if console >= 0:
             run.on_console = lambda _, master: messages.send_descriptors(console, b"c", master)
         else:
@@ -167,10 +203,10 @@ class Container:
             cgroups=request.cgroup_manager or "cgroupfs",
         )
         if request.root is not None:
-            from ocirt.plan.overlay import Overlay  # noqa: PLC0415  (preloaded)
+            from ocirt.plan import overlay  # noqa: PLC0415  (preloaded)
 
             root = request.root
-            asked.overlay = Overlay(
+            asked.overlay = overlay.Overlay(
                 root.lowers,
                 root.upper,
                 root.work,
@@ -416,7 +452,10 @@ class Container:
         Raises Error, OSError.
         """
         del ours
+        began = spans.now()
         execution = self._execution(process, group, terminal=False)
+        spans.add("worker", "plan", began)
+        spans.follow(execution.run)
         execution.run.stdio = stdio
         return execution.make()
 

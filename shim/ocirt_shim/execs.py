@@ -39,9 +39,9 @@ class Executions:
 
     def __init__(self, loop: Loop, container: Container, children: Children, directory: str) -> None:
         self.children = children
+        self.directory = directory
         self._loop = loop
         self._container = container
-        self._directory = directory
         self._number = 0
 
     def begin(self, request: ExecRequest, answer: Callable[[ExecResponse], object], fail: Callable[[Exception], object]) -> None:
@@ -50,7 +50,7 @@ class Executions:
         if not isinstance(process, dict):
             raise Error("invalid", "an object is expected", subject="process.json")
         self._number += 1
-        Execute(self, self._loop, f"{self._directory}/exec-{self._number}", request, answer, fail).fork(process)
+        Execute(self, self._loop, f"{self.directory}/exec-{self._number}", request, answer, fail).fork(process)
 
     def work(self, process: dict[str, Any], stdio: tuple[int, int, int], group: list[str]) -> Word:
         """In the fork: the pid of the program, which runs. Raises Error, OSError."""

@@ -47,7 +47,7 @@ class Foreign(Container):
 
     # -- its life --
 
-    def _make(self, request: CreateRequest, document: dict[str, Any], stdio: list[int], console: int) -> Word:
+    def _make(self, request: CreateRequest, document: dict[str, Any], stdio: Sequence[int], console: int) -> Word:
         if request.root is None or request.root.uids or not request.bundle:
             raise Error("invalid", "another runtime needs a bundle, and a root whose ids are not mapped", subject=request.id)
         root = f"{request.bundle}/{ROOT}"

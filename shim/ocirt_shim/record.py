@@ -16,12 +16,15 @@ VERSION = 1
 
 
 class Record:
-    """The file `state.json` in the shim's directory: `values` is what it says. It is whole at any moment."""
+    """The file `state.json` in the shim's directory: `values` is what it says. It is whole at any moment.
+
+    directory: "" as long as there is none; see `settle`.
+    """
 
     __slots__ = ("_is_there", "_path", "values")
 
     def __init__(self, directory: str, values: dict[str, Any]) -> None:
-        self._path = f"{directory}/{FILE}"
+        self.settle(directory)
         self._is_there = False
         pid = posix.getpid()
         self.values: dict[str, Any] = {
@@ -31,6 +34,10 @@ class Record:
             "boot_id": state.boot_id(),
             **values,
         }
+
+    def settle(self, directory: str) -> None:
+        """This is the directory."""
+        self._path = f"{directory}/{FILE}"
 
     def save(self, **values: Any) -> None:
         """Write it, with these changed. Raises OSError the first time.

@@ -6,6 +6,7 @@ import _socket
 import posix
 from _struct import iter_unpack
 
+from ocirt import spans
 from ocirt.errors import Error
 from ocirt_api import status
 from ocirt_api.message import EncodeError
@@ -134,7 +135,9 @@ class Connection:
             if found is None:
                 raise Error("unsupported", f"no method {request.service}/{request.method}")
             kind, method = found
+            began = spans.now()
             answer = method(kind.decode(request.payload), call)
+            spans.add("shim", request.method, began)
         except Exception as err:  # noqa: BLE001  (whatever it is, the client is told)
             call.fail(err)
             return
@@ -188,14 +191,20 @@ class Connection:
 
 
 class Listener:
-    """The socket at a path; new clients speak to what `find` finds."""
+    """The socket at a path; new clients speak to what `find` finds. path: "" if there is none yet; see `listen`."""
 
     def __init__(self, loop: Loop, path: str, find: Find) -> None:
         """Raises OSError."""
         self._loop = loop
-        self._path = path
+        self._path = ""
         self._find = find
         self.connections: list[Connection] = []
+        if path:
+            self.listen(path)
+
+    def listen(self, path: str) -> None:
+        """Make the socket. Raises OSError."""
+        self._path = path
         self._socket = _socket.socket(_socket.AF_UNIX, _socket.SOCK_STREAM | _socket.SOCK_CLOEXEC)
         mask = posix.umask(0o177)
         try:
@@ -204,7 +213,7 @@ class Listener:
             posix.umask(mask)
         self._socket.listen(_BACKLOG)
         self._socket.setblocking(False)
-        loop.add(self._socket.fileno(), self._accept)
+        self._loop.add(self._socket.fileno(), self._accept)
 
     def _accept(self) -> None:
         try:
@@ -221,11 +230,12 @@ class Listener:
 
     def close(self) -> None:
         """Take no more, and finish what is to be sent."""
-        self._loop.remove(self._socket.fileno())
-        self._socket.close()
-        try:
-            posix.unlink(self._path)
-        except FileNotFoundError:
-            pass
+        if self._path:
+            self._loop.remove(self._socket.fileno())
+            self._socket.close()
+            try:
+                posix.unlink(self._path)
+            except FileNotFoundError:
+                pass
         for one in self.connections:
             one.finish()

@@ -11,6 +11,7 @@ import _socket
 import posix
 
 import ocirt
+from ocirt import spans
 from ocirt.kernel import constants as k
 from ocirt.kernel.ffi import syscall
 from ocirt.kernel.process import prctl
@@ -20,12 +21,13 @@ from ocirt_shim.clients import Clients
 from ocirt_shim.container import Container
 from ocirt_shim.execs import Executions
 from ocirt_shim.loop import Loop
+from ocirt_shim.ready import Ready
 from ocirt_shim.record import Record
 from ocirt_shim.server import Listener
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
     from typing import Any
 
     from ocirt_api.message import Message
@@ -58,31 +60,55 @@ def become() -> None:
 class Shim:
     """`asked` is what it was made with: id, state (its directory), runtime (the state root), instance.
 
+    Without an id it was made ahead: `Create` says for which container, and where; nobody finds it before.
     command: the words of another OCI runtime, if that is to make the container.
     stand_in: of a rehearsal, makes what takes the place of programs.
     """
 
     def __init__(self, asked: dict[str, Any], stand_in: StandIn | None = None) -> None:
         """Raises OSError."""
-        self.directory: str = asked["state"]
-        posix.mkdir(self.directory, 0o700)
-        record = Record(self.directory, {key: asked[key] for key in _KEPT if key in asked})
-        record.save(status="empty")
+        spans.to(asked.get(spans.KEY, ""))
+        began = spans.now()
+        self.directory = ""
+        self._record = Record("", {key: asked[key] for key in _KEPT if key in asked})
         self._abandoned = False  # whether its maker is gone
         self._ending = False
         self.loop = Loop()
-        self.container = Container(self.loop, asked["runtime"], record, stand_in)
+        self.container = Container(self.loop, asked["runtime"], self._record, stand_in)
         if words := asked.get("command"):
             from ocirt_shim.foreign import Foreign  # noqa: PLC0415  (preloaded; it is not what most are)
 
-            self.container = Foreign(self.loop, asked["runtime"], record, words, self.directory)
+            self.container = Foreign(self.loop, asked["runtime"], self._record, words, asked["state"])
         self.children = Children(self.loop)
         self.executions = Executions(self.loop, self.container, self.children, self.directory)
         self.clients = Clients(self.container)
-        self.listener = Listener(self.loop, f"{self.directory}/{SOCKET}", self._find)
+        self.listener = Listener(self.loop, "", self._find)
         mask = (1 << (_signal.SIGCHLD - 1)).to_bytes(_SIGSET_SIZE, "little")
         self._signals = syscall("signalfd4", -1, mask, _SIGSET_SIZE, _SFD_CLOEXEC | _SFD_NONBLOCK)
         self.loop.add(self._signals, self._on_child)
+        self._ready: Ready | None = None
+        if "id" in asked:
+            self._settle(asked["id"], asked["state"])
+        spans.add("shim", "become a shim", began)
+
+    def wait(self, foreign: Sequence[int]) -> None:
+        """Without a container yet: have a worker wait for it as well. foreign: descriptors that are not for that."""
+        if not self.directory:
+            try:
+                self._ready = Ready(self._work, self.container.rehearse, foreign)
+            except OSError:
+                pass  # another try when there is work; its failure is told
+
+    def _work(self, data: bytes, fds: Sequence[int]) -> Word:
+        return self.container.work(messages.CreateRequest.decode(data), fds)
+
+    def _settle(self, container: str, directory: str) -> None:
+        """It is this container's from now on. Raises OSError."""
+        posix.mkdir(directory, 0o700)
+        self.directory = self.executions.directory = directory
+        self._record.settle(directory)
+        self._record.save(id=container, status="empty")
+        self.listener.listen(f"{directory}/{SOCKET}")
 
     def serve(self, fd: int) -> None:
         """Serve the connection that it was made by, and all others, to the container's removal."""
@@ -104,9 +130,10 @@ class Shim:
         if self._ending:
             return  # the maker's connection is among those that are closed below
         self._ending = True
-        for name in posix.listdir(self.directory):
-            posix.unlink(f"{self.directory}/{name}")
-        posix.rmdir(self.directory)
+        if self.directory:
+            for name in posix.listdir(self.directory):
+                posix.unlink(f"{self.directory}/{name}")
+            posix.rmdir(self.directory)
         self.listener.close()  # last: who waits for the connection's end finds nothing any more
         self.loop.stop()
 
@@ -146,13 +173,24 @@ class Shim:
             if self._abandoned:
                 self._end()
 
+        def employ(work: Callable[[], Word], hear: Callable[[Word | Exception], object], kept: list[int]) -> int:
+            ready, self._ready = self._ready, None
+            if ready is not None:
+                try:
+                    return self.children.pass_on(ready, request.encode(), hear, kept)
+                except OSError:
+                    pass  # it was killed
+            return self.children.employ(work, hear, kept)
+
         def answer(pid: int) -> None:
             call.answer(messages.CreateResponse(pid=pid))
             status = self.children.unclaimed(pid)
             if status is not None:  # somebody has killed it meanwhile
                 self.container.ended(status)
 
-        self.container.create(request, self.children.employ, answer, fail)
+        if not self.directory:
+            self._settle(request.id, request.state)
+        self.container.create(request, employ, answer, fail)
 
     def _start(self, _: Any, call: Call) -> None:
         def started() -> None:

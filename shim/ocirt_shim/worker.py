@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import posix
 
-from ocirt import jsonlite
 from ocirt.errors import Error
 from ocirt.zygote import wire
 from ocirt_shim.streams import Output
@@ -15,9 +14,10 @@ from ocirt_shim.streams import Output
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from typing import Any
+    from typing import Any, NoReturn
 
     from ocirt_shim.loop import Loop
+    from ocirt_shim.ready import Ready
 
     Word = dict[str, Any]
 
@@ -29,6 +29,14 @@ class Worker:
     """
 
     __slots__ = ("_hear", "_told", "_word", "pid")
+
+    @classmethod
+    def of(cls, loop: Loop, ready: Ready, hear: Callable[[Word | Exception], object]) -> Worker:
+        """One that was there before its work, and has begun with that."""
+        worker = cls.__new__(cls)
+        worker._hear, worker._word, worker.pid = hear, b"", ready.pid
+        worker._told = Output(loop, ready.told, worker._take)
+        return worker
 
     def __init__(self, loop: Loop, work: Callable[[], Word], hear: Callable[[Word | Exception], object], kept: list[int]) -> None:
         self._hear = hear
@@ -42,7 +50,7 @@ class Worker:
                 posix.close(tell)
                 raise
             if not self.pid:
-                _run(work, tell)
+                run(work, tell)
             posix.close(tell)
         finally:
             for fd in kept:
@@ -54,18 +62,24 @@ class Worker:
         self._told.drain()
 
     def _take(self, data: bytes) -> None:
-        if data:
-            self._word += data
+        """Hear its word once it is whole: the end of the process takes longer."""
+        self._word += data
+        if data and not wire.is_whole(self._word):
             return
-        if not self._word:
-            self._hear(Error("kernel", "the process that was to do it was killed", hint="out of memory, or of processes?"))
+        hear, self._hear = self._hear, _nobody
+        if not data:
+            hear(Error("kernel", "the process that was to do it was killed", hint="out of memory, or of processes?"))
             return
-        word: Word = jsonlite.loads(self._word, "the fork's word")
-        self._hear(wire.to_error(word) if "error" in word else word)
+        word = wire.decode(self._word)
+        hear(wire.to_error(word) if "error" in word else word)
 
 
-def _run(work: Callable[[], Word], tell: int) -> None:
-    """Never returns."""
+def _nobody(word: Word | Exception) -> None:
+    del word
+
+
+def run(work: Callable[[], Word], tell: int) -> NoReturn:
+    """In a fork: do it, and say how it went over a pipe."""
     try:
         try:
             word = work()
@@ -77,7 +91,7 @@ def _run(work: Callable[[], Word], tell: int) -> None:
             word = wire.from_error(Error("kernel", describe(err)))
         except Exception as err:  # noqa: BLE001  (nobody else would hear of it)
             word = wire.from_error(Error("internal", f"{type(err).__name__}: {err}", hint="this is a bug in ocirt"))
-        data = jsonlite.dumps(word).encode()
+        data = wire.encode(word)
         while data:
             data = data[posix.write(tell, data) :]
     finally:

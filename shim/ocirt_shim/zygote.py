@@ -130,6 +130,7 @@ def _shim(talk: Talk, asked: dict[str, Any]) -> None:
     module.become()
     shim = module.Shim(asked)
     talk.send({"at": posix.getpid()})
+    shim.wait((talk.fd, talk.owner))
     posix.close(talk.owner)  # it outlives that
     shim.serve(posix.dup(talk.fd))
 

@@ -13,6 +13,7 @@ NAMES = """
     fs_inodes_total fs_limit_bytes fs_reads_bytes_total fs_reads_total fs_usage_bytes fs_writes_bytes_total
     fs_writes_total hugetlb_max_usage_bytes hugetlb_usage_bytes last_seen memory_cache memory_failcnt
     memory_failures_total memory_kernel_usage memory_mapped_file memory_max_usage_bytes memory_rss memory_swap
+    memory_total_active_file_bytes memory_total_inactive_file_bytes
     memory_usage_bytes memory_working_set_bytes network_receive_bytes_total network_receive_errors_total
     network_receive_packets_dropped_total network_receive_packets_total network_transmit_bytes_total
     network_transmit_errors_total network_transmit_packets_dropped_total network_transmit_packets_total oom_events_total

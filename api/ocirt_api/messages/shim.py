@@ -60,6 +60,7 @@ class CreateRequest(Message):
     log_size_limit: int = int64(16)
     log_rate_limit: int = int64(17)
     terminal: bool = boolean(18)
+    state: str = string(19)
 
 
 class CreateResponse(Message):

@@ -140,9 +140,32 @@ def add(request: dict[str, Any]) -> dict[str, Any]:
     """Attach a pod: {"ips", "interface", "result"}, IPv4 or IPv6 first as the plugins have it. Raises Error, CniError."""
     given = request["cni"]
     with _chosen(given) as network:
-        result = _runner(given).add(network, _endpoint(request))
+        runner = _runner(given)
+        if request.get("journal") and _runs_others(network, runner.path):
+            # What they do may outlive a power cut, somewhere; so has to what says that it was done.
+            _sync(request["journal"])
+        result = runner.add(network, _endpoint(request))
     ips = [str(one.address.address) for one in result.ips]
     return {"ips": ips, "interface": _INTERFACE, "result": result.document(network.version)}
+
+
+def _runs_others(network: Network, path: tuple[str, ...]) -> bool:
+    """Whether a plugin of the network is executed, or may execute one."""
+    for plugin in network.plugins:
+        ipam = plugin.get("ipam")
+        named = [plugin["type"], *([ipam["type"]] if isinstance(ipam, dict) and ipam.get("type") else [])]
+        if "delegate" in plugin or not all(isinstance(one, str) and execute.is_ours(one, path) for one in named):
+            return True
+    return False
+
+
+def _sync(journal: str) -> None:
+    """Wait until a file is on disk. Raises OSError."""
+    fd = os.open(journal, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        os.fdatasync(fd)
+    finally:
+        os.close(fd)
 
 
 def _endpoint(request: dict[str, Any]) -> Endpoint:

@@ -1,11 +1,14 @@
-"""The network helper's loop: a request comes in, a fork takes it, its answer goes out.
+"""The network helper's loop: a request comes in, a worker takes it, its answer goes out.
 
-Requests and answers are messages of `ocirt.zygote.wire` with a number `n`; `do` names the job. A job that hangs (a plugin of
-somebody else's) keeps nobody waiting but who asked for it.
+Requests and answers are messages of `ocirt.zygote.wire` with a number `n`; `do` names the job. A worker is a fork that does one
+job at a time, so one that hangs (a plugin of somebody else's) keeps nobody waiting but who asked for it: others get others.
+It does more than one, as the first costs a fork several times what the next does, which finds its memory its own; but none after
+one that went wrong.
 """
 
 from __future__ import annotations
 
+import _socket
 import codecs
 import gc
 import os
@@ -16,7 +19,8 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from ocirt import jsonlite
+from ocirt import spans
+from ocirt.cli.log import describe
 from ocirt.errors import Error
 from ocirt.zygote import wire
 from ocirt_cni.errors import Error as CniError
@@ -53,6 +57,10 @@ _RUN_BY_JOBS = (
 )  # of ocirt_cni: the network that is built in, and those like it
 _BUG = "this is a bug in ocirt"
 _SLOW = "a plugin that hangs? key network.timeout"
+_IDLE = 2  # workers that wait for jobs, at most
+_JOBS = 100  # of one worker
+_DESCRIPTORS = 40  # of one worker that is not to be given up: it has a few, whatever it did
+_ON, _LAST = b"+", b"-"  # before an answer: whether its worker takes another job
 
 
 def serve(fd: int, owner: int, asked: dict[str, Any]) -> None:
@@ -60,6 +68,7 @@ def serve(fd: int, owner: int, asked: dict[str, Any]) -> None:
 
     asked: the request that made it: state and root (directories), instance (a word that no other daemon has).
     """
+    spans.to(asked.get(spans.KEY, ""))
     _load()
     own = {"instance": str(asked["instance"]), "folder": f"{asked['root']}/cni"}
     Helper(fd, owner, Keeper(str(asked["state"])), own).run()
@@ -74,20 +83,32 @@ def _load() -> None:
     gc.freeze()  # what is here stays, and the forks write to less of it
 
 
-class Job:
-    """A fork at work. number: of the request; seconds: that it may take, until `deadline` (monotonic, 0: for ever)."""
+class Worker:
+    """A fork that does one job after the other. fd: the socket over which it gets them and answers.
 
-    __slots__ = ("deadline", "number", "pid", "said", "seconds")
+    number: of the request that it is at, 0 if it is idle; seconds: that this may take, until `deadline` (monotonic, 0: for ever);
+    said: its answer, as far as it has come; is_last: whether it ends with that.
+    """
 
-    def __init__(self, pid: int, request: dict[str, Any]) -> None:
+    __slots__ = ("deadline", "fd", "is_last", "number", "pid", "said", "seconds")
+
+    def __init__(self, pid: int, fd: int) -> None:
         self.pid = pid
-        self.number: int = request["n"]
+        self.fd = fd
+        self.number = 0
+        self.seconds = self.deadline = 0.0
+        self.said = b""
+        self.is_last = False
+
+    def begin(self, request: dict[str, Any]) -> None:
+        """Give it a job. Raises OSError if it is gone."""
+        _write(self.fd, wire.encode(request))
+        self.number = request["n"]
         self.seconds = float(request.get("seconds") or 0)
         self.deadline = time.monotonic() + self.seconds if self.seconds else 0.0
-        self.said: list[bytes] = []
 
-    def give_up(self) -> None:
-        """Kill it, with the plugins that it has executed."""
+    def kill(self) -> None:
+        """With the plugins that it has executed."""
         # It stands still first: at the end of a plugin it would begin to undo things, by other plugins.
         os.kill(self.pid, signal.SIGSTOP)
         os.waitid(os.P_PID, self.pid, os.WSTOPPED | os.WEXITED | os.WNOWAIT)
@@ -96,7 +117,6 @@ class Job:
                 os.kill(pid, signal.SIGKILL)
             except ProcessLookupError:
                 pass
-        self.said = [_encoded(Error("unavailable", f"was not done after {self.seconds:g} s", subject="network", hint=_SLOW))]
 
 
 def _below(pid: int) -> list[int]:
@@ -110,7 +130,7 @@ def _below(pid: int) -> list[int]:
 
 
 class Helper:
-    """Jobs that run, by the pipe over which they answer. own: what `cni` is to know of the daemon, in each request."""
+    """Workers: as many as there are jobs, and a few that wait. own: what `cni` is to know of the daemon, in each request."""
 
     def __init__(self, fd: int, owner: int, keeper: Keeper, own: dict[str, Any]) -> None:
         self._fd = fd
@@ -118,7 +138,8 @@ class Helper:
         self._keeper = keeper
         self._own = own
         self._decoder = wire.Decoder()
-        self._running: dict[int, Job] = {}  # by the pipe that they answer over
+        self._poll = select.poll()
+        self._workers: dict[int, Worker] = {}  # by their sockets
         self._jobs: dict[str, Callable[[dict[str, Any]], dict[str, Any]]] = {
             "reload": lambda _: {},  # every job reads the configuration anew
             "sandbox-down": lambda request: sandbox.down(request, keeper),
@@ -130,11 +151,10 @@ class Helper:
 
     def run(self) -> None:
         """Take requests and pass on answers."""
-        poll = select.poll()
         for fd in (self._fd, self._owner):
-            poll.register(fd, select.POLLIN)
+            self._poll.register(fd, select.POLLIN)
         while True:
-            for fd, _ in poll.poll(self._patience()):
+            for fd, _ in self._poll.poll(self._patience()):
                 if fd == self._owner:
                     return
                 if fd == self._fd:
@@ -143,85 +163,132 @@ class Helper:
                         return
                     self._decoder.feed(data)
                     while (request := self._decoder.next()) is not None:
-                        poll.register(self._begin(request), select.POLLIN)
-                elif fd in self._running and self._take(fd):
-                    poll.unregister(fd)
-                    posix.close(fd)
+                        self._begin(request)
+                elif fd in self._workers:
+                    self._take(self._workers[fd])
             now = time.monotonic()
-            for fd in [fd for fd, job in self._running.items() if 0 < job.deadline <= now]:
-                self._running[fd].give_up()
-                self._finish(self._running.pop(fd))
-                poll.unregister(fd)
-                posix.close(fd)
+            for worker in [one for one in self._workers.values() if 0 < one.deadline <= now]:
+                worker.kill()
+                words = f"was not done after {worker.seconds:g} s"
+                self._ended(worker, Error("unavailable", words, subject="network", hint=_SLOW))
 
     def _patience(self) -> float | None:
         """Milliseconds until the next job's time is over."""
-        deadlines = [job.deadline for job in self._running.values() if job.deadline]
+        deadlines = [worker.deadline for worker in self._workers.values() if worker.deadline]
         return max(0.0, (min(deadlines) - time.monotonic()) * 1000 + 1) if deadlines else None
 
-    def _begin(self, request: dict[str, Any]) -> int:
-        """Have a fork do it; the pipe over which it answers."""
-        told, tell = posix.pipe2(posix.O_CLOEXEC)
-        pid = -1
+    def _begin(self, request: dict[str, Any]) -> None:
+        """Have a worker do it: one that is idle, or another."""
         try:
             self._keeper.open()  # once, here: the forks share it
-            pid = posix.fork()
+            for worker in self._idle():
+                try:
+                    worker.begin(request)
+                except OSError:
+                    continue  # it was killed, which is seen later
+                return
+            self._fork().begin(request)
         except Error as err:
-            posix.write(tell, _encoded(err))
+            self._tell(_encoded(request["n"], wire.from_error(err)))
         except OSError as err:
-            posix.write(tell, _encoded(Error("kernel", "a job cannot be begun", cause=err.strerror or "")))
+            why = Error("kernel", "a job cannot be begun", cause=err.strerror or "")
+            self._tell(_encoded(request["n"], wire.from_error(why)))
+
+    def _idle(self) -> list[Worker]:
+        return [one for one in self._workers.values() if not one.number and not one.is_last]
+
+    def _fork(self) -> Worker:
+        """Another worker. Raises OSError."""
+        began = spans.now()
+        ours, theirs = _socket.socketpair()
+        pid = posix.fork()
         if pid == 0:
             try:
-                posix.close(told)
-                answer = self._answer(request)
-                while answer:
-                    answer = answer[posix.write(tell, answer) :]
+                # Each sees the helper's end only if no other worker has its side of the socket.
+                for fd in (ours.fileno(), self._fd, self._owner, *self._workers):
+                    posix.close(fd)
+                self._work(theirs.detach())
             finally:
                 posix._exit(0)
-        posix.close(tell)
-        self._running[told] = Job(pid, request)
-        return told
+        theirs.close()
+        worker = Worker(pid, ours.detach())
+        self._workers[worker.fd] = worker
+        self._poll.register(worker.fd, select.POLLIN)
+        spans.add("helper", "fork", began)
+        return worker
 
-    def _answer(self, request: dict[str, Any]) -> bytes:
+    def _work(self, fd: int) -> None:
+        """As a worker: do jobs, until one went wrong or the helper ends."""
+        decoder = wire.Decoder()
+        for left in range(_JOBS, 0, -1):
+            while (request := decoder.next()) is None:
+                data = posix.read(fd, _CHUNK)
+                if not data:
+                    return
+                decoder.feed(data)
+            began = spans.now()
+            answer = self._answer(request)
+            is_last = left == 1 or "error" in answer or len(posix.listdir("/proc/self/fd")) > _DESCRIPTORS
+            spans.add("job", str(request.get("do")), began)
+            _write(fd, (_LAST if is_last else _ON) + _encoded(request["n"], answer))
+            if is_last:
+                return
+
+    def _answer(self, request: dict[str, Any]) -> dict[str, Any]:
         try:
             job = self._jobs.get(str(request.get("do")))
             if job is None:
                 raise Error("internal", f"no job: {request.get('do')}", subject="network helper")
-            return jsonlite.dumps(job(request | {"cni": {**(request.get("cni") or {}), **self._own}})).encode()
+            return job(request | {"cni": {**(request.get("cni") or {}), **self._own}})
         except Error as err:
-            return _encoded(err)
+            return wire.from_error(err)
         except CniError as err:
-            return _encoded(Error("kernel", err.message, subject=err.subject, cause=err.cause, hint=err.hint))
+            return wire.from_error(Error("kernel", err.message, subject=err.subject, cause=err.cause, hint=err.hint))
         except OSError as err:
-            from ocirt.cli.log import describe  # noqa: PLC0415  (only for a failure)
-
-            return _encoded(Error("kernel", describe(err)))
+            return wire.from_error(Error("kernel", describe(err)))
         except Exception as err:  # noqa: BLE001  (nobody else would hear of it)
-            return _encoded(Error("internal", f"{type(err).__name__}: {err}", hint=_BUG))
+            return wire.from_error(Error("internal", f"{type(err).__name__}: {err}", hint=_BUG))
 
-    def _take(self, fd: int) -> bool:
-        """Take what a job says; whether that was all."""
-        job = self._running[fd]
-        data = posix.read(fd, _CHUNK)
-        if data:
-            job.said.append(data)
-            return False
-        del self._running[fd]
-        self._finish(job)
-        return True
-
-    def _finish(self, job: Job) -> None:
-        """Reap it, and pass on what it has said."""
-        if job.pid > 0:
-            posix.waitpid(job.pid, 0)
+    def _take(self, worker: Worker) -> None:
+        """Take what a worker says, and pass it on when it is whole."""
         try:
-            document: dict[str, Any] = jsonlite.loads(b"".join(job.said), "the job's answer")
-        except Error:  # nothing, or a part of it
-            document = wire.from_error(Error("unavailable", "the job was killed", hint="try again"))
-        data = wire.encode(document | {"n": job.number})
-        while data:
-            data = data[posix.write(self._fd, data) :]
+            data = posix.read(worker.fd, _CHUNK)
+        except ConnectionResetError:
+            data = b""
+        if not data:
+            self._ended(worker, Error("unavailable", "the job was killed", hint="try again"))
+            return
+        worker.said += data
+        if not wire.is_whole(worker.said[1:]):
+            return
+        said, worker.said = worker.said, b""
+        worker.number, worker.deadline, worker.is_last = 0, 0.0, said[:1] == _LAST
+        self._tell(said[1:])
+        if len(self._idle()) > _IDLE:
+            self._end(worker)
+
+    def _ended(self, worker: Worker, why: Error) -> None:
+        """It is gone, or is about to be. why: what is said if it was at a job."""
+        if worker.number:
+            self._tell(_encoded(worker.number, wire.from_error(why)))
+        self._end(worker)
+
+    def _end(self, worker: Worker) -> None:
+        """Let it end, and reap it."""
+        del self._workers[worker.fd]
+        self._poll.unregister(worker.fd)
+        posix.close(worker.fd)
+        posix.waitpid(worker.pid, 0)
+
+    def _tell(self, data: bytes) -> None:
+        _write(self._fd, data)
 
 
-def _encoded(err: Error) -> bytes:
-    return jsonlite.dumps(wire.from_error(err)).encode()
+def _write(fd: int, data: bytes) -> None:
+    while data:
+        data = data[posix.write(fd, data) :]
+
+
+def _encoded(number: int, document: dict[str, Any]) -> bytes:
+    """An answer, as a job says it and the helper passes it on."""
+    return wire.encode(document | {"n": number})

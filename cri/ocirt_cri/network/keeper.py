@@ -12,13 +12,15 @@ from __future__ import annotations
 
 import fcntl
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from errno import EINVAL
 
 from ocirt.errors import Error
 from ocirt.kernel import constants as k
 from ocirt.kernel import messages
 from ocirt.kernel.ffi import syscall
-from ocirt_cri.network.forks import Holder, run
+from ocirt_cri.network.forks import Holder
 
 _MS_BIND, _MS_REC = 0x1000, 0x4000
 _NS_GET_NSTYPE = 0xB703
@@ -126,38 +128,52 @@ class Keeper:
             return ""
         return f"/proc/{os.getppid()}/fd/{self.root}/{pod}/{kind}"
 
+    @contextmanager
+    def _inside(self) -> Iterator[None]:
+        """For a block: this process is in it, and then back again. A fork would cost more. Raises OSError."""
+        here = os.open("/proc/self/ns/mnt", os.O_RDONLY | os.O_CLOEXEC)
+        root = os.open("/", _O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            self.enter()
+            try:
+                yield
+            finally:
+                syscall("setns", here, k.CLONE_NEWNS)
+                # It is now at the root of that tree, which need not be what it had as its root.
+                os.fchdir(root)
+                os.chroot(".")
+                os.chdir("/")
+        finally:
+            os.close(here)
+            os.close(root)
+
     def keep(self, pod: str, namespaces: dict[str, int]) -> None:
-        """Mount namespaces (descriptors, by kind) for a pod. In a fork, as it enters. Raises OSError."""
+        """Mount namespaces (descriptors, by kind) for a pod. In a fork of the helper. Raises OSError."""
         trees = {
             kind: syscall("open_tree", fd, b"", k.OPEN_TREE_CLONE | k.OPEN_TREE_CLOEXEC | k.AT_EMPTY_PATH)
             for kind, fd in namespaces.items()
         }
-        run(lambda: self._attach(pod, trees), "keep the namespaces of a pod")
+        with self._inside():
+            os.makedirs(f"/{pod}", 0o700, exist_ok=True)
+            for kind, tree in trees.items():
+                target = os.open(f"/{pod}/{kind}", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+                syscall("move_mount", tree, b"", target, b"", k.MOVE_MOUNT_F_EMPTY_PATH | k.MOVE_MOUNT_T_EMPTY_PATH)
+                os.close(target)
         for fd in trees.values():
             os.close(fd)
 
-    def _attach(self, pod: str, trees: dict[str, int]) -> None:
-        self.enter()
-        os.makedirs(f"/{pod}", 0o700, exist_ok=True)
-        for kind, tree in trees.items():
-            target = os.open(f"/{pod}/{kind}", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-            syscall("move_mount", tree, b"", target, b"", k.MOVE_MOUNT_F_EMPTY_PATH | k.MOVE_MOUNT_T_EMPTY_PATH)
-            os.close(target)
-
     def drop(self, pod: str) -> None:
         """Let go of the namespaces of a pod; nothing if there are none. Raises OSError, Error."""
-        if os.access(pod, os.F_OK, dir_fd=self.root):
-            run(lambda: self._detach(pod), "drop the namespaces of a pod")
-
-    def _detach(self, pod: str) -> None:
-        self.enter()
-        for name in os.listdir(f"/{pod}"):
-            try:
-                syscall("umount2", f"/{pod}/{name}".encode(), k.MNT_DETACH)
-            except OSError:
-                pass  # a file that was made for one
-            os.unlink(f"/{pod}/{name}")
-        os.rmdir(f"/{pod}")
+        if not os.access(pod, os.F_OK, dir_fd=self.root):
+            return
+        with self._inside():
+            for name in os.listdir(f"/{pod}"):
+                try:
+                    syscall("umount2", f"/{pod}/{name}".encode(), k.MNT_DETACH)
+                except OSError:
+                    pass  # a file that was made for one
+                os.unlink(f"/{pod}/{name}")
+            os.rmdir(f"/{pod}")
 
     def pods(self) -> list[str]:
         """All that it keeps something for."""

@@ -13,12 +13,15 @@ import os
 import signal
 import socket
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any
 
 from ocirt import state
+from ocirt.cli.log import describe
+from ocirt.errors import Error
 from ocirt.kernel import constants as k
 from ocirt.kernel.ffi import syscall
+from ocirt.spans import Span
 from ocirt.spec.sysctl import proc_path
 from ocirt_cri.network import cni
 from ocirt_cri.network.forks import Holder, run
@@ -50,18 +53,23 @@ def _make(request: dict[str, Any], keeper: Keeper) -> dict[str, Any]:
     maps = request.get("uid_mappings") or [], request.get("gid_mappings") or []
     found: dict[str, Any] = {"namespaces": {}, "ips": []}
     os.makedirs(directory, 0o700, exist_ok=True)
-    made = _namespaces([kind for kind, is_wanted in wanted.items() if is_wanted], maps)
+    kinds = [kind for kind, is_wanted in wanted.items() if is_wanted]
+    with Span("job", "namespaces"):
+        made = _namespaces(kinds, maps, request) if maps[0] else _own(kinds, request)
     try:
-        _prepare(made, request)
         if netns:
-            _bind_network(made["network"], netns)
+            with Span("job", "bind"):
+                _bind_network(made["network"], netns)
             found["namespaces"]["network"] = netns
         if kept := {kind: fd for kind, fd in made.items() if kind != "network"}:
-            keeper.keep(pod, kept)
+            with Span("job", "keep"):
+                keeper.keep(pod, kept)
         if wanted["ipc"]:
-            found["shm"] = _shm(f"{directory}/shm", request.get("shm_size") or _SHM, maps)
+            with Span("job", "shm"):
+                found["shm"] = _shm(f"{directory}/shm", request.get("shm_size") or _SHM, maps)
         if netns:
-            found |= cni.add(request)
+            with Span("job", "CNI add"):
+                found |= cni.add(request)
     finally:
         for fd in made.values():
             os.close(fd)
@@ -75,16 +83,17 @@ def down(request: dict[str, Any], keeper: Keeper) -> dict[str, Any]:
     """Take it back. Everything is tried. Raises the first Error or OSError."""
     pod, directory, netns = request["pod"], request["directory"], request["netns"]
     failures: list[Exception] = []
-    steps: tuple[Callable[[], None], ...] = (
-        lambda: _end_init(directory),
-        lambda: cni.delete(request),  # it looks for what was attached; the namespace goes last
-        lambda: _unbind(netns),
-        lambda: keeper.drop(pod),
-        lambda: _unmount(f"{directory}/shm"),
+    steps: tuple[tuple[str, Callable[[], None]], ...] = (
+        ("init", lambda: _end_init(directory)),
+        ("CNI delete", lambda: cni.delete(request)),  # it looks for what was attached; the namespace goes last
+        ("unbind", lambda: _unbind(netns)),
+        ("drop", lambda: keeper.drop(pod)),
+        ("shm", lambda: _unmount(f"{directory}/shm")),
     )
-    for step in steps:
+    for name, step in steps:
         try:
-            step()
+            with Span("job", name):
+                step()
         except Exception as err:  # noqa: BLE001  (told after the rest)
             failures.append(err)
     if failures:
@@ -129,14 +138,45 @@ def status(request: dict[str, Any]) -> dict[str, Any]:
 # -- namespaces --
 
 
-def _namespaces(kinds: list[str], maps: tuple[list[dict[str, int]], list[dict[str, int]]]) -> dict[str, int]:
-    """New ones as descriptors, by kind; with mappings in a user namespace of their own, which is there too."""
-    flags = sum(_KINDS[kind][0] for kind in kinds)
-    if maps[0]:
-        flags |= k.CLONE_NEWUSER
-    if not flags:
-        return {}
-    names = {kind: _KINDS[kind][1] for kind in kinds} | ({"user": "user"} if maps[0] else {})
+def _own(kinds: list[str], request: dict[str, Any]) -> dict[str, int]:
+    """New ones as descriptors, by kind, with what `_prepare` does. This process goes in and comes back: a fork costs more."""
+    found: dict[str, int] = {}
+    if not kinds:
+        return found
+    before = [(_KINDS[kind][0], _open(_KINDS[kind][1])) for kind in kinds]
+    try:
+        syscall("unshare", sum(flag for flag, _ in before))
+        try:
+            for kind in kinds:
+                found[kind] = _open(_KINDS[kind][1])
+            _prepare(found, request)
+        finally:
+            for flag, fd in before:
+                syscall("setns", fd, flag)
+    except BaseException as err:
+        for fd in found.values():
+            os.close(fd)
+        if isinstance(err, (OSError, ValueError)):
+            cause = describe(err) if isinstance(err, OSError) else str(err)
+            raise Error("kernel", "cannot set up the namespaces of a pod", cause=cause) from None
+        raise
+    finally:
+        for _, fd in before:
+            os.close(fd)
+    return found
+
+
+def _open(name: str) -> int:
+    """The namespace that this process is in, as a descriptor."""
+    return os.open(f"/proc/self/ns/{name}", os.O_RDONLY | os.O_CLOEXEC)
+
+
+def _namespaces(
+    kinds: list[str], maps: tuple[list[dict[str, int]], list[dict[str, int]]], request: dict[str, Any]
+) -> dict[str, int]:
+    """The same in a user namespace of their own with these mappings, which is there too. By forks: from there is no way back."""
+    flags = sum((_KINDS[kind][0] for kind in kinds), k.CLONE_NEWUSER)
+    names = {kind: _KINDS[kind][1] for kind in kinds} | {"user": "user"}
     found: dict[str, int] = {}
     with Holder(lambda: syscall("unshare", flags), "make the namespaces of a pod") as pid:
         try:
@@ -150,27 +190,32 @@ def _namespaces(kinds: list[str], maps: tuple[list[dict[str, int]], list[dict[st
             for fd in found.values():
                 os.close(fd)
             raise
+
+    def enter() -> None:
+        for kind in kinds:
+            syscall("setns", found[kind], _KINDS[kind][0])
+        _prepare(found, request)
+
+    try:
+        run(enter, "set up the namespaces of a pod")
+    except BaseException:
+        for fd in found.values():
+            os.close(fd)
+        raise
     return found
 
 
-def _prepare(made: dict[str, int], request: dict[str, Any]) -> None:
-    """In the namespaces: the loopback up, the host name, sysctls. By a fork, as there is no way back from a user namespace's."""
-
-    def work() -> None:
-        for kind, fd in made.items():
-            if kind in _KINDS:
-                syscall("setns", fd, _KINDS[kind][0])
-        if "network" in made:
-            _loopback_up()
-        if "uts" in made and request.get("hostname"):
-            name = request["hostname"].encode()
-            syscall("sethostname", name, len(name))
-        for name, value in (request.get("sysctls") or {}).items():
-            kind, path = sysctl_of(name)
-            if kind in made:
-                _write(f"/proc/sys/{path}", str(value))
-
-    run(work, "set up the namespaces of a pod")
+def _prepare(kinds: Collection[str], request: dict[str, Any]) -> None:
+    """In the namespaces: the loopback up, the host name, sysctls. Raises OSError, ValueError."""
+    if "network" in kinds:
+        _loopback_up()
+    if "uts" in kinds and request.get("hostname"):
+        name = request["hostname"].encode()
+        syscall("sethostname", name, len(name))
+    for name, value in (request.get("sysctls") or {}).items():
+        kind, path = sysctl_of(name)
+        if kind in kinds:
+            _write(f"/proc/sys/{path}", str(value))
 
 
 def sysctl_of(name: str) -> tuple[str, str]:

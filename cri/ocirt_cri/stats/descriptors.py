@@ -60,6 +60,8 @@ TABLE: dict[str, Descriptor] = {
     "container_memory_max_usage_bytes": Descriptor("The most bytes of memory that were used at a time."),
     "container_memory_rss": Descriptor("Bytes of anonymous memory."),
     "container_memory_swap": Descriptor("Bytes that are swapped out."),
+    "container_memory_total_active_file_bytes": Descriptor("Bytes of page cache that was used of late."),
+    "container_memory_total_inactive_file_bytes": Descriptor("Bytes of page cache that goes first."),
     "container_memory_usage_bytes": Descriptor("Bytes of memory of every kind."),
     "container_memory_working_set_bytes": Descriptor("Bytes of memory without the page cache that can go at once."),
     "container_network_receive_bytes_total": _counter("Bytes received.", *_LINK),

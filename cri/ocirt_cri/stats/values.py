@@ -87,6 +87,8 @@ def of_memory(paths: Mapping[str, str], usage: Usage) -> Iterator[Value]:
         ("container_memory_mapped_file", mapped),
         ("container_memory_kernel_usage", kernel),
         ("container_memory_failcnt", failures),
+        ("container_memory_total_active_file_bytes", stat.get(below + b"active_file")),
+        ("container_memory_total_inactive_file_bytes", stat.get(below + b"inactive_file")),
         ("container_memory_max_usage_bytes", peak),
         ("container_oom_events_total", kills),
     ):

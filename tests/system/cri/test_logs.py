@@ -47,7 +47,7 @@ def test_no_line_is_lost_and_none_comes_twice(node: Ocirtd) -> None:
         for box in boxes:
             node.runtime.ReopenContainerLog(cri.ReopenContainerLogRequest(container_id=box), timeout=PATIENCE)
     for box in boxes:
-        assert node.exec(box, "touch", "/stop").exit_code == 0
+        assert node.exec(box, "touch", "/stop").exit_code in (0, 137)  # what sees the file may end first, and the program with it
     for box in boxes:
         assert node.wait(box).exit_code == 0
         files = sorted(logs[box].parent.glob(logs[box].name + ".*"))

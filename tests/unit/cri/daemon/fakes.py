@@ -49,14 +49,18 @@ IMAGE = "example.com/app:1"
 
 
 class FakeShim:
-    """The other end of a shim's socket. fail: what a method answers with instead; slow: seconds that a method takes."""
+    """The other end of a shim's socket. fail: what a method answers with instead; slow: seconds that a method takes.
 
-    def __init__(self, connection: socket.socket, asked: Mapping[str, Any]) -> None:
+    zygote: that has made it ahead of its container.
+    """
+
+    def __init__(self, connection: socket.socket, asked: Mapping[str, Any], zygote: FakeZygote | None = None) -> None:
         self.asked = asked
+        self.zygote = zygote
         self.fail: dict[str, tuple[int, str]] = {}
         self.slow: dict[str, float] = {}
         self.calls: list[str] = []
-        self.state = messages.StateResponse(id=asked["id"])
+        self.state = messages.StateResponse(id=asked.get("id", ""))
         self.created: messages.CreateRequest | None = None
         self._server = Ttrpc()
         self._socket = connection
@@ -76,6 +80,11 @@ class FakeShim:
 
     async def _answer(self, stream: int, method: str, payload: bytes) -> None:
         self.calls.append(method)
+        if method == "Create" and self.zygote is not None:
+            self.state.id = messages.CreateRequest.decode(payload).id
+            self.zygote.shims[self.state.id] = self
+            self.fail |= dict(self.zygote.prepare)
+            self.slow |= self.zygote.slow
         await asyncio.sleep(self.slow.get(method, 0))
         if method in self.fail:
             code, text = self.fail[method]
@@ -146,16 +155,15 @@ class FakeZygote:
     """Makes fake shims."""
 
     def __init__(self) -> None:
-        self.shims: dict[str, FakeShim] = {}
+        self.shims: dict[str, FakeShim] = {}  # by their containers
+        self.made: list[FakeShim] = []
         self.prepare: list[tuple[str, tuple[int, str]]] = []
         self.slow: dict[str, float] = {}
 
     async def ask(self, asked: Mapping[str, Any]) -> tuple[socket.socket, int]:
         mine, theirs = socket.socketpair()
         mine.setblocking(False)
-        shim = self.shims[asked["id"]] = FakeShim(theirs, asked)
-        shim.fail |= dict(self.prepare)
-        shim.slow |= self.slow
+        self.made.append(FakeShim(theirs, asked, self))
         return mine, 4711
 
 
@@ -303,7 +311,8 @@ async def serving(place: Path, more: str = "") -> AsyncIterator[Daemon]:
         await recovery.run()
         channel = await stack.enter_async_context(grpc.aio.insecure_channel(f"unix:{place}/s"))
         yield Daemon(node, containers, zygote, networks, stubs.RuntimeServiceStub(channel), f"unix:{place}/s", place)
-        for shim in zygote.shims.values():
+        node.spares.close()
+        for shim in (*zygote.shims.values(), *[one for one in zygote.made if not one.state.id]):
             shim.die()
 
 

@@ -28,7 +28,8 @@ MORE_V2 = V2 | {
 MORE_V1 = V1 | {
     "cpuacct.stat": "user 200\nsystem 50\n",
     "cpu.stat": "nr_periods 7\nnr_throttled 3\nthrottled_time 4200000000\n",
-    "memory.stat": V1["memory.stat"] + "total_cache 5000000\ntotal_mapped_file 77\npgfault 34\npgmajfault 1\n",
+    "memory.stat": V1["memory.stat"]
+    + "total_cache 5000000\ntotal_mapped_file 77\ntotal_active_file 3\npgfault 34\npgmajfault 1\n",
     "memory.max_usage_in_bytes": "12000000\n",
     "memory.failcnt": "12\n",
     "memory.kmem.usage_in_bytes": "100\n",
@@ -53,6 +54,8 @@ SAME = {
     ("container_memory_cache",): 5000000,
     ("container_memory_mapped_file",): 77,
     ("container_memory_kernel_usage",): 100,
+    ("container_memory_total_active_file_bytes",): 3,
+    ("container_memory_total_inactive_file_bytes",): 2097152,
     ("container_memory_failcnt",): 12,
     ("container_memory_max_usage_bytes",): 12000000,
     ("container_oom_events_total",): 1,
@@ -155,7 +158,7 @@ def test_limits() -> None:
 
 def test_descriptors() -> None:
     found = descriptors.descriptors()
-    assert len(found) == len({one.name for one in found}) == 56
+    assert len(found) == len({one.name for one in found}) == 58
     for one in found:
         assert one.help
         assert one.label_keys[:6] == list(descriptors.BASE)
