@@ -123,11 +123,11 @@ def starts(endpoint: Endpoint, number: int) -> list[float]:
 
 @contextmanager
 def of_ten(endpoint: Endpoint) -> Iterator[Pod]:
-    """A pod of ten containers; `execute` runs in the first."""
+    """A pod of ten containers; `execute` runs in the last."""
     pod = endpoint.describe(host_network=True)
     pod.start()
     try:
-        for number in range(1, _CONTAINERS):
+        for _ in range(1, _CONTAINERS):
             pod.add()
         yield pod
     finally:
