@@ -126,8 +126,8 @@ def test_a_fake_proc_gets_no_profile(runtime: Runtime, bundle: MakeBundle, profi
         assert (made.rootfs / "proc" / name / "attr/apparmor/exec").read_text() == ""
 
 
-# What the runtime's own profile denies to root with all capabilities, the host's processes in sight and nothing read-only; without
-# the profile it works. PID is a process of the host.
+# What the runtime's own profile denies to root with all capabilities, the host's processes in sight and nothing read-only: it
+# works without the profile. PID is a process of the host.
 _DENIED = {
     "a knob of the kernel": "f=/proc/sys/vm/swappiness; v=$(cat $f); echo $v >$f",
     "a knob of a namespace": "echo x >/proc/sys/kernel/domainname",
