@@ -13,6 +13,7 @@ import pytest
 from ocirt.containers.host import security_modules
 from ocirt.spec.capabilities import NAMES
 from tests.support import apparmor
+from tests.support.bundle import cgroup_mount
 from tests.support.runtime import Runtime, wait_for
 from tests.system.conftest import MakeBundle
 from tests.system.test_check import checked
@@ -155,7 +156,7 @@ _ALLOWED = {
 @pytest.mark.ocirt_only("the profile is ocirt's own")
 def test_our_own_profile(runtime: Runtime, bundle: MakeBundle, own: str) -> None:
     """By effect, and beside a container without it."""
-    made = bundle(args=["sleep", "1000"], capabilities=ALL, maskedPaths=[], readonlyPaths=[])
+    made = bundle(args=["sleep", "1000"], capabilities=ALL, maskedPaths=[], readonlyPaths=[], add_mounts=[cgroup_mount()])
 
     def edit(config: dict[str, Any]) -> None:
         config["linux"]["namespaces"] = [one for one in config["linux"]["namespaces"] if one["type"] != "pid"]
