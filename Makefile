@@ -151,13 +151,20 @@ test-v2: build images $(VENV)/ready
 # And in a virtual machine with cgroup2 alone and all its controllers, with a kernel that is older. Slow: the processor is emulated.
 # There is no network to install from, and the launcher's tests have no need of another kernel.
 VM_TESTS ?= tests/system --ignore tests/system/test_installs.py --ignore tests/system/test_launcher.py --ignore tests/system/test_bench.py
-VM_PYTEST = OCIRT_TEST_GRACE=10 OCIRT_TEST_MOMENTS=5 OCIRT_TEST_POINTS=10 $(VENV)/bin/pytest -v -p no:cacheprovider $(VM_TESTS)
+# Two files at a time: much of the time is waiting. What fails is shown at once, as the rest takes long.
+VM_PYTEST = PYTHONUNBUFFERED=1 PYTEST_TIMEOUT=1200 OCIRT_TEST_SLOWNESS=4 OCIRT_TEST_GRACE=10 OCIRT_TEST_MOMENTS=5 OCIRT_TEST_POINTS=10 \
+	$(VENV)/bin/python -m pytest -v -p no:cacheprovider -p tests.support.at_once -n 2 --dist loadfile --no-loadscope-reorder $(VM_TESTS)
+# What is compiled here need not be compiled there, where it takes twenty times as long and is forgotten.
+VM_READY = $(VENV)/bin/python -m pytest -q --collect-only $(VM_TESTS) >/dev/null; \
+	$(VENV)/bin/python -c 'from tests.support.build import compiled; compiled("probe")'
 test-vm: needs-vm build images $(VENV)/ready
+	@$(VM_READY)
 	$(PYTHON) tests/vm/run.py --seconds 7200 '$(VM_PYTEST)'
 
 # The same under systemd, which makes the cgroups: without what makes none.
-test-vm-systemd: VM_TESTS += --ignore tests/system/images --ignore tests/system/cni
+test-vm-systemd: VM_TESTS += $(addprefix --ignore tests/system/,images cni csi cri_images)
 test-vm-systemd: needs-vm build images $(VENV)/ready
+	@$(VM_READY)
 	$(PYTHON) tests/vm/run.py --systemd --seconds 7200 'OCIRT_TEST_MANAGER=systemd $(VM_PYTEST)'
 
 # The power fails while images are pulled. Eight lives of a machine, each of which takes a minute.

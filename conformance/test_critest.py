@@ -16,6 +16,7 @@ import pytest
 from conformance import goprograms
 from conformance.drivers import Machine
 from conformance.nodes import Node
+from ocirt.containers.host import security_modules
 from tests.support import specs
 from tests.support.build import ROOT
 from tests.support.critest_images import certificates, make_all, push_all
@@ -29,6 +30,7 @@ podsNumber: 2
 imagesNumber: 2
 imagePullingBenchmarkImage: {specs.TEST_IMAGE}latest
 """
+_OF_APPARMOR = [name for name in specs.titles() if name.startswith("AppArmor ")]
 Verdicts = dict[str, tuple[str, str]]  # of a title: passed, failed or skipped; and why
 
 whole = pytest.mark.skipif(os.environ.get("OCIRT_TEST_CRITEST") != "1", reason="it takes minutes: `make conformance-cri` runs it")
@@ -136,6 +138,16 @@ def test_all(node: Node, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> 
     with capsys.disabled():
         print(f"  of {len(pairs)} specs, {sum(one == other for one, other in pairs.values())} have the same verdict in both runs")
     assert {name: (*pair, mine[name][1]) for name, pair in pairs.items() if pair != expected.get(name, (pair[0], pair[0]))} == {}
+
+
+@pytest.mark.skipif(
+    "AppArmor" not in security_modules(), reason="this kernel runs without AppArmor; the one of `make test-vm` has it"
+)
+def test_apparmor(node: Node, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """All its specs pass: make test-vm VM_TESTS=conformance/test_critest.py"""
+    found = run(node, tmp_path, "--ginkgo.focus=AppArmor")
+    judge(found, capsys)
+    assert {name: status for name, (status, _) in found.items()} == dict.fromkeys(_OF_APPARMOR, "passed")
 
 
 @pytest.mark.parametrize("transport", ["spdy", "websocket"])

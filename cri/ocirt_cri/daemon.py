@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import ocirt
-from ocirt import spans, state
+from ocirt import apparmor, spans, state
 from ocirt.errors import Error
 from ocirt_cri import config as configuration
 from ocirt_cri import logs, machine
@@ -169,6 +169,9 @@ class Daemon:
             stall=config["images.stall"],
             connections=config["images.connections"],
         )
+        host = await asyncio.to_thread(machine.look)
+        if host.apparmor and config["containers.apparmor_profile"] == apparmor.NAME:
+            await asyncio.to_thread(_load_profile)
         reserve = Reserve((config["root"], config.image_root))
         await asyncio.to_thread(reserve.make)
         images = await stack.enter_async_context(Images(image_store, settings, pinned=config["images.pinned"]))
@@ -186,7 +189,7 @@ class Daemon:
         stack.push_async_callback(networks.close)
         return Node(
             config=config,
-            host=await asyncio.to_thread(machine.look),
+            host=host,
             boot_id=state.boot_id(),
             instance=instance,
             pod_cidr=store.meta(POD_CIDR),
@@ -227,6 +230,14 @@ def _threads() -> ThreadPoolExecutor:
     for _ in range(_THREADS):
         executor.submit(together.wait)
     return executor
+
+
+def _load_profile() -> None:
+    """What can be done now need not be waited for with the first container, and what is missing is seen in time."""
+    try:
+        apparmor.load()
+    except Error as err:
+        _log.warning("containers get no AppArmor profile unless they name one: %s", err)
 
 
 def _notify(word: str) -> None:

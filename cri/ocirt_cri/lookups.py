@@ -6,10 +6,12 @@ The image is looked at in its layers, so that nothing has to be mounted; what is
 from __future__ import annotations
 
 import json
+import logging
 import os
 import stat
 from typing import TYPE_CHECKING
 
+from ocirt import apparmor
 from ocirt_cri.spec.inputs import CdiDocument, DeviceNode
 from ocirt_cri.spec.seccomp import LIMIT as PROFILE_LIMIT
 from ocirt_images.apply.merged import Merged
@@ -26,8 +28,8 @@ if TYPE_CHECKING:
 
 CDI = ("/etc/cdi", "/var/run/cdi")  # the last one counts
 MOUNTS = "/proc/self/mountinfo"
-PROFILES = "/sys/kernel/security/apparmor/profiles"
 _MOST_DEVICES = 10000
+_log = logging.getLogger(__name__)
 _ESCAPES = ((b"\\040", b" "), (b"\\011", b"\t"), (b"\\012", b"\n"), (b"\\134", b"\\"))
 
 
@@ -113,8 +115,12 @@ class HostLookups:
 
     def has_apparmor_profile(self, name: str) -> bool:
         """Whether the kernel has a profile. Raises OSError."""
-        with open(PROFILES, "rb") as file:
-            return bool(name) and any(line.rpartition(b" (")[0] == os.fsencode(name) for line in file.read().split(b"\n"))
+        return apparmor.is_loaded(name)
+
+    def load_apparmor_profile(self, name: str) -> None:
+        """Load the runtime's own profile under this name. Raises Error."""
+        if apparmor.load(name):
+            _log.info("AppArmor: the profile %s was loaded", name)
 
     def cdi(self) -> list[CdiDocument]:
         """The specifications of the host; the document of one that cannot be read is None."""

@@ -52,6 +52,15 @@ _IMAGE = {
 
 # verb -> (summary, arguments, description, texts of the flags)
 VERBS: dict[str, tuple[str, str, str, dict[str, str]]] = {
+    "apparmor": (
+        "print the AppArmor profile for containers that have none of their own, or load it",
+        "[profile]",
+        (
+            'The profile\'s name is ocirt-default, or "[profile]". A container has it by process.apparmorProfile in its\n'
+            "config.json, or exec --apparmor. To load this text over an older one: ocirt apparmor | apparmor_parser --replace"
+        ),
+        {"load": "load it, unless the kernel has a profile of that name; by apparmor_parser(8)"},
+    ),
     "bundle": (
         "make a bundle from an image, or for a root file system that is there",
         "<rootfs> <directory> [command...]  || <image> <directory> [command...]  || --mount <directory>",

@@ -23,6 +23,7 @@ _IMAGE = "cwd= entrypoint= env,e* hostname= network= no-new-privs read-only size
 
 # Each verb's module is ocirt.cli.<verb>. (fewest positional arguments, most or -1, flags)
 VERBS: dict[str, tuple[int, int, str]] = {
+    "apparmor": (0, 1, "load"),
     "bundle": (1, -1, f"mount rootless writable {_IMAGE}"),
     "check": (0, 1, "bundle,b= config,f= json"),
     "checkpoint": (

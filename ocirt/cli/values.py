@@ -84,6 +84,7 @@ _ARGUMENTS: dict[str, Kind] = {
     "command": ANY,
     "container-id": CONTAINER,
     "directory": DIRECTORY,
+    "profile": ANY,
     "rootfs": DIRECTORY,
     "shell": SHELLS,
     "signal": _SIGNALS,

@@ -14,8 +14,9 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from tests.support.images import Image
+from tests.support.patience import patience
 
-PATIENCE = 30.0  # seconds until it answers
+PATIENCE = patience(30.0)  # seconds until it answers
 
 
 class DockerRegistry:

@@ -25,6 +25,7 @@ from google.protobuf import json_format
 from ocirt_api.nri import api_pb2 as nri
 from ocirt_cri.nri import calls
 from ocirt_cri.nri.plugin import Plugin, run
+from tests.support.patience import patience
 
 _METHODS = {calls.snake(name): name for name in calls.METHODS.values()}
 
@@ -156,7 +157,7 @@ class NriPlugin:
 
     def until(self, condition: Callable[[], object], what: str, seconds: float = 30) -> None:
         """Wait for it."""
-        end = time.monotonic() + seconds
+        end = time.monotonic() + patience(seconds)
         while not condition():
             log = (self.place / "log").read_text() if (self.place / "log").exists() else ""
             assert time.monotonic() < end, f"waited in vain for {what}\n{self.events()}\n{log}"

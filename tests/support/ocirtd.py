@@ -22,9 +22,10 @@ from tests.support import images
 from tests.support.build import ROOT
 from tests.support.bundle import make_rootfs
 from tests.support.isolation import umount
+from tests.support.patience import patience
 from tests.support.registry import LocalRegistry
 
-PATIENCE = 30.0
+PATIENCE = patience(30.0)
 _OPTIONS = (("grpc.default_authority", "localhost"), ("grpc.max_receive_message_length", 16 << 20))
 _numbers = itertools.count()
 

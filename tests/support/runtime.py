@@ -22,12 +22,13 @@ from typing import Any, TypeVar
 from tests.support.build import ROOT
 from tests.support.bundle import Bundle
 from tests.support.leaks import descendants
+from tests.support.patience import patience
 
 T = TypeVar("T")
 
 # Seconds, far beyond what a busy machine takes: they end what hangs, and cost nothing else.
 TIMEOUT = 120.0  # of one command
-PATIENCE = 60.0  # until what has to come is missed
+PATIENCE = patience(60.0)  # until what has to come is missed
 
 
 @dataclass(frozen=True)
@@ -331,8 +332,11 @@ def _text(data: bytes) -> str:
 
 
 def wait_for(condition: Callable[[], T], what: str, seconds: float = PATIENCE) -> T:
-    """Call `condition` until it returns something true (or 0), and return that. Raises AssertionError after `seconds`."""
-    deadline = time.monotonic() + seconds
+    """Call `condition` until it returns something true (or 0), and return that. Raises AssertionError after `seconds`.
+
+    On a slow machine (`patience`) later.
+    """
+    deadline = time.monotonic() + patience(seconds)
     pause = 0.002
     while True:
         value = condition()

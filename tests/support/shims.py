@@ -20,8 +20,9 @@ from ocirt_api.messages import shim as messages
 from ocirt_api.ttrpc import Client, ResponseReceived
 from ocirt_shim import zygote
 from tests.support.build import ROOT
+from tests.support.patience import patience
 
-PATIENCE = 30.0
+PATIENCE = patience(30.0)
 
 
 class Zygote:

@@ -16,8 +16,9 @@ from wsproto.connection import ConnectionType
 from wsproto.events import BytesMessage, CloseConnection, Ping, TextMessage
 
 from ocirt_shim.remote import spdy
+from tests.support.patience import patience
 
-PATIENCE = 30.0
+PATIENCE = patience(30.0)
 CHUNK = 1 << 16
 
 

@@ -38,11 +38,12 @@ from tests.support.isolation import (
     pivot_root,
     unshare,
 )
+from tests.support.patience import patience
 
 PROGRAMS = (Path("/lib/systemd/systemd"), Path("/usr/lib/systemd/systemd"))
 CLONE_NEWPID, CLONE_NEWCGROUP = 0x20000000, 0x02000000
 CGROUP = Path("/sys/fs/cgroup")
-PATIENCE = 60.0  # seconds until it has to be up; on an emulated processor under load it takes 20
+PATIENCE = patience(60.0)  # seconds until it has to be up; on an emulated processor under load it takes 20
 
 _MASKED = (
     "sysinit.target",

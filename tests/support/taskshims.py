@@ -17,9 +17,10 @@ from ocirt_api.messages.bootstrap import BootstrapParams, BootstrapResult, Exten
 from ocirt_api.messages.google import Any as Wrapped
 from ocirt_api.ttrpc import RequestReceived, Server
 from tests.support.build import ROOT
+from tests.support.patience import patience
 from tests.support.shims import Caller
 
-PATIENCE = 30.0
+PATIENCE = patience(30.0)
 NAMESPACE = "tests"
 PROGRAM = ROOT / "build" / "containerd-shim-ocirt-v2"
 KINDS = {topic: kind for kind, topic in events.TOPICS.items()}

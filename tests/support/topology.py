@@ -12,11 +12,12 @@ from pathlib import Path
 from typing import Any
 
 from tests.support.networks import command, inside, make_network
+from tests.support.patience import patience
 
 BRIDGE = "cni0"
 OUTSIDE, HOST_OUTSIDE = "192.0.2.9", "192.0.2.1"
 OUTSIDE6, HOST_OUTSIDE6 = "2001:db8::9", "2001:db8::1"
-_PATIENCE = 3.0  # seconds for what should arrive
+_PATIENCE = patience(3.0)  # seconds for what should arrive
 _SILENCE = 0.3  # seconds after which what should not arrive has not
 _KINDS = {"tcp": socket.SOCK_STREAM, "udp": socket.SOCK_DGRAM}
 

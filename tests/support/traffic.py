@@ -10,11 +10,12 @@ from collections.abc import Iterator
 from contextlib import ExitStack, closing, contextmanager
 
 from tests.support.networks import inside, ip, make_network
+from tests.support.patience import patience
 
 OUTSIDE = {4: "192.0.2.2", 6: "2001:db8::2"}  # the outside's addresses
 EDGE = {4: "192.0.2.1", 6: "2001:db8::1"}  # the host's own, beside them
 HERE = "/proc/thread-self/ns/net"
-PATIENCE = 10.0  # seconds until what has to come is missed
+PATIENCE = patience(10.0)  # seconds until what has to come is missed
 REFUSAL = 1.0  # seconds in which nothing comes where nothing may
 _FAMILIES = {4: socket.AF_INET, 6: socket.AF_INET6}
 _KINDS = {"tcp": socket.SOCK_STREAM, "udp": socket.SOCK_DGRAM}

@@ -3,44 +3,42 @@
 from __future__ import annotations
 
 import json
-import os
-import shutil
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from ocirt.containers.host import security_modules
-from tests.support.runtime import Runtime
+from ocirt.spec.capabilities import NAMES
+from tests.support import apparmor
+from tests.support.bundle import cgroup_mount
+from tests.support.runtime import Runtime, wait_for
 from tests.system.conftest import MakeBundle
 from tests.system.test_check import checked
 
-PROFILE = "ocirt-test"
-RULES = f"""profile {PROFILE} flags=(attach_disconnected,mediate_deleted) {{
-  capability, file, network, signal, unix, mount, umount, pivot_root, ptrace,
-  deny /denied/** w,
-}}
-"""
-SHOW = ["sh", "-c", "for f in /proc/self/attr/apparmor/current /proc/self/attr/current; do test -e $f && exec cat $f; done"]
-
-
-def _parser() -> str:
-    return shutil.which("apparmor_parser", path=f"{os.environ.get('PATH', '')}:/sbin:/usr/sbin") or ""
+SHOW = ["sh", "-c", apparmor.SHOW]
+ALL = {kind: list(NAMES) for kind in ("bounding", "effective", "permitted")}
 
 
 @pytest.fixture
-def profile(tmp_path: Path) -> Iterator[str]:
+def profile() -> Iterator[str]:
     """A profile that denies writing below /denied."""
-    if "AppArmor" not in security_modules():
-        pytest.skip("this kernel runs without AppArmor")
-    if not _parser():
-        pytest.skip("there is no apparmor_parser to load a profile with")
-    rules = tmp_path / "profile"
-    rules.write_text(RULES)
-    subprocess.run([_parser(), "--replace", "--skip-cache", rules], check=True)
-    yield PROFILE
-    subprocess.run([_parser(), "--remove", rules], check=True)
+    apparmor.need()
+    with apparmor.loaded("ocirt-test", "deny /denied/** w,") as name:
+        yield name
+
+
+@pytest.fixture
+def own(runtime: Runtime) -> Iterator[str]:
+    """The runtime's own profile, by another name than it has on a node."""
+    apparmor.need()
+    name = "ocirt-test-own"
+    runtime.call("apparmor", "--load", name).ok()
+    runtime.call("apparmor", "--load", name).ok()
+    yield name
+    apparmor.remove(name)
 
 
 def _exec_detached(runtime: Runtime, container: str) -> int:
@@ -86,7 +84,7 @@ def test_a_profile(runtime: Runtime, bundle: MakeBundle, profile: str) -> None:
     made.edit(user={"uid": 0, "gid": 0}, args=["sh", "-c", "echo x > /fine && echo x > /denied/x"])
     assert "Permission denied" in runtime.run(made).failed().err
     assert (made.rootfs / "fine").exists()
-    container = runtime.create(made.edit(args=["sh", "-c", SHOW[2].replace("exec ", "") + "; sleep 1000"]))
+    container = runtime.create(made.edit(args=["sh", "-c", SHOW[2] + "; sleep 1000"]))
     assert Path(f"/proc/{runtime.pid(container)}/attr/current").read_text().strip() == "unconfined"
     runtime.start(container).ok()
     runtime.wait_output(container, f"{profile} (enforce)")
@@ -127,3 +125,73 @@ def test_a_fake_proc_gets_no_profile(runtime: Runtime, bundle: MakeBundle, profi
         assert Path(f"/proc/{pid}/attr/current").read_text().strip() == f"{profile} (enforce)"
     for name in ("self", "thread-self"):
         assert (made.rootfs / "proc" / name / "attr/apparmor/exec").read_text() == ""
+
+
+# What the runtime's own profile denies to root with all capabilities, the host's processes in sight and nothing read-only: it
+# works without the profile. PID is a process of the host.
+_DENIED = {
+    "a knob of the kernel": "f=/proc/sys/vm/swappiness; v=$(cat $f); echo $v >$f",
+    "a knob of a namespace": "echo x >/proc/sys/kernel/domainname",
+    "a file of /proc": "echo h >/proc/sysrq-trigger",
+    "a knob of /sys": "f=/sys/class/net/lo/ifalias; echo x >$f",
+    "firmware": "cat /sys/firmware/acpi/tables/DSDT",
+    "profiles": "cat /sys/kernel/security/apparmor/profiles",
+    "a mount": "mount -t tmpfs x /mnt",
+    "a bind": "mount -o bind /bin /mnt",
+    "a remount": "mount -o remount,ro /dev/shm",
+    "an unmount": "umount /dev/mqueue",
+    "a signal": "kill -CONT PID",
+    "a look into a process": "cat /proc/PID/environ",
+}
+_ALLOWED = {
+    "a file": "echo x >/x && rm /x",
+    "its own process": "echo 5 >/proc/self/oom_score_adj",
+    "a socket": "busybox ip link",
+    "a program": "cd /root && cat /bin/busybox >busybox && chmod +x busybox && ./busybox true",
+    "a child": "sleep 100 & kill $!",
+    "a cgroup": "mkdir /sys/fs/cgroup/x && rmdir /sys/fs/cgroup/x",
+}
+
+
+@pytest.mark.ocirt_only("the profile is ocirt's own")
+def test_our_own_profile(runtime: Runtime, bundle: MakeBundle, own: str) -> None:
+    """By effect, and beside a container without it."""
+    made = bundle(args=["sleep", "1000"], capabilities=ALL, maskedPaths=[], readonlyPaths=[], add_mounts=[cgroup_mount()])
+
+    def edit(config: dict[str, Any]) -> None:
+        config["linux"]["namespaces"] = [one for one in config["linux"]["namespaces"] if one["type"] != "pid"]
+        for mount in config["mounts"]:
+            mount["options"] = [one for one in mount.get("options", ()) if one != "ro"]
+        config["mounts"].append({"destination": "/sys/kernel/security", "source": "/sys/kernel/security", "options": ["bind"]})
+
+    made.edit(edit=edit)
+    (made.rootfs / "mnt").mkdir(exist_ok=True)
+    plain = runtime.run_detached(made)
+    confined = runtime.run_detached(made.edit(process={"apparmorProfile": own}))
+    assert runtime.exec(confined, *SHOW).ok().out.strip() == f"{own} (enforce)"
+    lines = [f"if ({command}) >/dev/null 2>&1; then echo {what}; fi" for what, command in (_DENIED | _ALLOWED).items()]
+    with subprocess.Popen(["sleep", "1000"]) as process:
+        try:
+            script = "\n".join(lines).replace("PID", str(process.pid))
+            works = {name: set(runtime.exec(name, "sh", "-c", script).out.splitlines()) for name in (plain, confined)}
+        finally:
+            process.kill()
+    assert works == {plain: {*_DENIED, *_ALLOWED}, confined: set(_ALLOWED)}
+    # From outside: a signal reaches it, and ends it.
+    runtime.kill(confined, "KILL").ok()
+    wait_for(lambda: runtime.status(confined) == "stopped", "its end")
+
+
+@pytest.mark.ocirt_only("the profile is ocirt's own")
+def test_two_containers_of_one_profile(runtime: Runtime, bundle: MakeBundle, own: str, profile: str) -> None:
+    """They may look at each other, where namespaces let them, and at no container of another profile."""
+
+    def edit(config: dict[str, Any]) -> None:
+        config["linux"]["namespaces"] = [one for one in config["linux"]["namespaces"] if one["type"] != "pid"]
+
+    made = bundle(args=["sleep", "1000"], capabilities=ALL, edit=edit)
+    first, second = (runtime.run_detached(made.edit(process={"apparmorProfile": own})) for _ in range(2))
+    other = runtime.run_detached(made.edit(process={"apparmorProfile": profile}))
+    for command in ("cat /proc/{}/environ", "kill -CONT {}"):
+        runtime.exec(first, "sh", "-c", command.format(runtime.pid(second))).ok()
+        runtime.exec(first, "sh", "-c", command.format(runtime.pid(other))).failed("denied")

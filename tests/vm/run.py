@@ -170,7 +170,7 @@ def run(command: str, *, systemd: bool, seconds: int, memory: int, cpus: int, di
             str(memory),
         ]
         argv += ["-nodefaults", "-no-user-config", "-display", "none", "-no-reboot"]
-        argv += ["-object", f"memory-backend-memfd,id=mem,size={memory}M,share=on", "-machine", "q35,memory-backend=mem"]
+        argv += ["-object", f"memory-backend-memfd,id=mem,size={memory}M,share=on", "-machine", "q35,memory-backend=mem,hpet=off"]
         for tag, directory in (("root", Path("/")), ("modules", modules)):
             socket = work / tag
             options = [f"--socket-path={socket}", "-o", f"source={directory}", "-o", "cache=always", "-o", "sandbox=chroot"]
@@ -199,7 +199,16 @@ def run(command: str, *, systemd: bool, seconds: int, memory: int, cpus: int, di
         mode = "systemd" if systemd else "fast"
         argv += ["-kernel", f"{place}/boot/vmlinuz-{version}", "-initrd", f"{work}/initrd"]
         # The self-tests of ciphers take long on a processor that is emulated, and may hang there (a soft lockup for good).
-        options = ["console=ttyS0", "quiet", "panic=-1", "cryptomgr.notests", f"vm.mode={mode}", f"vm.directory={os.getcwd()}"]
+        # Without the word the kernel reads the time from a device that is emulated, which costs all that asks for it dearly.
+        options = [
+            "console=ttyS0",
+            "quiet",
+            "panic=-1",
+            "cryptomgr.notests",
+            "tsc=reliable",
+            f"vm.mode={mode}",
+            f"vm.directory={os.getcwd()}",
+        ]
         argv += ["-append", " ".join(options)]
         with (work / "qemu.log").open("wb") as log:
             qemu = subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=log, stderr=log)

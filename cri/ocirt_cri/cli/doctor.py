@@ -15,6 +15,7 @@ _CHECKS: tuple[Callable[[Any], Iterable[Finding]], ...] = (
     machine.filesystems,
     machine.namespaces,
     machine.seccomp,
+    machine.apparmor,
     machine.limits,
     machine.disk,
     networks.firewall,

@@ -1,13 +1,17 @@
 """AppArmor: the runtime's own profile, one that the node has loaded, or none.
 
-`apparmor` counts before the older `apparmor_profile`. Without a word, and with RuntimeDefault, it is the runtime's own; a
-privileged container gets no profile but one that is named.
+`apparmor` counts before the older `apparmor_profile`. Without a word, and with RuntimeDefault, it is the runtime's own, which is
+loaded then, unless the node has loaded it; where that cannot be done, only who asked for it is refused. A privileged container
+gets no profile but one that is named.
 """
 
 from __future__ import annotations
 
+import logging
 from typing import TYPE_CHECKING
 
+from ocirt import apparmor
+from ocirt.errors import Error
 from ocirt_api.cri import api_pb2 as cri
 from ocirt_cri.spec.refuse import invalid, shown, unsupported
 
@@ -19,6 +23,7 @@ FIELD = "config.linux.security_context"
 _LOCALHOST = "localhost/"
 _DEFAULT_WORDS = ("", "runtime/default", "docker/default")
 _UNCONFINED = "unconfined"
+_log = logging.getLogger(__name__)
 
 
 def wanted(security: LinuxContainerSecurityContext) -> tuple[int, str, str]:
@@ -52,9 +57,27 @@ def profile(security: LinuxContainerSecurityContext, settings: Settings, host: H
     if kind == cri.SecurityProfile.Unconfined:
         return ""
     if kind == cri.SecurityProfile.RuntimeDefault:
-        return "" if security.privileged or not host.apparmor else settings.apparmor_profile
+        return "" if security.privileged or not host.apparmor else _own(security, settings.apparmor_profile, field, lookups)
     if not host.apparmor:
         raise unsupported(field, f"profile {shown(name)}: AppArmor is not enabled on this host", "leave it out")
     if not lookups.has_apparmor_profile(name):
         raise invalid(field, f"no profile {shown(name)} is loaded", "apparmor_parser -r FILE loads one")
+    return name
+
+
+def _own(security: LinuxContainerSecurityContext, name: str, field: str, lookups: Lookups) -> str:
+    """The profile that RuntimeDefault means, which the kernel has then; "" if it has none and nobody has asked for it."""
+    if lookups.has_apparmor_profile(name):
+        return name
+    if name != apparmor.NAME:  # a name that this node has chosen: its rules are not ours
+        raise unsupported(
+            field, f"no profile {shown(name)} is loaded", "see containers.apparmor_profile of ocirtd's configuration"
+        )
+    try:
+        lookups.load_apparmor_profile(name)
+    except Error as err:
+        if security.HasField("apparmor") or security.apparmor_profile:
+            raise unsupported(field, f"profile {shown(name)} cannot be had", err.hint, cause=err.cause or err.message) from None
+        _log.warning("a container without AppArmor's confinement: %s", err)
+        return ""
     return name

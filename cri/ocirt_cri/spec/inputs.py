@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
+from ocirt import apparmor
 from ocirt.spec.capabilities import NAMES
 
 if TYPE_CHECKING:
@@ -96,7 +97,7 @@ class Settings:
     cgroup_parent: str = ""
     capabilities: tuple[str, ...] = CAPABILITIES
     seccomp_unset: str = "unconfined"
-    apparmor_profile: str = "ocirt-default"
+    apparmor_profile: str = apparmor.NAME
     pids_limit: int = 0
     rlimits: Mapping[str, tuple[int, int]] = field(default_factory=dict)
     make_host_paths: bool = True
@@ -222,6 +223,9 @@ class Lookups(Protocol):
 
     def has_apparmor_profile(self, name: str) -> bool:
         """Whether the kernel has a profile loaded."""
+
+    def load_apparmor_profile(self, name: str) -> None:
+        """Load the runtime's own profile under this name, unless the kernel has one. Raises Error if that cannot be done."""
 
     def cdi(self) -> Sequence[CdiDocument]:
         """The CDI specifications of the host."""

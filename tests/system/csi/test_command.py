@@ -19,6 +19,7 @@ import pytest
 
 from ocirt_csi.locks import driver_runs
 from tests.support.csi import MIB, Plugin
+from tests.support.patience import patience
 from tests.support.runtime import wait_for
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -27,6 +28,7 @@ COMMAND = ROOT / "build" / "ocirt-csi"
 ASK = """
 import sys, grpc
 from ocirt_api.kubelet import registration_pb2 as messages, registration_pb2_grpc as stubs
+from tests.support.patience import patience
 with grpc.insecure_channel("unix:" + sys.argv[1]) as channel:
     stub = stubs.RegistrationStub(channel)
     info = stub.GetInfo(messages.InfoRequest(), timeout=20)
@@ -72,7 +74,7 @@ class Command:
     def end(self, number: int = signal.SIGTERM) -> int:
         assert self.process is not None
         self.process.send_signal(number)
-        code = self.process.wait(20)
+        code = self.process.wait(patience(20))
         self.process = None
         return code
 

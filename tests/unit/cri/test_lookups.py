@@ -142,7 +142,7 @@ def test_profiles(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         lookups.read(str(tmp_path / "gone"))
     loaded = tmp_path / "profiles"
     loaded.write_text("k8s-strict (enforce)\nocirt-default (complain)\n/usr/bin/man (enforce)\n")
-    monkeypatch.setattr("ocirt_cri.lookups.PROFILES", str(loaded))
+    monkeypatch.setattr("ocirt.apparmor.PROFILES", str(loaded))
     assert lookups.has_apparmor_profile("ocirt-default")
     assert lookups.has_apparmor_profile("/usr/bin/man")
     assert not lookups.has_apparmor_profile("k8s")

@@ -104,6 +104,23 @@ def seccomp(given: Any) -> Iterator[Finding]:
         yield Finding("seccomp", OK, f"libseccomp {version}")
 
 
+def apparmor(given: Any) -> Iterator[Finding]:
+    """Whether containers get a profile."""
+    del given
+    from ocirt import apparmor as own  # noqa: PLC0415
+    from ocirt.containers.host import security_modules  # noqa: PLC0415
+
+    if "AppArmor" not in security_modules():
+        yield Finding("AppArmor", OK, "not enabled: containers have no profile")
+    elif own.is_loaded(own.NAME):
+        yield Finding("AppArmor", OK, f"the profile {own.NAME} is loaded")
+    elif not own.parser():
+        hint = f"install {own.PARSER} (Debian: apparmor)"
+        yield Finding("AppArmor", WARNING, f"without {own.PARSER} pods with RuntimeDefault are refused, others unconfined", hint)
+    else:
+        yield Finding("AppArmor", OK, f"enabled; ocirtd loads the profile {own.NAME}")
+
+
 def limits(given: Any) -> Iterator[Finding]:
     """What runs out first on a node with many pods."""
     del given

@@ -51,6 +51,26 @@ def test_limits(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     assert (second.level, second.hint) == (WARNING, "sysctl fs.inotify.max_user_instances=1024")
 
 
+@pytest.mark.parametrize(
+    ("modules", "loaded", "parser", "level", "word"),
+    [
+        ((), False, "", OK, "not enabled"),
+        (("AppArmor",), True, "", OK, "is loaded"),
+        (("AppArmor",), False, "/sbin/apparmor_parser", OK, "ocirtd loads"),
+        (("AppArmor",), False, "", WARNING, "install apparmor_parser"),
+    ],
+)
+def test_apparmor(
+    monkeypatch: pytest.MonkeyPatch, modules: tuple[str, ...], loaded: bool, parser: str, level: str, word: str
+) -> None:
+    monkeypatch.setattr("ocirt.containers.host.security_modules", lambda: modules)
+    monkeypatch.setattr("ocirt.apparmor.is_loaded", lambda _: loaded)
+    monkeypatch.setattr("ocirt.apparmor.parser", lambda: parser)
+    (found,) = machine.apparmor(None)
+    assert found.level == level
+    assert word in str(found)
+
+
 @pytest.mark.parametrize("check", [machine.kernel, machine.cgroups, machine.filesystems, machine.namespaces, machine.disk])
 def test_on_this_machine(check: object) -> None:
     """They look, and say something with a hint where it is not as it should be."""

@@ -33,6 +33,7 @@ class Lookups:
 
     links: by path; missing: paths that are not there; broken: those that give EIO, with a `!` not before they are resolved
     trees: devices by path, for directories too
+    unloadable: why the runtime's own profile cannot be loaded into `loaded`
     """
 
     links: dict[str, str] = field(default_factory=dict)
@@ -47,6 +48,7 @@ class Lookups:
     image: tuple[str, ...] = ("/data",)
     targets: dict[str, str] = field(default_factory=lambda: {TARGET_ID: "/proc/77/ns/pid"})
     loaded: tuple[str, ...] = ("ocirt-default", "k8s-strict")
+    unloadable: str = ""
     specifications: Sequence[CdiDocument] = ()
 
     def resolve(self, path: str) -> str:
@@ -86,6 +88,11 @@ class Lookups:
 
     def has_apparmor_profile(self, name: str) -> bool:
         return name in self.loaded
+
+    def load_apparmor_profile(self, name: str) -> None:
+        if self.unloadable:
+            raise Error("unsupported", "not loaded", cause=self.unloadable, hint="install it")
+        self.loaded = (*self.loaded, name)
 
     def cdi(self) -> Sequence[CdiDocument]:
         return self.specifications

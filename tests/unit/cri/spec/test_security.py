@@ -10,7 +10,6 @@ import pytest
 
 from ocirt.spec.capabilities import NAMES
 from ocirt_api.cri import api_pb2 as cri
-from ocirt_cri.spec import apparmordefault
 from ocirt_cri.spec.inputs import CAPABILITIES
 from ocirt_cri.spec.user import User
 from tests.seccomp_profiles import docker_default
@@ -444,19 +443,34 @@ def test_bad_apparmor(asked: dict[str, Any], field: str, word: str) -> None:
     refused(lambda: made(secure(**asked), host=ARMOUR), f"{SECURITY}.{field}", word)
 
 
-def test_the_profile_itself() -> None:
-    """As text: whole, with one name throughout, and nothing that ends the rules early."""
-    text = apparmordefault.profile("ocirt-default")
-    body = text.split("{", 1)[1].rsplit("}", 1)[0]
-    rules = [line.strip() for line in body.splitlines() if line.strip() and not line.strip().startswith("#")]
-    assert all(rule.endswith(",") for rule in rules)
-    assert text.count("{") == text.count("}")
-    assert "deny mount," in rules
-    assert "profile ocirt-default flags=" in text
-    assert apparmordefault.profile("x").count("peer=x,") == 2
-    for name in ("", "a b", "a{", "a\nb", "x,"):
-        with pytest.raises(ValueError, match=r".*"):
-            apparmordefault.profile(name)
+@pytest.mark.parametrize("asked", [{}, {"apparmor": profile(RuntimeDefault)}, {"apparmor_profile": "runtime/default"}])
+def test_the_own_profile_is_loaded(asked: dict[str, Any]) -> None:
+    """When a container needs it, where the kernel has none of its name; what its administrator has loaded stays."""
+    lookups = Lookups(loaded=("k8s-strict",))
+    assert made(secure(**asked), host=ARMOUR, lookups=lookups).document["process"]["apparmorProfile"] == "ocirt-default"
+    assert lookups.loaded == ("k8s-strict", "ocirt-default")
+    there = Lookups(unloadable="there is one")
+    assert made(secure(**asked), host=ARMOUR, lookups=there).document["process"]["apparmorProfile"] == "ocirt-default"
+
+
+@pytest.mark.parametrize("asked", [{"apparmor": profile(RuntimeDefault)}, {"apparmor_profile": "runtime/default"}])
+def test_the_own_profile_cannot_be_had(asked: dict[str, Any]) -> None:
+    """Who asked for it is told; who did not has a container as on a host without AppArmor."""
+    lookups = Lookups(loaded=(), unloadable="no parser")
+    (field,) = asked
+    refused(lambda: made(secure(**asked), host=ARMOUR, lookups=lookups), f"{SECURITY}.{field}", "no parser", code="unsupported")
+    assert "apparmorProfile" not in made(host=ARMOUR, lookups=lookups).document["process"]
+
+
+@pytest.mark.parametrize("asked", [{"apparmor_profile": ""}, {"apparmor": profile(RuntimeDefault)}])
+def test_a_profile_of_the_node(asked: dict[str, Any]) -> None:
+    """One that the configuration names: nothing else goes by its name, and nobody runs without it."""
+    chosen = with_settings(apparmor_profile="site")
+    lookups = Lookups(loaded=("site",))
+    assert made(secure(**asked), host=ARMOUR, settings=chosen, lookups=lookups).document["process"]["apparmorProfile"] == "site"
+    (field,) = asked
+    given = secure(**asked)
+    refused(lambda: made(given, host=ARMOUR, settings=chosen), f"{SECURITY}.{field}", "no profile 'site'", code="unsupported")
 
 
 def test_host_without_apparmor() -> None:
