@@ -122,6 +122,10 @@ class HostLookups:
         if apparmor.load(name):
             _log.info("AppArmor: the profile %s was loaded", name)
 
+    def warn(self, text: str) -> None:
+        """Tell whoever looks after the node what a container has to do without."""
+        _log.warning("%s", text)
+
     def cdi(self) -> list[CdiDocument]:
         """The specifications of the host; the document of one that cannot be read is None."""
         found = []

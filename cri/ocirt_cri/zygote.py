@@ -27,7 +27,8 @@ READY = b"ready"
 # What a fork may be asked to load.
 _PACKAGES = ("ocirt", "ocirt_api", "ocirt_shim", "ocirt_cni", "ocirt_cri")
 _PATIENCE = 60.0  # seconds that one may take to start
-_ATTEMPTS = 3
+_ATTEMPTS = 6
+_PAUSE = 0.005  # seconds until the second attempt; one that was killed is seen to be gone meanwhile
 _CHUNK = 1 << 16
 _FULL = 0.001  # seconds until another try where the control socket takes no more
 _log = logging.getLogger(__name__)
@@ -62,7 +63,9 @@ class Zygote:
     async def ask(self, request: Mapping[str, Any]) -> tuple[socket.socket, int]:
         """Have a fork made for a request; a socket to it (not blocking), and its pid. Raises Error."""
         began = spans.now()
-        for _ in range(_ATTEMPTS):
+        for attempt in range(_ATTEMPTS):
+            if attempt:
+                await asyncio.sleep(_PAUSE * 3 ** (attempt - 1))
             mine, theirs = socket.socketpair()
             mine.setblocking(False)
             try:

@@ -99,10 +99,13 @@ def hand_over(floor: str, options: Options, args: list[str]) -> int:
     import _signal  # type: ignore[import-not-found]  # noqa: PLC0415  (typeshed has none)
     import gc  # noqa: PLC0415
 
+    from ocirt.cli import nudge  # noqa: PLC0415
+
     _reach(floor)
     gc.enable()
     if _signal.getsignal(_signal.SIGINT) is _signal.SIG_DFL:
         _signal.signal(_signal.SIGINT, _signal.default_int_handler)
+    nudge.start()
     try:
         main = __import__(f"ocirt_{floor}.cli.main", None, None, ("main",)).main
         status: int = main(options, args)

@@ -195,7 +195,13 @@ class Helper:
             self._tell(_encoded(request["n"], wire.from_error(why)))
 
     def _idle(self) -> list[Worker]:
-        return [one for one in self._workers.values() if not one.number and not one.is_last]
+        """Those that wait for a job; none that was killed meanwhile."""
+        found = [one for one in self._workers.values() if not one.number and not one.is_last]
+        poll = select.poll()
+        for one in found:
+            poll.register(one.fd, 0)
+        gone = {fd for fd, _ in poll.poll(0)}
+        return [one for one in found if one.fd not in gone]
 
     def _fork(self) -> Worker:
         """Another worker. Raises OSError."""

@@ -7,7 +7,6 @@ gets no profile but one that is named.
 
 from __future__ import annotations
 
-import logging
 from typing import TYPE_CHECKING
 
 from ocirt import apparmor
@@ -23,7 +22,6 @@ FIELD = "config.linux.security_context"
 _LOCALHOST = "localhost/"
 _DEFAULT_WORDS = ("", "runtime/default", "docker/default")
 _UNCONFINED = "unconfined"
-_log = logging.getLogger(__name__)
 
 
 def wanted(security: LinuxContainerSecurityContext) -> tuple[int, str, str]:
@@ -78,6 +76,6 @@ def _own(security: LinuxContainerSecurityContext, name: str, field: str, lookups
     except Error as err:
         if security.HasField("apparmor") or security.apparmor_profile:
             raise unsupported(field, f"profile {shown(name)} cannot be had", err.hint, cause=err.cause or err.message) from None
-        _log.warning("a container without AppArmor's confinement: %s", err)
+        lookups.warn(f"a container without AppArmor's confinement: {err}")
         return ""
     return name

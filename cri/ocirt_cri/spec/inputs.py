@@ -227,5 +227,8 @@ class Lookups(Protocol):
     def load_apparmor_profile(self, name: str) -> None:
         """Load the runtime's own profile under this name, unless the kernel has one. Raises Error if that cannot be done."""
 
+    def warn(self, text: str) -> None:
+        """Tell whoever looks after the node what a container has to do without."""
+
     def cdi(self) -> Sequence[CdiDocument]:
         """The CDI specifications of the host."""

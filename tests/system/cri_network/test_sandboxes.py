@@ -234,8 +234,10 @@ def test_what_a_killed_job_has_made_is_taken_back(helper: Helper, host: Host) ->
         pod = f"{number:064x}"
         sent = helper.send("sandbox-up", helper.request(pod, ipc=True, uts=True, hostname="half"))
         time.sleep(number / 1000)
-        for job in Path(f"/proc/{helper.pid}/task/{helper.pid}/children").read_text().split():
+        jobs = Path(f"/proc/{helper.pid}/task/{helper.pid}/children").read_text().split()
+        for job in jobs:
             os.kill(int(job), signal.SIGKILL)
+        wait_for(lambda jobs=jobs: all(_has_ended(job) for job in jobs), "the end of what was killed", 10)  # type: ignore[misc]
         try:
             helper.receive(sent)
         except Error as err:
@@ -251,6 +253,13 @@ def test_what_a_killed_job_has_made_is_taken_back(helper: Helper, host: Host) ->
         helper.down(pod)
     unkeep(helper)
     wait_for(lambda: not any(name.startswith("link veth") for name in host.traces()), "the end of the links", 5)
+
+
+def _has_ended(pid: str) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
+    except (FileNotFoundError, ProcessLookupError):
+        return True
 
 
 def test_a_keeper_that_cannot_be_made_is_an_answer(helper: Helper, host: Host) -> None:

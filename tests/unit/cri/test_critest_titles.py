@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 import sys
@@ -14,8 +15,9 @@ HERE = "tests/system/cri/specs"
 
 def collected() -> list[str]:
     """The ids of all tests in the folder, as pytest itself has them."""
-    argv = [sys.executable, "-m", "pytest", "--collect-only", "-q", "-p", "no:cacheprovider", "-p", "no:xdist", HERE]
-    done = subprocess.run(argv, capture_output=True, text=True, check=False, timeout=120, cwd=ROOT)
+    argv = [sys.executable, "-m", "pytest", "--collect-only", "-q", "-p", "no:cacheprovider", HERE]
+    env = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST")}  # how this run is run
+    done = subprocess.run(argv, env=env, capture_output=True, text=True, check=False, timeout=240, cwd=ROOT)
     assert done.returncode == 0, done.stdout + done.stderr
     return [line for line in done.stdout.splitlines() if line.startswith(HERE)]
 

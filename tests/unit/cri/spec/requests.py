@@ -49,6 +49,7 @@ class Lookups:
     targets: dict[str, str] = field(default_factory=lambda: {TARGET_ID: "/proc/77/ns/pid"})
     loaded: tuple[str, ...] = ("ocirt-default", "k8s-strict")
     unloadable: str = ""
+    warnings: tuple[str, ...] = ()
     specifications: Sequence[CdiDocument] = ()
 
     def resolve(self, path: str) -> str:
@@ -93,6 +94,9 @@ class Lookups:
         if self.unloadable:
             raise Error("unsupported", "not loaded", cause=self.unloadable, hint="install it")
         self.loaded = (*self.loaded, name)
+
+    def warn(self, text: str) -> None:
+        self.warnings = (*self.warnings, text)
 
     def cdi(self) -> Sequence[CdiDocument]:
         return self.specifications

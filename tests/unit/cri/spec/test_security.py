@@ -459,7 +459,10 @@ def test_the_own_profile_cannot_be_had(asked: dict[str, Any]) -> None:
     lookups = Lookups(loaded=(), unloadable="no parser")
     (field,) = asked
     refused(lambda: made(secure(**asked), host=ARMOUR, lookups=lookups), f"{SECURITY}.{field}", "no parser", code="unsupported")
+    assert lookups.warnings == ()
     assert "apparmorProfile" not in made(host=ARMOUR, lookups=lookups).document["process"]
+    assert len(lookups.warnings) == 1
+    assert lookups.warnings[0].startswith("a container without AppArmor's confinement: not loaded: no parser")
 
 
 @pytest.mark.parametrize("asked", [{"apparmor_profile": ""}, {"apparmor": profile(RuntimeDefault)}])
