@@ -103,17 +103,18 @@ def containerd2(version: str = "v2.2.9") -> Path:
     return build("containerd", {module: version}, [f"{module}/cmd/{name}" for name in names], go="1.24")
 
 
-def kubelet(version: str = "1.34.4") -> Path:
-    """The machine's kubelet, or one that is built: of modules that were published, where its repository names folders."""
-    if there := program("kubelet"):
-        return Path(there)
+def kube(version: str = "1.34.4") -> Path:
+    """A kubelet, kubectl, an API server and its etcd in one program (kube.go), of modules that were published.
+
+    Kubernetes' repository names folders instead. What is built takes ten minutes of two processors, and 4 GB of disk.
+    """
     client = program("go")
     if client is None:
         pytest.skip("not installed: go")
-    place = BUILD / f"kubelet.{os.getpid()}"
+    place = BUILD / f"kube.{os.getpid()}"
     place.mkdir(parents=True)
     try:
-        (place / "go.mod").write_text("module kubelet\n\ngo 1.24\n")
+        (place / "go.mod").write_text("module kube\n\ngo 1.24\n")
         done = _call([client, "mod", "download", "-json", f"k8s.io/kubernetes@v{version}"], place)
         if done.returncode:
             pytest.skip(f"the Go module k8s.io/kubernetes cannot be had here: {(done.stderr or done.stdout).strip()[-300:]}")
@@ -122,18 +123,23 @@ def kubelet(version: str = "1.34.4") -> Path:
         shutil.rmtree(place)
     parts = [part for part in re.findall(r"^\s*(\S+) => [.]/staging/", theirs, re.MULTILINE) if "/sample-" not in part]
     modules = {"k8s.io/kubernetes": f"v{version}", **dict.fromkeys(parts, f"v0.{version.partition('.')[2]}")}
+    for part in ("github.com/spf13/cobra", "go.etcd.io/etcd/server/v3"):
+        modules[part] = re.findall(rf"^\s*{re.escape(part)} (\S+)", theirs, re.MULTILINE)[0]
     replaced = "".join(f"\t{part} => {part} {modules[part]}\n" for part in parts)
     names = [f"{package}.gitVersion=v{version}" for package in ("k8s.io/component-base/version", "k8s.io/client-go/pkg/version")]
+    major, minor = version.split(".")[:2]
+    names += [f"k8s.io/client-go/pkg/version.gitMajor={major}", f"k8s.io/client-go/pkg/version.gitMinor={minor}"]
     said = " ".join(f"-X {name}" for name in names)
     found = build(
-        "kubelet",
+        "kube",
         modules,
-        ["k8s.io/kubernetes/cmd/kubelet"],
+        ["."],
         go=(re.findall(r"^go (\S+)", theirs, re.MULTILINE) or ["1.24"])[0],
+        files={"main.go": Path(__file__).with_name("kube.go").read_text()},
         more=f"\ngodebug default=go1.24\n\nreplace (\n{replaced})\n",
         flags=["-trimpath", "-tags", "selinux,notest,grpcnotrace", "-ldflags", f"-s -w {said}"],
     )
-    return found / "kubelet"
+    return found / "kube"
 
 
 def crictl() -> str:
