@@ -182,7 +182,7 @@ conformance-cri: needs-conformance
 	@$(MAKE) --no-print-directory build api images $(VENV)/ready
 	OCIRT_TEST_CRITEST=1 $(VENV)/bin/pytest conformance/test_critest.py conformance/test_crictl.py conformance/test_crictl_views.py conformance/test_streams.py conformance/test_nri.py
 
-# A kubelet on ocirtd. It is built from its Go modules: ten minutes for the first time.
+# A kubelet with an API server on ocirtd, and kubectl. They are built from their Go modules: ten minutes for the first time.
 conformance-kubelet: needs-conformance
 	@$(MAKE) --no-print-directory build api images $(VENV)/ready
 	OCIRT_TEST_KUBELET=1 $(VENV)/bin/pytest conformance/test_kubelet.py
