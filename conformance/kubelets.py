@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import subprocess
+import tempfile
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -42,12 +43,12 @@ _PLACES = ("/var/lib/kubelet", "/var/log/pods", "/var/log/containers", "/usr/lib
 class Kubelet:
     """A kubelet at one CRI endpoint (`unix://PATH`); `stop` ends it and takes back what it needed. cluster: with an API."""
 
-    def __init__(self, machine: Machine, name: str, endpoint: str, *, cluster: bool = False) -> None:
+    def __init__(self, machine: Machine, endpoint: str, *, cluster: bool = False) -> None:
         self.machine = machine
         self.cluster: Cluster | None = None
         self.program = goprograms.kube()
-        self.place = machine.path / f"{name}-kubelet"
-        self.pods = self.place / "pods"
+        self.place = Path(tempfile.mkdtemp(prefix="kubelet-", dir=machine.path))
+        self.pods = self.place / "manifests"
         self.pods.mkdir(parents=True)
         self.log = self.place / "log"
         self.endpoint = endpoint
@@ -202,6 +203,7 @@ class Cluster:
                 f"--service-account-signing-key-file={place}/sa.key",
                 "--service-cluster-ip-range=10.96.0.0/16",
                 "--allow-privileged",
+                "--kubelet-preferred-address-types=InternalIP",  # nobody knows the node's name
                 "--disable-admission-plugins=ServiceAccount",  # whose accounts a controller would make
             )
             wait_for(lambda: self.kubectl("get", "--raw=/readyz").rc == 0, f"an API server ({place})", 120)
@@ -229,10 +231,14 @@ class Cluster:
         listed = {"apiVersion": "v1", "kind": "List", "items": list(documents)}
         self.kubectl("apply", "-f", "-", stdin=json.dumps(listed)).ok()
 
+    def explain(self, name: str) -> str:
+        """What is known of a pod that is not as it should be."""
+        return self.kubectl("describe", "pod", name).out + self.kubectl("logs", name).err
+
     def wait_for_pod(self, name: str, condition: str = "condition=Ready") -> None:
         """Wait until a pod is as wanted (`kubectl wait --for`)."""
         done = self.kubectl("wait", f"--for={condition}", f"pod/{name}", "--timeout=60s", timeout=90)
-        assert done.rc == 0, done.err + self.kubectl("describe", "pod", name).out
+        assert done.rc == 0, done.err + self.explain(name)
 
     def stop(self) -> None:
         """End it."""
