@@ -105,7 +105,7 @@ def hand_over(floor: str, options: Options, args: list[str]) -> int:
     gc.enable()
     if _signal.getsignal(_signal.SIGINT) is _signal.SIG_DFL:
         _signal.signal(_signal.SIGINT, _signal.default_int_handler)
-    nudge.start()
+    options.settled = nudge.start
     try:
         main = __import__(f"ocirt_{floor}.cli.main", None, None, ("main",)).main
         status: int = main(options, args)

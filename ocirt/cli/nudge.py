@@ -18,7 +18,10 @@ _PAUSE = 0.02  # seconds in which the main thread mostly hears of it by itself
 
 
 def start() -> None:
-    """From the main thread, once. Changes the handler of SIGURG, unless there is one."""
+    """From the main thread, once, when it may have company: who has threads can enter no user namespace.
+
+    Changes the handler of SIGURG, unless there is one.
+    """
     if _signal.getsignal(_QUIET) not in (_signal.SIG_DFL, _signal.SIG_IGN):
         return
     told, tell = posix.pipe2(posix.O_CLOEXEC)

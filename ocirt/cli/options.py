@@ -10,6 +10,7 @@ from ocirt.errors import Error
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from typing import Any
 
 GLOBAL = "debug log= log-format= log-level= root= image-root= systemd-cgroup rootless= cgroup-manager= help,h version,v"
@@ -89,6 +90,7 @@ class Options:
     rootless: True, False, or None for `auto`
     root_given: whether --root was given; `root` is the state directory in either case
     image_root: absolute path of the store of images that was asked for, or ""
+    settled: called by a floor's verb once this process may have threads
     """
 
     __slots__ = (
@@ -103,6 +105,7 @@ class Options:
         "name",
         "root_given",
         "rootless",
+        "settled",
         "verb",
     )
 
@@ -116,6 +119,7 @@ class Options:
         self.rootless: bool | None = None
         self.root_given = False
         self.image_root = ""
+        self.settled: Callable[[], None] = _nothing
         self._root = ""
         self._flags = ""
         self._values: dict[str, Any] = {}
@@ -196,6 +200,10 @@ class Options:
         self.verb = verb
         self._flags = flags
         self._values = values
+
+
+def _nothing() -> None:
+    pass
 
 
 def split_word(word: str) -> tuple[str, str, str]:

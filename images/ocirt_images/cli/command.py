@@ -26,6 +26,9 @@ class Given(Protocol):
     debug: bool
     image_root: str
 
+    def settled(self) -> None:
+        """This process may have threads from now on."""
+
     def get(self, flag: str) -> Any:
         """The value of one of the verb's flags: bool, str, int or list of str, by its kind."""
 
@@ -81,6 +84,10 @@ class Command:
             from ocirt_images.snapshots.namespace import enter_own  # noqa: PLC0415  (root has no need of it)
 
             self.mappings = enter_own()
+
+    def settled(self) -> None:
+        """For a verb that waits long: no namespace is entered any more, and a Ctrl-C is to be heard whenever it comes."""
+        self._given.settled()
 
     def for_each(self, items: Iterable[_T], do: Callable[[_T], None]) -> None:
         """Do something with each, also if it fails with one before. Raises the last Error; others are said before it."""

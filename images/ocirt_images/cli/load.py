@@ -38,6 +38,7 @@ def run(command: Command, args: list[str]) -> int:
     )
     quiet, as_json = command.flag("quiet"), command.flag("json")
     with command.store() as store, progress.choose(quiet=quiet, as_json=as_json) as shown:
+        command.settled()
 
         def done(loaded: list[Loaded]) -> None:
             """Say what came, where the pictures of bars do not overwrite it."""

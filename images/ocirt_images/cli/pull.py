@@ -26,6 +26,7 @@ def run(command: Command, args: list[str]) -> int:
     policy = Policy.load()
     registry = Registry(hosts=Hosts.load(), credentials=Credentials.load(), insecure=command.flag("insecure"))
     with command.store(sync=not command.flag("no-sync")) as store, registry:
+        command.settled()
 
         def one(reference: Reference) -> None:
             with progress.choose(quiet=quiet, as_json=as_json) as shown:

@@ -28,6 +28,7 @@ def run(command: Command, args: list[str]) -> int:
     quiet, as_json = command.flag("quiet"), command.flag("json")
     registry = Registry(hosts=Hosts.load(), credentials=Credentials.load(), insecure=command.flag("insecure"))
     with command.store() as store, registry:
+        command.settled()
         record = store.images.find(args[0])
         reference = to or _named(record, args[0])
         with progress.choose(quiet=quiet, as_json=as_json) as shown:
