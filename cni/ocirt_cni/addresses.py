@@ -26,8 +26,10 @@ class Address:
 
     @classmethod
     def of(cls, value: int, version: int) -> Address:
-        """The address of a number. Raises OverflowError beyond the last one."""
-        return cls(value.to_bytes(4 if version == 4 else 16, "big"))
+        """The address of a number, of this version whatever it is. Raises OverflowError beyond the last one."""
+        made = cls.__new__(cls)
+        made.packed = value.to_bytes(4 if version == 4 else 16, "big")
+        return made
 
     @property
     def version(self) -> int:

@@ -114,6 +114,12 @@ def test_there_is_none_after_the_last(text: str) -> None:
         Address.parse(text).next()
 
 
+def test_a_network_that_reaches_to_mapped_addresses() -> None:
+    """Its last address is one of IPv6, as its first."""
+    found = Prefix.parse("::/80").last
+    assert (found.version, found.bits, found.packed) == (6, 128, bytes(10) + b"\xff" * 6)
+
+
 @given(prefixes())
 def test_networks(pair: tuple[Prefix, ipaddress.IPv4Interface | ipaddress.IPv6Interface]) -> None:
     mine, interface = pair
