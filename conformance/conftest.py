@@ -16,6 +16,7 @@ if str(ROOT) not in sys.path:
 import tests.conftest  # noqa: E402, F401  (it cleans the environment)
 from conformance.drivers import Machine  # noqa: E402
 from conformance.imagetools import made, podman, skopeo  # noqa: E402, F401
+from conformance.registries import registry  # noqa: E402, F401
 from tests.support.isolation import Isolation  # noqa: E402
 from tests.system.conftest import (  # noqa: E402, F401
     isolation,

@@ -7,11 +7,14 @@ import re
 import socket
 import subprocess
 from collections import Counter
+from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 from urllib.request import urlopen
 
-from conformance.drivers import need, program
+import pytest
+
+from conformance.drivers import Machine, need, program
 from tests.support.runtime import wait_for
 
 
@@ -64,3 +67,11 @@ class DockerRegistry:
         with suppress(OSError), urlopen(f"http://{self.address}/v2/"):
             return True
         return False
+
+
+@pytest.fixture
+def registry(machine: Machine, no_leaks: list[Path], tmp_path: Path) -> Iterator[DockerRegistry]:
+    """An empty one."""
+    started = DockerRegistry(tmp_path / "registry")
+    yield started
+    started.stop()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -49,14 +48,6 @@ def cosign(machine: Machine, tmp_path: Path) -> Cosign:
     if found is None:
         pytest.skip("there is no cosign on PATH: OCIRT_TEST_COSIGN=1 builds it, which takes five minutes")
     return Cosign(machine, found, tmp_path)
-
-
-@pytest.fixture
-def registry(machine: Machine, no_leaks: list[Path], tmp_path: Path) -> Iterator[DockerRegistry]:
-    """An empty one."""
-    started = DockerRegistry(tmp_path / "registry")
-    yield started
-    started.stop()
 
 
 @pytest.fixture

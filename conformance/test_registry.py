@@ -6,14 +6,14 @@ import hashlib
 import json
 import random
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from conformance.drivers import Machine, Podman
+from conformance.drivers import Podman
 from conformance.imagetools import Ocirt, X, digest, podmans
 from conformance.registries import DockerRegistry
 from conformance.signingkey import write
@@ -31,14 +31,6 @@ from tests.support.proxy import Proxy
 from tests.unit.images.push.conftest import keep
 
 PLAIN = "--tls-verify=false"
-
-
-@pytest.fixture
-def registry(machine: Machine, no_leaks: list[Path], tmp_path: Path) -> Iterator[DockerRegistry]:
-    """An empty one."""
-    started = DockerRegistry(tmp_path / "registry")
-    yield started
-    started.stop()
 
 
 @pytest.fixture
