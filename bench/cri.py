@@ -42,7 +42,7 @@ sys.path[:0] = [str(ROOT), *(str(ROOT / floor) for floor in ("api", "images", "c
 from bench import crirows  # noqa: E402
 from bench.criendpoints import Endpoint, Pod, build, containerd, executing, ocirtd  # noqa: E402
 from bench.report import percentile, table  # noqa: E402
-from bench.run import machine  # noqa: E402
+from bench.run import machine, write  # noqa: E402
 from conformance.drivers import Machine  # noqa: E402
 from tests.support.isolation import Isolation  # noqa: E402
 
@@ -77,6 +77,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--plugins", action="store_true", help="measure pods with the reference CNI plugins on both, too")
     parser.add_argument("--writer", action="store_true", help="measure ends beside a writer, too")
     parser.add_argument("--crowd", type=int, default=0, metavar="PODS", help="measure ocirtd's lists and a start with so many")
+    parser.add_argument("--write", action="store_true", help="write the tables to bench/RESULTS.md (the section cri)")
     parser.add_argument("--trace", default="", metavar="FILE", help="have ocirtd write down what it spends its time with")
     parser.add_argument("--only", default="containerd,ocirtd", help="which endpoints (default: both)")
     return parser.parse_args()
@@ -282,7 +283,10 @@ def main() -> int:
             endpoint.stop()
         place.remove()
         isolation.leave()
-    print(f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC; {machine()}; {options.rounds} rounds\n\n{report(samples)}")
+    text = f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC; {machine()}; {options.rounds} rounds\n\n{report(samples)}\n"
+    print(text, end="")
+    if options.write:
+        print("written:", write("cri", f"## cri\n\n{text}"), file=sys.stderr)
     return 0
 
 
