@@ -136,7 +136,7 @@ def write(view: str, text: str) -> Path:
         for part in path.read_text().split("\n## ")[1:]:
             sections[part.split()[0]] = f"## {part.rstrip()}\n"
     sections[view] = text
-    head = "# Results\n\nWritten by `bench/run.py --write` and by the other scripts' `--write`; README.md says how the figures are taken.\n"
+    head = "# Results\n\nWritten by the scripts, by `--write`; README.md says how the figures are taken.\n"
     path.write_text("\n".join([head, *(sections[name] for name in sorted(sections))]))
     return path
 
