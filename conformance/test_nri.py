@@ -57,16 +57,10 @@ def node(place: Path, isolation: Isolation, tmp_path: Path) -> Iterator[Ocirtd]:
             made.config.read_text().replace("[cgroups]\n", f'[cgroups]\nparent = "{isolation.cgroup_parent}"\n')
         )
         made.start()
-        try:
+        with made.cleared():
             made.pull(registry, "busybox", "1")
             (place / "images.yaml").write_text(f"defaultTestContainerImage: {registry.address}/busybox:1\n")
             yield made
-            made.clear()
-            assert made.left() == []
-        finally:
-            if made.process is not None:
-                made.kill()
-            made.forget()
 
 
 def test_critest(node: Ocirtd, capsys: pytest.CaptureFixture[str]) -> None:

@@ -106,14 +106,8 @@ def node(machine: Machine, programs: Path, no_leaks: list[Path]) -> Iterator[Eit
         subprocess.run(argv, check=True, capture_output=True, env=made.environment)
         made.image = NAME
         made.start()
-        try:
+        with made.cleared():
             yield made
-            made.clear()
-            assert made.left() == []
-        finally:
-            if made.process is not None:
-                made.kill()
-            made.forget()
 
 
 def runs(node: Ocirtd) -> Path:

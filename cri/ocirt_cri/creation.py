@@ -17,7 +17,7 @@ from ocirt_cri.checkpoint.checkpoints import is_possible
 from ocirt_cri.leftovers import BUNDLE
 from ocirt_cri.lookups import HostLookups
 from ocirt_cri.sandboxes import is_plain, request_of
-from ocirt_cri.shims import Shim, connected
+from ocirt_cri.shims import Shim
 from ocirt_cri.spec import build, imagevolumes, inforce, inputs, resources
 from ocirt_cri.spec.document import encode
 
@@ -117,20 +117,11 @@ class Creation:
 
     async def _shim(self) -> Shim:
         node, container = self._node, self._container
-        if not self._command:
-            with Span("daemon", "shim"):
+        with Span("daemon", "shim"):
+            if self._command:
+                shim = await node.fork_shim(container.id, self._command)
+            else:
                 shim = await node.spares.take(container.id)
-        else:
-            asked: dict[str, Any] = {
-                "do": "shim",
-                "id": container.id,
-                "state": node.shim_directory(container.id),
-                "runtime": node.runtime,
-                "instance": node.instance,
-                "command": self._command,
-            }
-            connection, _ = await node.zygote.ask(asked)
-            shim = await connected(container.id, connection)
         node.shims[container.id] = shim
         return shim
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -72,12 +72,15 @@ class Node:
     _container_keys: dict[Key, Container] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        self.spares = Spares(self._shim)
+        self.spares = Spares(self.fork_shim)
 
-    async def _shim(self) -> Shim:
-        """A shim without a container. Raises Error."""
-        connection, _ = await self.zygote.ask({"do": "shim", "runtime": self.runtime, "instance": self.instance})
-        return await connected("", connection)
+    async def fork_shim(self, container_id: str = "", command: Sequence[str] = ()) -> Shim:
+        """A shim for a container, or without one yet. command: of the other runtime that is to make it. Raises Error."""
+        asked: dict[str, Any] = {"do": "shim", "runtime": self.runtime, "instance": self.instance}
+        if container_id:
+            asked |= {"id": container_id, "state": self.shim_directory(container_id), "command": command}
+        connection, _ = await self.zygote.ask(asked)
+        return await connected(container_id, connection)
 
     @property
     def settings(self) -> Settings:

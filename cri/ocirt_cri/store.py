@@ -17,7 +17,6 @@ import asyncio
 import dataclasses
 import json
 import logging
-import os
 import sqlite3
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
@@ -28,6 +27,7 @@ from ocirt import spans
 from ocirt.errors import Error
 from ocirt_api.cri import api_pb2 as cri
 from ocirt_api.messages.shim import PROTOCOL
+from ocirt_cri import journal
 from ocirt_cri.model import Container, Sandbox
 
 # Each makes a version from the one before, the first from nothing. What was released is never changed; `tests/data/node-N.sql` is
@@ -228,7 +228,7 @@ class Store:
             while not self._is_synced:
                 await asyncio.sleep(_DELAY)
                 self._is_synced = True
-                await asyncio.to_thread(sync, self.journal)
+                await asyncio.to_thread(journal.sync, self.journal)
         except OSError as err:
             self.broken = f"what is to survive a power cut cannot be written down: {err}"
             _log.error("%s", self.broken)
@@ -250,15 +250,6 @@ class Store:
                 words = "pods and containers cannot be written down"
                 raise Error(code, words, subject=self._path, cause=str(err), hint="is the disk full?") from None
             raise
-
-
-def sync(journal: str) -> None:
-    """Wait until everything in a journal is on disk. Raises OSError."""
-    fd = os.open(journal, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        os.fdatasync(fd)
-    finally:
-        os.close(fd)
 
 
 def _known(kind: type[Sandbox | Container], more: str) -> dict[str, Any]:

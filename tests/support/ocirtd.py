@@ -251,6 +251,18 @@ class Ocirtd:
             with contextlib.suppress(OSError):
                 umount(str(self.place / place))
 
+    @contextlib.contextmanager
+    def cleared(self) -> Iterator[None]:
+        """Around what is done with it: nothing of its pods is left then, and it ends in any case."""
+        try:
+            yield
+            self.clear()
+            assert self.left() == []
+        finally:
+            if self.process is not None:
+                self.kill()
+            self.forget()
+
     def left(self) -> list[str]:
         """What is in its directories that a daemon without pods should not have. Compiled filters are kept, as @seccomp."""
         places = ("v/shims", "v/pods", "v/runtime", "r/containers", "r/images/writables")

@@ -232,8 +232,7 @@ def _rebuild(tables: Tables, state: State) -> None:
         kept.run(commands)
     if any(one.admitted for one in rules):
         forward.admit(tables, _asked(state))
-    for each in rules:
-        zones.change(None, each)
+    zones.change(None, *rules)
     state.generation = tables.generation()
 
 
@@ -256,7 +255,7 @@ def _remove(tables: Tables, state: State, rules: Rules) -> None:
     for one in rules.asked:
         if not state.is_claimed(f"asked {one}", besides=rules.name):
             forward.withdraw(tables, one)
-    zones.change(rules, None)
+    zones.change(rules)
     state.remove(rules.name, rules.claims())
     state.generation = tables.generation() if settled else -1
 

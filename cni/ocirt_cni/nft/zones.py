@@ -11,39 +11,42 @@ from ocirt_cni.nft.sets import INET
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from ocirt_cni.firewalld import Firewalld
     from ocirt_cni.nft.rules import Rules
 
 _TABLE = "firewalld"
 
 
-def change(old: Rules | None, new: Rules | None) -> None:
-    """Take the addresses of `old` out of their zone, and put those of `new` into theirs. Raises Error."""
-    gone = [] if old is None else old.zoned
-    wanted = [] if new is None else new.zoned
-    if old is not None and new is not None and old.zone == new.zone:
-        gone = [one for one in gone if one not in wanted]
-    if not (gone or wanted) or not kept.tables().has_table(INET, _TABLE):
-        return
-    from ocirt_cni import firewalld  # noqa: PLC0415  (few hosts have it)
+def change(old: Rules | None, *new: Rules) -> None:
+    """Take the addresses of `old` out of their zone, but for those that `new` ones have there, and put these into theirs.
 
-    found = firewalld.find()
+    Raises Error.
+    """
+    staying = {(one.zone, each) for one in new for each in one.zoned}
+    gone = [] if old is None else [each for each in old.zoned if (old.zone, each) not in staying]
+    found = _running() if gone or staying else None
     if found is None:
         return
     with found:
         if old is not None:
             found.dismiss(old.zone, gone)
-        if new is not None:
-            found.admit(new.zone, wanted)
+        for one in new:
+            found.admit(one.zone, one.zoned)
 
 
 def lacking(rules: Rules) -> list[str]:
     """Those of the addresses that are not in their zone of the firewalld that runs. Raises Error."""
-    if not rules.zoned or not kept.tables().has_table(INET, _TABLE):
-        return []
-    from ocirt_cni import firewalld  # noqa: PLC0415
-
-    found = firewalld.find()
+    found = _running() if rules.zoned else None
     if found is None:
         return []
     with found:
         return found.lacking(rules.zone, rules.zoned)
+
+
+def _running() -> Firewalld | None:
+    """The firewalld that runs, if one has its table. Raises Error."""
+    if not kept.tables().has_table(INET, _TABLE):
+        return None
+    from ocirt_cni import firewalld  # noqa: PLC0415  (few hosts have it)
+
+    return firewalld.find()

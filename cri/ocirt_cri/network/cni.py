@@ -25,6 +25,7 @@ from ocirt_cni.netlink.socket import Netlink
 from ocirt_cni.runner import execute, lists
 from ocirt_cni.runner.lists import Network
 from ocirt_cni.runner.operations import Endpoint, Runner
+from ocirt_cri import journal
 
 _INTERFACE = "eth0"
 _RUN = "/run"
@@ -143,7 +144,7 @@ def add(request: dict[str, Any]) -> dict[str, Any]:
         runner = _runner(given)
         if request.get("journal") and _runs_others(network, runner.path):
             # What they do may outlive a power cut, somewhere; so has to what says that it was done.
-            _sync(request["journal"])
+            journal.sync(request["journal"])
         result = runner.add(network, _endpoint(request))
     ips = [str(one.address.address) for one in result.ips]
     return {"ips": ips, "interface": _INTERFACE, "result": result.document(network.version)}
@@ -157,15 +158,6 @@ def _runs_others(network: Network, path: tuple[str, ...]) -> bool:
         if "delegate" in plugin or not all(isinstance(one, str) and execute.is_ours(one, path) for one in named):
             return True
     return False
-
-
-def _sync(journal: str) -> None:
-    """Wait until a file is on disk. Raises OSError."""
-    fd = os.open(journal, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        os.fdatasync(fd)
-    finally:
-        os.close(fd)
 
 
 def _endpoint(request: dict[str, Any]) -> Endpoint:

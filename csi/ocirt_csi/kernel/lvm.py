@@ -137,12 +137,7 @@ def activate(of: str, name: str) -> None:
 
 def deactivate(of: str, name: str) -> None:
     """Take its device away. Raises Error("in-use") while somebody has it open."""
-    try:
-        run(["lvchange", "--yes", "--quiet", "--activate", "n", "--", f"{checked(of)}/{checked(name)}"])
-    except Error as err:
-        if "in use" in err.cause:
-            raise Error("in-use", "is busy", subject=f"{of}/{name}", hint="a process has its device open") from None
-        raise
+    _let_go(["lvchange", "--yes", "--quiet", "--activate", "n"], of, name)
 
 
 def tag(of: str, name: str, add: Iterable[str], drop: Iterable[str] = ()) -> None:
@@ -153,8 +148,13 @@ def tag(of: str, name: str, add: Iterable[str], drop: Iterable[str] = ()) -> Non
 
 def remove(of: str, name: str) -> None:
     """Take a volume away. Raises Error("in-use") while somebody has it open, Error."""
+    _let_go(["lvremove", "--yes", "--quiet"], of, name)
+
+
+def _let_go(words: Sequence[str], of: str, name: str) -> None:
+    """A command that takes a device away."""
     try:
-        run(["lvremove", "--yes", "--quiet", "--", f"{checked(of)}/{checked(name)}"])
+        run([*words, "--", f"{checked(of)}/{checked(name)}"])
     except Error as err:
         if "in use" in err.cause:
             raise Error("in-use", "is busy", subject=f"{of}/{name}", hint="a process has its device open") from None

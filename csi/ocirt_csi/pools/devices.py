@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import os
-import shutil
 from abc import abstractmethod
 
 from ocirt_csi.errors import Error, RangeError
 from ocirt_csi.kernel import calls, filesystems, mounts
+from ocirt_csi.kernel.mounts import Mount
 from ocirt_csi.model import Volume
 from ocirt_csi.pools.base import GIB, KIB, MIB, BackEnd, Options, Usage
 
@@ -25,7 +25,7 @@ _BLOCK = 4 * KIB
 
 def available() -> list[str]:
     """File systems that this machine has a program for."""
-    return [name for name, (words, _) in _PROGRAMS.items() if shutil.which(words[0], path=calls.PATH)]
+    return [name for name, (words, _) in _PROGRAMS.items() if calls.is_installed(words[0])]
 
 
 def program(fs_type: str) -> str:
@@ -77,6 +77,17 @@ class Devices(BackEnd):
     @abstractmethod
     def device(self, place: str, volume: Volume, *, read_only: bool = False) -> str:
         """The block device of a place, which is there when it returns."""
+
+    @abstractmethod
+    def attached(self, place: str) -> list[str | None]:
+        """The block devices that a place may have: to write, and to read alone. None for one that is not there."""
+
+    def shows(self, place: str, volume: Volume, mount: Mount) -> bool:
+        """A file system has its device's number, and a block volume is the node of one of its devices."""
+        found = [one for one in self.attached(place) if one]
+        if volume.block:
+            return os.path.basename(mount.root) in [os.path.basename(one) for one in found]
+        return any(mount.is_of(one) for one in found)
 
     def follow(self, place: str, volume: Volume, point: str) -> None:
         """The file system grows to the end of its device, while it is used."""

@@ -11,7 +11,6 @@ import struct
 import sys
 
 from ocirt_csi.kernel import calls, extents, filesystems, loops
-from ocirt_csi.kernel.mounts import Mount
 from ocirt_csi.model import IMAGE, Snapshot, Volume
 from ocirt_csi.pools.base import DATA
 from ocirt_csi.pools.devices import Devices, make_file_system, set_apart
@@ -90,12 +89,9 @@ class Images(Devices):
         """The loop device of a place; one that cannot be written is another."""
         return loops.attach(os.path.join(place, DATA), self._name(place, read_only=read_only), read_only=read_only)
 
-    def shows(self, place: str, volume: Volume, mount: Mount) -> bool:
-        """A file system has its device's number, and a block volume is the node of one of its two devices."""
-        found = [loops.find(self._name(place, read_only=read_only)) for read_only in (False, True)]
-        if volume.block:
-            return os.path.basename(mount.root) in [os.path.basename(one) for one in found if one]
-        return any(mount.is_of(one) for one in found if one)
+    def attached(self, place: str) -> list[str | None]:
+        """Its loop devices."""
+        return [loops.find(self._name(place, read_only=read_only)) for read_only in (False, True)]
 
     def flush(self, place: str, volume: Volume) -> None:
         """What the loop device's own cache holds; whose blocks are whose is sure only once all is on disk."""

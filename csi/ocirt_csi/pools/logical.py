@@ -24,7 +24,6 @@ from dataclasses import dataclass
 from ocirt_csi import model
 from ocirt_csi.errors import Error
 from ocirt_csi.kernel import calls, filesystems, loops, lvm
-from ocirt_csi.kernel.mounts import Mount
 from ocirt_csi.model import LOGICAL, Record, Snapshot, Volume
 from ocirt_csi.pools.devices import Devices, make_file_system, rounded, set_apart
 
@@ -164,17 +163,12 @@ class LogicalVolumes(Devices):
         found = lvm.device(self._group, name)
         if found is None:
             lvm.activate(self._group, name)
-            found = lvm.device(self._group, name)
-        if found is None:
-            raise Error("kernel", "has no device though it is active", subject=f"{self._group}/{name}")
+            found = self._active_device(name)
         return loops.attach(found, self._name(place), read_only=True) if read_only else found
 
-    def shows(self, place: str, volume: Volume, mount: Mount) -> bool:
-        """A file system has its device's number, and a block volume is the node of one of its two devices."""
-        found = [lvm.device(self._group, os.path.basename(place)), loops.find(self._name(place))]
-        if volume.block:
-            return os.path.basename(mount.root) in [os.path.basename(one) for one in found if one]
-        return any(mount.is_of(one) for one in found if one)
+    def attached(self, place: str) -> list[str | None]:
+        """Its own, and the loop device on that."""
+        return [lvm.device(self._group, os.path.basename(place)), loops.find(self._name(place))]
 
     def flush(self, place: str, volume: Volume) -> None:
         """What is on its way to the device."""
@@ -249,15 +243,19 @@ class LogicalVolumes(Devices):
         before = None if made else lvm.device(self._group, name)
         if before is None and not made:
             lvm.activate(self._group, name)
-        found = lvm.device(self._group, name)
-        if found is None:
-            raise Error("kernel", "has no device though it is active", subject=f"{self._group}/{name}")
+        found = self._active_device(name)
         try:
             yield found
         finally:
             if before is None:
                 with contextlib.suppress(Error):  # somebody else reads it too
                     lvm.deactivate(self._group, name)
+
+    def _active_device(self, name: str) -> str:
+        found = lvm.device(self._group, name)
+        if found is None:
+            raise Error("kernel", "has no device though it is active", subject=f"{self._group}/{name}")
+        return found
 
     def _tags(self) -> tuple[str, ...]:
         return _OWN, f"{_POOL}{self.id}"

@@ -89,14 +89,8 @@ def daemon(pulled: tuple[Path, str], no_leaks: list[Path], isolation: Isolation,
     subprocess.run(["cp", "-a", pulled[0], place / "r/images"], check=True)
     made.image = pulled[1]
     made.start()
-    try:
+    with made.cleared():
         yield made
-        made.clear()
-        assert made.left() == []
-    finally:
-        if made.process is not None:
-            made.kill()
-        made.forget()
 
 
 @pytest.fixture
