@@ -93,20 +93,18 @@ def _dump(record: Record, flags: dict[str, Any], document: dict[str, Any] | None
             posix.write(status_fd, b"\0")
             posix.close(status_fd)
 
-    given = delegation.options()
     criu = service.Service(directories=places)
     kind = "PRE_DUMP" if flags.get("pre-dump") else "DUMP"
-    try:
-        criu.ask(kind, {"opts": options | criu.options()}, notified)
-        # After a pre-dump it waits for the dump, and does not like that none comes.
-        if (code := criu.end()) and kind == "DUMP":
-            raise service.CriuError(f"criu failed: exit status {code}")
-    except service.CriuError as err:
-        criu.end()
-        _let_run(record, was_paused=was_paused)
-        raise service.explain(err, f"{places[-1]}/{request.DUMP_LOG}") from None
-    finally:
-        delegation.put_back(given)
+    with delegation.Kept(criu.pid):
+        try:
+            criu.ask(kind, {"opts": options | criu.options()}, notified)
+            # After a pre-dump it waits for the dump, and does not like that none comes.
+            if (code := criu.end()) and kind == "DUMP":
+                raise service.CriuError(f"criu failed: exit status {code}")
+        except service.CriuError as err:
+            criu.end()
+            _let_run(record, was_paused=was_paused)
+            raise service.explain(err, f"{places[-1]}/{request.DUMP_LOG}") from None
 
 
 def _spec(record: Record, document: dict[str, Any] | None) -> dict[str, Any]:

@@ -52,11 +52,8 @@ class Restoration(Creation):
     def make(self) -> Record:
         """Make what CRIU needs, and have it restore the processes. They run when this returns. Raises Error, OSError."""
         super().make()
-        given = delegation.options()
-        try:
+        with delegation.Kept(self._criu.pid):
             self._attempt(self._restore)
-        finally:
-            delegation.put_back(given)
         return self.record
 
     def _start_criu(self) -> None:

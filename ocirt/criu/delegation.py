@@ -7,13 +7,65 @@ without which a container may do more to its cgroup than it should (kernel, admi
 from __future__ import annotations
 
 import posix
+import select
 
 from ocirt.kernel import mount
+from ocirt.kernel.ffi import syscall
 from ocirt.paths import read_bytes
 
 _OURS = "/proc/self/mountinfo"
 _LIMIT = 1 << 26
 _OF_ALL = (b"rw", b"ro")  # what any file system has
+_PATIENCE = 10_000  # milliseconds for a CRIU whose caller was killed: it puts back what it has changed
+
+
+class Kept:
+    """Around what a CRIU does: afterwards the options are what they were, also if this process is killed meanwhile."""
+
+    def __init__(self, criu: int) -> None:
+        """criu: its pid, a child of this process, which has ended when this is left."""
+        self._criu = criu
+        self._guard = 0
+        self._held = -1
+
+    def __enter__(self) -> None:
+        """Raises OSError."""
+        before = options()
+        if not before:
+            return
+        end, self._held = posix.pipe2(posix.O_CLOEXEC)
+        pidfd = posix.pidfd_open(self._criu)
+        try:
+            self._guard = posix.fork()
+            if not self._guard:
+                try:
+                    _watch(end, pidfd, before)
+                finally:
+                    posix._exit(0)
+        finally:
+            posix.close(end)
+            posix.close(pidfd)
+
+    def __exit__(self, *_: object) -> None:
+        if self._held >= 0:
+            posix.close(self._held)
+            posix.waitpid(self._guard, 0)
+
+
+def _watch(end: int, pidfd: int, before: tuple[str, ...]) -> None:
+    """In a process of its own: wait for the end of the caller's work, and of CRIU."""
+    posix.setsid()  # no signal of the caller's terminal
+    first = 0
+    for fd in sorted((end, pidfd)):  # with the caller's end of CRIU's socket open, that would wait for requests
+        if fd > first:
+            syscall("close_range", first, fd - 1, 0)
+        first = fd + 1
+    syscall("close_range", first, 0xFFFFFFFF, 0)
+    posix.read(end, 1)
+    poll = select.poll()
+    poll.register(pidfd, select.POLLIN)
+    poll.poll(_PATIENCE)
+    put_back(before)
 
 
 def options(mountinfo: bytes | None = None) -> tuple[str, ...]:
