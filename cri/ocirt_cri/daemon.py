@@ -101,6 +101,7 @@ class Daemon:
             stack.push_async_callback(store.close)
             self._node = node = await self._parts(stack, store)
             stack.callback(node.spares.close)
+            stack.callback(node.executors.close)
             await asyncio.to_thread(os.makedirs, os.path.join(node.directory, "shims"), 0o700, exist_ok=True)
             containers = Containers(node)
             stack.callback(containers.close)

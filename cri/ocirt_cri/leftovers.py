@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import subprocess
 import sys
 from typing import TYPE_CHECKING
 
+from ocirt.cgroups import control
 from ocirt.errors import Error
 from ocirt_shim.foreign import ROOT
 from ocirt_shim.task.mounts import unmount_all
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
 BUNDLE = "bundle"  # in a container's directory
 
@@ -63,6 +65,16 @@ def delete_by_command(command: Sequence[str], container_id: str) -> None:
         raise Error("kernel", "cannot be executed", subject=command[0], cause=err.strerror or "", hint=hint) from None
     if done.returncode and "does not exist" not in done.stderr:
         raise Error("kernel", f"{command[0]} could not remove it", subject=container_id, cause=done.stderr.strip()[-400:])
+
+
+def kill_programs(paths: Mapping[str, str], prefix: str) -> None:
+    """Kill all in the cgroups that begin so below a container's, and remove them. For a thread. Raises Error, OSError."""
+    for controller, directory in paths.items():
+        for entry in os.scandir(directory):
+            if entry.name.startswith(prefix):
+                cgroup = {"paths": {controller: entry.path}}
+                control.kill(cgroup, signal.SIGKILL)
+                control.remove(cgroup)
 
 
 def remove_container(directory: str) -> None:

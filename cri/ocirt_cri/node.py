@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -12,6 +13,7 @@ from ocirt import state
 from ocirt.errors import Error
 from ocirt_cri import leftovers
 from ocirt_cri.events import Events
+from ocirt_cri.executors import Executor, Executors
 from ocirt_cri.model import Container, Key, Sandbox
 from ocirt_cri.nri.hooks import Hooks
 from ocirt_cri.operations import Operations
@@ -20,6 +22,7 @@ from ocirt_cri.runtimes import Runtimes
 from ocirt_cri.shims import Shim, connected
 from ocirt_cri.spares import Spares
 from ocirt_shim import record as shim_record
+from ocirt_shim.execs import prefix
 
 if TYPE_CHECKING:
     from ocirt_api.cri import api_pb2 as cri
@@ -34,6 +37,7 @@ if TYPE_CHECKING:
     from ocirt_cri.zygote import Zygote
 
 T = TypeVar("T", Sandbox, Container)
+_log = logging.getLogger(__name__)
 
 
 @dataclass(slots=True, kw_only=True)
@@ -68,11 +72,23 @@ class Node:
     all_containers: dict[str, Container] = field(default_factory=dict)
     shims: dict[str, Shim] = field(default_factory=dict)
     spares: Spares = field(init=False)
+    executors: Executors = field(init=False)
     _pod_keys: dict[Key, Sandbox] = field(default_factory=dict)
     _container_keys: dict[Key, Container] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.spares = Spares(self.fork_shim)
+        self.executors = Executors(self._fork_executor, self._clean)
+
+    async def _fork_executor(self) -> Executor:
+        connection, pid = await self.zygote.ask({"do": "executor", "runtime": self.runtime})
+        return Executor(await connected("", connection), pid)
+
+    async def _clean(self, container_id: str, executor: int) -> None:
+        try:
+            await asyncio.to_thread(lambda: leftovers.kill_programs(self.locate(container_id), prefix(executor)))
+        except (Error, OSError) as err:
+            _log.warning("container %s: what an executor ran in it goes on: %s", container_id, err)
 
     async def fork_shim(self, container_id: str = "", command: Sequence[str] = ()) -> Shim:
         """A shim for a container, or without one yet. command: of the other runtime that is to make it. Raises Error."""
@@ -168,6 +184,10 @@ class Node:
             return shim_record.load(self.shim_directory(container_id))
         except (Error, OSError):
             return {}
+
+    def is_ours(self, container_id: str) -> bool:
+        """Whether our own runtime has made it."""
+        return os.path.isdir(os.path.join(self.runtime, container_id))
 
     def delete_by_force(self, container_id: str) -> None:
         """Kill a container whose shim is gone, and remove what the runtime knows of it. For a thread. Raises Error."""

@@ -1,10 +1,14 @@
-"""Children of the shim, and who waits for them."""
+"""Children of a shim, and who waits for them."""
 
 from __future__ import annotations
 
+import _signal  # type: ignore[import-not-found]  # (typeshed has none; `signal` loads enum)
 import posix
 
 from ocirt.cgroups import control
+from ocirt.kernel import constants as k
+from ocirt.kernel.ffi import syscall
+from ocirt.kernel.process import prctl
 from ocirt_shim.worker import Worker
 
 TYPE_CHECKING = False
@@ -20,6 +24,45 @@ if TYPE_CHECKING:
 
 
 _SIGKILL = 9
+_SFD_CLOEXEC, _SFD_NONBLOCK = 0o2000000, 0o4000
+_SIGSET_SIZE = 8
+_SIGINFO_SIZE = 128  # struct signalfd_siginfo
+_IGNORED = (_signal.SIGHUP, _signal.SIGINT, _signal.SIGTERM, _signal.SIGPIPE)
+
+
+def become(name: bytes) -> None:
+    """Make this process, a fork, one that holds others. Raises OSError."""
+    posix.setsid()
+    syscall("prctl", k.PR_SET_NAME, name)
+    prctl(k.PR_SET_CHILD_SUBREAPER, 1)
+    for number in _IGNORED:
+        _signal.signal(number, _signal.SIG_IGN)
+    _signal.pthread_sigmask(_signal.SIG_BLOCK, {_signal.SIGCHLD})
+
+
+def watch(loop: Loop, ended: Callable[[], object]) -> int:
+    """Have `ended` called when children may have; the descriptor that tells. SIGCHLD is to be blocked. Raises OSError."""
+    mask = (1 << (_signal.SIGCHLD - 1)).to_bytes(_SIGSET_SIZE, "little")
+    signals: int = syscall("signalfd4", -1, mask, _SIGSET_SIZE, _SFD_CLOEXEC | _SFD_NONBLOCK)
+
+    def come() -> None:
+        try:
+            posix.read(signals, _SIGINFO_SIZE)
+        except BlockingIOError:
+            pass
+        ended()
+
+    loop.add(signals, come)
+    return signals
+
+
+def next_ended() -> int:
+    """The pid of a child that has ended, and is not reaped; 0 if there is none."""
+    try:
+        found = posix.waitid(posix.P_ALL, 0, posix.WEXITED | posix.WNOHANG | posix.WNOWAIT)
+    except ChildProcessError:
+        return 0
+    return 0 if found is None else found.si_pid
 
 
 class Children:
@@ -85,6 +128,11 @@ class Children:
     def unclaimed(self, pid: int) -> int | None:
         """The status of a child that was reaped before anybody knew of it, once."""
         return self._unclaimed.pop(pid, None)
+
+    def reap(self) -> None:
+        """All that have ended."""
+        while pid := next_ended():
+            self.reaped(*posix.waitpid(pid, 0))
 
     def reaped(self, pid: int, status: int) -> None:
         """A child has ended."""

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
     Fail = Callable[[Exception], object]
     StandIn = Callable[[str], Any]  # of the container's directory, or "" for one more program
-    Employ = Callable[[Callable[[], Word], Callable[[Word | Exception], object], list[int]], object]
+    Employ = Callable[[Callable[[], Word], Callable[[Word | Exception], object], list[int]], int]
 
 _SIGKILL = 9
 _OF_PIPES = ("stdout", "stderr")
@@ -467,12 +467,12 @@ class Container:
         return execution.make(), masters[0]
 
     def _execution(self, process: dict[str, Any], group: list[str], *, terminal: bool) -> Execution:
-        from ocirt_shim.execs import prepare  # noqa: PLC0415  (preloaded; it imports this)
+        from ocirt_shim.execs import load, prepare  # noqa: PLC0415  (preloaded; it imports this)
 
         if self._stand_in is not None:
             execution: Execution = self._stand_in("")
             return execution
-        return prepare(self.runtime, self.id, process, group, terminal=terminal)
+        return prepare(self.runtime, load(self.runtime, self.id), process, group, terminal=terminal)
 
     # -- and otherwise --
 

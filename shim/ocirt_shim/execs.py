@@ -1,7 +1,7 @@
-"""One more program in the container, run to its end (`Exec` of our service).
+"""One more program in a container, run to its end (`Exec` of our service).
 
-A fork of the shim walks the plan, as that waits for what happens in the container, and ends; the shim, a subreaper, inherits the
-program and reaps it.
+Whoever walks its plan waits for what happens in the container: for a shim that is a fork, whose program the shim, a subreaper,
+then inherits and reaps; an executor (see there) does it itself.
 """
 
 from __future__ import annotations
@@ -19,13 +19,23 @@ from ocirt_shim.streams import Input, Output
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from typing import Any
+    from typing import Any, Protocol
 
     from ocirt.containers.execute import Execution
+    from ocirt.state import Record
     from ocirt_shim.children import Children
-    from ocirt_shim.container import Container
+    from ocirt_shim.container import Employ
     from ocirt_shim.loop import Loop
     from ocirt_shim.worker import Word
+
+    class Place(Protocol):
+        """A container in which programs are run."""
+
+        cgroup: dict[str, Any]
+
+        def run_more(self, process: dict[str, Any], stdio: tuple[int, int, int], group: list[str], *, ours: bool) -> int:
+            """See `Container`."""
+
 
 _LIMIT = 16 << 20
 _INLINE = 1 << 20  # bytes of output that one answer has
@@ -34,41 +44,50 @@ _MS = 1_000_000  # nanoseconds
 _PATIENCE = 2000  # milliseconds that what was killed may take to end
 
 
-class Executions:
-    """Programs that are run in a container."""
+def prefix(pid: int = 0) -> str:
+    """What the names of a program's files and cgroup begin with: of an executor's by its pid, or of a shim's."""
+    return f"exec-{pid}-" if pid else "exec-"
 
-    def __init__(self, loop: Loop, container: Container, children: Children, directory: str) -> None:
+
+class Executions:
+    """Programs that are run in containers. employ: has somebody walk a plan."""
+
+    def __init__(self, loop: Loop, children: Children, employ: Employ) -> None:
         self.children = children
-        self.directory = directory
+        self.employ = employ
         self._loop = loop
-        self._container = container
         self._number = 0
 
-    def begin(self, request: ExecRequest, answer: Callable[[ExecResponse], object], fail: Callable[[Exception], object]) -> None:
-        """Run a program; `answer` or `fail` is called at its end. Raises Error, OSError if it cannot be begun."""
+    def begin(
+        self,
+        place: Place,
+        beginning: str,
+        request: ExecRequest,
+        answer: Callable[[ExecResponse], object],
+        fail: Callable[[Exception], object],
+    ) -> None:
+        """Run a program; `answer` or `fail` is called at its end. Raises Error, OSError if it cannot be begun.
+
+        beginning: of a path that is nobody else's, for output that is too much for an answer; see `prefix`.
+        """
         process = jsonlite.loads(request.process, "process.json", any_bytes=True)
         if not isinstance(process, dict):
             raise Error("invalid", "an object is expected", subject="process.json")
         self._number += 1
-        Execute(self, self._loop, f"{self.directory}/exec-{self._number}", request, answer, fail).fork(process)
+        Execute(self, self._loop, place, f"{beginning}{self._number}", request, answer, fail).begin(process)
 
-    def work(self, process: dict[str, Any], stdio: tuple[int, int, int], group: list[str]) -> Word:
-        """In the fork: the pid of the program, which runs. Raises Error, OSError."""
-        check(process, "process")
-        return {"pid": self._container.run_more(process, stdio, group, ours=False)}
 
-    def group(self, name: str) -> dict[str, str]:
-        """A cgroup for one program, below the container's in one hierarchy: whatever it starts is found there. {} without any.
+def _group(paths: dict[str, str], name: str) -> dict[str, str]:
+    """A cgroup for one program, below the container's in one hierarchy: whatever it starts is found there. {} without any.
 
-        Raises OSError.
-        """
-        paths = self._container.cgroup["paths"]
-        for controller in ("freezer", ""):
-            if controller in paths:
-                directory = f"{paths[controller]}/{name}"
-                posix.mkdir(directory)
-                return {controller: directory}
-        return {}
+    Raises OSError.
+    """
+    for controller in ("freezer", ""):
+        if controller in paths:
+            directory = f"{paths[controller]}/{name}"
+            posix.mkdir(directory)
+            return {controller: directory}
+    return {}
 
 
 def check(process: dict[str, Any], subject: str) -> None:
@@ -81,14 +100,20 @@ def check(process: dict[str, Any], subject: str) -> None:
     refuse(findings, subject)
 
 
-def prepare(runtime: str, container: str, process: dict[str, Any], group: list[str], *, terminal: bool) -> Execution:
-    """In a fork: a program that was checked, on its way into a container of this state root. Raises Error, OSError."""
-    from ocirt.containers.execute import Execution, load_running  # noqa: PLC0415  (preloaded)
+def load(runtime: str, container: str) -> Record:
+    """The record of a running container. Raises Error."""
+    from ocirt.containers.execute import load_running  # noqa: PLC0415  (preloaded)
+
+    return load_running(runtime, container)
+
+
+def prepare(runtime: str, record: Record, process: dict[str, Any], group: list[str], *, terminal: bool) -> Execution:
+    """Not in a shim itself: a program that was checked, on its way into a container of this state root. Raises Error, OSError."""
+    from ocirt.containers.execute import Execution  # noqa: PLC0415  (preloaded)
     from ocirt.plan import Request  # noqa: PLC0415
 
-    record = load_running(runtime, container)
     request = Request(
-        container,
+        record["id"],
         record["bundle"],
         record["directory"],
         state_root=runtime,
@@ -106,6 +131,7 @@ class Execute:
         self,
         executions: Executions,
         loop: Loop,
+        place: Place,
         name: str,
         request: ExecRequest,
         answer: Callable[[ExecResponse], object],
@@ -113,6 +139,7 @@ class Execute:
     ) -> None:
         self._all = executions
         self._loop = loop
+        self._place = place
         self._name = name
         self._request = request
         self._answer = answer
@@ -127,8 +154,8 @@ class Execute:
         self._pid = self._worker = 0
         self._group: dict[str, Any] = {"paths": {}}
 
-    def fork(self, process: dict[str, Any]) -> None:
-        """Start a worker. Raises OSError."""
+    def begin(self, process: dict[str, Any]) -> None:
+        """Have it started. Raises OSError."""
         inner: list[int] = []
         outer: list[int] = []
         try:
@@ -146,20 +173,25 @@ class Execute:
             self._input = Input(self._loop, outer[0], self._request.stdin)
         try:
             if self._request.timeout:
-                self._group["paths"] = self._all.group(self._name.rpartition("/")[2])
+                self._group["paths"] = _group(self._place.cgroup["paths"], self._name.rpartition("/")[2])
         except OSError:
             for fd in inner:
                 posix.close(fd)
             self._close()
             raise
         words = [f"{controller}:{path.rpartition('/')[2]}" for controller, path in self._group["paths"].items()]
+        if self._request.timeout:
+            self._timer = self._loop.after(self._request.timeout, self._time_out)
         try:
-            self._worker = self._all.children.employ(lambda: self._all.work(process, stdio, words), self._hear, inner)
+            self._worker = self._all.employ(lambda: self._work(process, stdio, words), self._hear, inner)
         except OSError:
             self._close()
             raise
-        if self._request.timeout:
-            self._timer = self._loop.after(self._request.timeout, self._time_out)
+
+    def _work(self, process: dict[str, Any], stdio: tuple[int, int, int], group: list[str]) -> Word:
+        """The pid of the program, which runs. Raises Error, OSError."""
+        check(process, "process")
+        return {"pid": self._place.run_more(process, stdio, group, ours=False)}
 
     def _sink(self, which: int) -> Callable[[bytes], None]:
         def take(data: bytes) -> None:
@@ -190,10 +222,11 @@ class Execute:
         """Kill it with all that it has started."""
         self._timed_out = True
         # Without a program yet, it may hang on its way into the container.
-        try:
-            posix.kill(self._pid or self._worker, _SIGKILL)
-        except ProcessLookupError:
-            pass  # a worker that was reaped, and has not been heard; a program that was is not waited for
+        if target := self._pid or self._worker:
+            try:
+                posix.kill(target, _SIGKILL)
+            except ProcessLookupError:
+                pass  # a worker that was reaped, and has not been heard; a program that was is not waited for
         self._kill_others()
 
     def _kill_others(self) -> None:

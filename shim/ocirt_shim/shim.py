@@ -12,14 +12,11 @@ import posix
 
 import ocirt
 from ocirt import spans
-from ocirt.kernel import constants as k
-from ocirt.kernel.ffi import syscall
-from ocirt.kernel.process import prctl
 from ocirt_api.messages import shim as messages
-from ocirt_shim.children import Children
+from ocirt_shim.children import Children, next_ended, watch
 from ocirt_shim.clients import Clients
 from ocirt_shim.container import Container
-from ocirt_shim.execs import Executions
+from ocirt_shim.execs import Executions, prefix
 from ocirt_shim.loop import Loop
 from ocirt_shim.ready import Ready
 from ocirt_shim.record import Record
@@ -36,25 +33,11 @@ if TYPE_CHECKING:
     from ocirt_shim.worker import Word
 
 SOCKET = "socket"
-_SFD_CLOEXEC, _SFD_NONBLOCK = 0o2000000, 0o4000
-_SIGSET_SIZE = 8
 _KEPT = ("id", "runtime", "instance", "command")  # in its record
-_SIGINFO_SIZE = 128  # struct signalfd_siginfo
-_IGNORED = (_signal.SIGHUP, _signal.SIGINT, _signal.SIGTERM, _signal.SIGPIPE)
 
 
 def _nothing() -> None:
     pass
-
-
-def become() -> None:
-    """Make this process, a fork, one that holds a container. Raises OSError."""
-    posix.setsid()
-    syscall("prctl", k.PR_SET_NAME, b"ocirt-shim")
-    prctl(k.PR_SET_CHILD_SUBREAPER, 1)
-    for number in _IGNORED:
-        _signal.signal(number, _signal.SIG_IGN)
-    _signal.pthread_sigmask(_signal.SIG_BLOCK, {_signal.SIGCHLD})
 
 
 class Shim:
@@ -80,12 +63,10 @@ class Shim:
 
             self.container = Foreign(self.loop, asked["runtime"], self._record, words, asked["state"])
         self.children = Children(self.loop)
-        self.executions = Executions(self.loop, self.container, self.children, self.directory)
+        self.executions = Executions(self.loop, self.children, self.children.employ)
         self.clients = Clients(self.container)
         self.listener = Listener(self.loop, "", self._find)
-        mask = (1 << (_signal.SIGCHLD - 1)).to_bytes(_SIGSET_SIZE, "little")
-        self._signals = syscall("signalfd4", -1, mask, _SIGSET_SIZE, _SFD_CLOEXEC | _SFD_NONBLOCK)
-        self.loop.add(self._signals, self._on_child)
+        self._signals = watch(self.loop, self._reap)
         self._ready: Ready | None = None
         if "id" in asked:
             self._settle(asked["id"], asked["state"])
@@ -105,7 +86,7 @@ class Shim:
     def _settle(self, container: str, directory: str) -> None:
         """It is this container's from now on. Raises OSError."""
         posix.mkdir(directory, 0o700)
-        self.directory = self.executions.directory = directory
+        self.directory = directory
         self._record.settle(directory)
         self._record.save(id=container, status="empty")
         self.listener.listen(f"{directory}/{SOCKET}")
@@ -137,22 +118,8 @@ class Shim:
         self.listener.close()  # last: who waits for the connection's end finds nothing any more
         self.loop.stop()
 
-    def _on_child(self) -> None:
-        try:
-            posix.read(self._signals, _SIGINFO_SIZE)
-        except BlockingIOError:
-            pass
-        self._reap()
-
     def _reap(self) -> None:
-        while True:
-            try:
-                found = posix.waitid(posix.P_ALL, 0, posix.WEXITED | posix.WNOHANG | posix.WNOWAIT)
-            except ChildProcessError:
-                return
-            if found is None:
-                return
-            pid = found.si_pid
+        while pid := next_ended():
             if pid == self.container.init:
                 self.container.about_to_reap()
                 self.container.ended(posix.waitpid(pid, 0)[1])
@@ -234,7 +201,7 @@ class Shim:
         self._when_done(container.kill(signal, everybody=request.all), call, messages.Nothing)
 
     def _exec(self, request: Any, call: Call) -> None:
-        self.executions.begin(request, call.answer, call.fail)
+        self.executions.begin(self.container, f"{self.directory}/{prefix()}", request, call.answer, call.fail)
 
     def _delete(self, request: Any, call: Call) -> None:
         if self.container.busy:  # its maker is gone, and somebody else wants nothing of it

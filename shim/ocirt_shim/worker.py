@@ -70,28 +70,36 @@ class Worker:
         if not data:
             hear(Error("kernel", "the process that was to do it was killed", hint="out of memory, or of processes?"))
             return
-        word = wire.decode(self._word)
-        hear(wire.to_error(word) if "error" in word else word)
+        hear(heard(wire.decode(self._word)))
 
 
 def _nobody(word: Word | Exception) -> None:
     del word
 
 
+def said(work: Callable[[], Word]) -> Word:
+    """Do it; its word, or that of what it has raised."""
+    try:
+        return work()
+    except Error as err:
+        return wire.from_error(err)
+    except OSError as err:
+        from ocirt.cli.log import describe  # noqa: PLC0415  (only for a failure)
+
+        return wire.from_error(Error("kernel", describe(err)))
+    except Exception as err:  # noqa: BLE001  (nobody else would hear of it)
+        return wire.from_error(Error("internal", f"{type(err).__name__}: {err}", hint="this is a bug in ocirt"))
+
+
+def heard(word: Word) -> Word | Exception:
+    """What its maker is told."""
+    return wire.to_error(word) if "error" in word else word
+
+
 def run(work: Callable[[], Word], tell: int) -> NoReturn:
     """In a fork: do it, and say how it went over a pipe."""
     try:
-        try:
-            word = work()
-        except Error as err:
-            word = wire.from_error(err)
-        except OSError as err:
-            from ocirt.cli.log import describe  # noqa: PLC0415  (only for a failure)
-
-            word = wire.from_error(Error("kernel", describe(err)))
-        except Exception as err:  # noqa: BLE001  (nobody else would hear of it)
-            word = wire.from_error(Error("internal", f"{type(err).__name__}: {err}", hint="this is a bug in ocirt"))
-        data = wire.encode(word)
+        data = wire.encode(said(work))
         while data:
             data = data[posix.write(tell, data) :]
     finally:

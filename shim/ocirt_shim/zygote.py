@@ -13,6 +13,7 @@ from __future__ import annotations
 import posix
 import sys
 
+from ocirt import spans
 from ocirt.errors import Error
 from ocirt.kernel import messages
 from ocirt.zygote import main as warm
@@ -59,9 +60,9 @@ def main() -> None:
     _load(homes)
     from ocirt.zygote import server, work as library  # noqa: I001, PLC0415  (with byte code, which `load` may look for)
 
-    from ocirt_shim import rehearsal, shim  # noqa: PLC0415
+    from ocirt_shim import children, executor, rehearsal, shim  # noqa: PLC0415
 
-    _modules["shim"] = shim
+    _modules.update(children=children, executor=executor, shim=shim)
     rehearsal.rehearse()
     _fill_holes()
     null = posix.open("/dev/null", posix.O_RDWR | posix.O_CLOEXEC)
@@ -113,10 +114,10 @@ def work(fd: int, owner: int) -> None:
     if asked is None:
         return
     try:
-        become = KINDS.get(str(asked.get("do")))
-        if become is None:
+        kind = KINDS.get(str(asked.get("do")))
+        if kind is None:
             raise Error("internal", f"no kind of fork: {asked.get('do')}", subject="zygote")
-        become(talk, asked)
+        kind(talk, asked)
     except Error as err:
         talk.send(wire.from_error(err))
     except OSError as err:
@@ -126,13 +127,21 @@ def work(fd: int, owner: int) -> None:
 
 
 def _shim(talk: Talk, asked: dict[str, Any]) -> None:
-    module = _modules["shim"]
-    module.become()
-    shim = module.Shim(asked)
+    _modules["children"].become(b"ocirt-shim")
+    shim = _modules["shim"].Shim(asked)
     talk.send({"at": posix.getpid()})
     shim.wait((talk.fd, talk.owner))
     posix.close(talk.owner)  # it outlives that
     shim.serve(posix.dup(talk.fd))
+
+
+def _executor(talk: Talk, asked: dict[str, Any]) -> None:
+    _modules["children"].become(b"ocirt-executor")
+    spans.to(asked.get(spans.KEY, ""))
+    executor = _modules["executor"].Executor(asked["runtime"])
+    talk.send({"at": posix.getpid()})
+    posix.close(talk.owner)  # a program that runs may outlive that
+    executor.serve(posix.dup(talk.fd))
 
 
 def _serve(talk: Talk, asked: dict[str, Any]) -> None:
@@ -142,4 +151,4 @@ def _serve(talk: Talk, asked: dict[str, Any]) -> None:
     module.serve(talk.fd, talk.owner, asked)
 
 
-KINDS: dict[str, Callable[[Talk, dict[str, Any]], None]] = {"serve": _serve, "shim": _shim}
+KINDS: dict[str, Callable[[Talk, dict[str, Any]], None]] = {"executor": _executor, "serve": _serve, "shim": _shim}

@@ -60,7 +60,7 @@ class HungFileSystem:
     """One that is mounted; `free` lets all who wait for it go."""
 
     def __init__(self, directory: Path) -> None:
-        self._directory = directory
+        self.directory = directory
         directory.mkdir()
         command = [sys.executable, "-m", "tests.support.hungfs", str(directory)]
         self._server = subprocess.Popen(command, stdout=subprocess.PIPE, cwd=ROOT)
@@ -77,7 +77,7 @@ class HungFileSystem:
         self.free()
         assert self._server.stdout is not None
         self._server.stdout.close()
-        umount(str(self._directory))
+        umount(str(self.directory))
 
 
 if __name__ == "__main__":

@@ -114,12 +114,14 @@ class UpdateRequest(Message):
 
 
 class ExecRequest(Message):
-    """Run a program to its end. timeout: nanoseconds."""
+    """Run a program to its end. timeout: nanoseconds. id, state: for an executor, the container and its shim's directory."""
 
     process: bytes = data(1)
     stdin: bytes = data(2)
     timeout: int = int64(3)
     output_limit: int = uint32(4)
+    id: str = string(5)
+    state: str = string(6)
 
 
 class ExecResponse(Message):

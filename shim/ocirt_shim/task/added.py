@@ -12,7 +12,7 @@ from ocirt_api.messages.google import Timestamp
 from ocirt_api.messages.types import CREATED, RUNNING, STOPPED
 from ocirt_shim import record as notes
 from ocirt_shim.children import exit_code
-from ocirt_shim.execs import check, prepare
+from ocirt_shim.execs import check, load, prepare
 from ocirt_shim.task.stdio import Named, Streams
 
 TYPE_CHECKING = False
@@ -72,7 +72,8 @@ class Added:
 
         def work() -> Word:
             self.streams.begin_logger(self._task.id, self._task.host.namespace)
-            execution = prepare(self._task.runtime, self._task.id, self._process, [], terminal=terminal)
+            record = load(self._task.runtime, self._task.id)
+            execution = prepare(self._task.runtime, record, self._process, [], terminal=terminal)
             if terminal:
                 execution.run.on_console = lambda _, master: messages.send_descriptors(way[1], b"c", master)
             else:

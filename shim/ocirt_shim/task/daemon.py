@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import _signal  # type: ignore[import-not-found]  # (typeshed has none; `signal` loads enum)
 import _socket
 import posix
 from errno import EADDRINUSE
 
 from ocirt import paths
-from ocirt.kernel import constants as k
-from ocirt.kernel.ffi import syscall
-from ocirt.kernel.process import prctl
-from ocirt_shim.children import Children
+from ocirt_shim.children import Children, become, watch
 from ocirt_shim.loop import Loop
 from ocirt_shim.server import Listener
 from ocirt_shim.task.host import Host
@@ -24,9 +20,6 @@ if TYPE_CHECKING:
     from ocirt_shim.task.bootstrap import Asked
 
 RUNTIME = "io.containerd.ocirt.v2"
-_SFD_CLOEXEC, _SFD_NONBLOCK = 0o2000000, 0o4000
-_SIGSET_SIZE, _SIGINFO_SIZE = 8, 128  # struct signalfd_siginfo
-_IGNORED = (_signal.SIGHUP, _signal.SIGINT, _signal.SIGTERM, _signal.SIGPIPE)
 _FAREWELL = 2_000_000_000  # nanoseconds that the last events may take
 _WORST = 1000  # of oom_score_adj
 # What workers would load, each time. What is missing here is loaded when it is needed.
@@ -59,10 +52,9 @@ class Daemon:
         self.publisher = Publisher(self.loop, asked.events, asked.namespace, self.journal)
         self.children = Children(self.loop)
         host = Host(self.loop, self.children, self.publisher, self.journal, asked.namespace)
-        self.service = Service(host, self._on_child, self._end)
+        self.service = Service(host, self.children.reap, self._end)
         methods = self.service.methods()
         self.listener = Listener(self.loop, path, lambda *name: methods.get(name))
-        self._signals = -1
         self._ending = False
 
     def fork(self) -> int:
@@ -84,20 +76,13 @@ class Daemon:
             posix._exit(0)
 
     def _settle(self) -> None:
-        posix.setsid()
+        become(b"ocirt-shim")
         null = posix.open("/dev/null", posix.O_RDWR | posix.O_CLOEXEC)
         for fd in range(3):
             posix.dup2(null, fd, inheritable=True)
         posix.close(null)
         posix.chdir("/")
-        syscall("prctl", k.PR_SET_NAME, b"ocirt-shim")
-        prctl(k.PR_SET_CHILD_SUBREAPER, 1)
-        for number in _IGNORED:
-            _signal.signal(number, _signal.SIG_IGN)
-        _signal.pthread_sigmask(_signal.SIG_BLOCK, {_signal.SIGCHLD})
-        mask = (1 << (_signal.SIGCHLD - 1)).to_bytes(_SIGSET_SIZE, "little")
-        self._signals = syscall("signalfd4", -1, mask, _SIGSET_SIZE, _SFD_CLOEXEC | _SFD_NONBLOCK)
-        self.loop.add(self._signals, self._on_child)
+        watch(self.loop, self.children.reap)
         self._spare_containerd()
         _load()
 
@@ -109,20 +94,6 @@ class Daemon:
             paths.write_text(path, str(min(score + 1, _WORST)))
         except OSError as err:
             self.journal.say("debug", f"{path}: {err.strerror}")
-
-    def _on_child(self) -> None:
-        try:
-            posix.read(self._signals, _SIGINFO_SIZE)
-        except BlockingIOError:
-            pass
-        while True:
-            try:
-                pid, status = posix.waitpid(-1, posix.WNOHANG)
-            except ChildProcessError:
-                return
-            if not pid:
-                return
-            self.children.reaped(pid, status)
 
     def _end(self) -> None:
         """Nothing is left to do, but to let containerd hear of it."""

@@ -96,9 +96,9 @@ class Task(Container):
         self._begun = True
         self._inner = kept
 
-        def employ(work: Callable[[], Word], hear: Callable[[Word | Exception], object], inner: list[int]) -> None:
+        def employ(work: Callable[[], Word], hear: Callable[[Word | Exception], object], inner: list[int]) -> int:
             # Of a terminal's streams the worker has some that `create` knows nothing of.
-            self.host.children.employ(work, hear, [*inner, *[fd for fd in kept if fd not in inner]])
+            return self.host.children.employ(work, hear, [*inner, *[fd for fd in kept if fd not in inner]])
 
         def made(pid: int) -> None:
             self._watch_memory()
