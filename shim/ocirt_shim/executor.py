@@ -10,7 +10,6 @@ from __future__ import annotations
 import _socket
 import gc
 import posix
-from typing import Any
 
 from ocirt import spans
 from ocirt.kernel.steps import namespace
@@ -24,6 +23,7 @@ from ocirt_shim.worker import heard, said
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from typing import Any
 
     from ocirt_api.message import Message
     from ocirt_shim.server import Call, Method

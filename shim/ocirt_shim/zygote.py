@@ -58,12 +58,10 @@ def main() -> None:
     for fd in (CONTROL, OWNER):
         posix.set_inheritable(fd, False)
     _load(homes)
-    from ocirt.zygote import server, work as library  # noqa: I001, PLC0415  (with byte code, which `load` may look for)
+    from ocirt.zygote import server  # noqa: PLC0415  (with byte code, which `load` may look for)
+    from ocirt.zygote import work as library  # noqa: PLC0415
 
-    from ocirt_shim import children, executor, rehearsal, shim  # noqa: PLC0415
-
-    _modules.update(children=children, executor=executor, shim=shim)
-    rehearsal.rehearse()
+    _modules["rehearsal"].rehearse()
     _fill_holes()
     null = posix.open("/dev/null", posix.O_RDWR | posix.O_CLOEXEC)
     messages.send(CONTROL, READY)
@@ -85,6 +83,9 @@ def _load(homes: str) -> None:
             if err.name != name:
                 raise
     warm.load(homes.split(":", maxsplit=1)[0])
+    from ocirt_shim import children, executor, rehearsal, shim  # noqa: PLC0415  (with byte code, which `load` may look for)
+
+    _modules.update(children=children, executor=executor, rehearsal=rehearsal, shim=shim)
 
 
 def _fill_holes() -> None:

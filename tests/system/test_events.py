@@ -176,7 +176,14 @@ def test_out_of_memory(runtime: Runtime, bundle: MakeBundle, stream: Any) -> Non
     container = runtime.run_detached(made)
     started = stream("--interval", "1h", container)
     # It may not watch yet: then the first ones are missed.
-    wait_for(lambda: runtime.exec(container, *hungry.split()).rc == 137 and started.types() != [], "a line")
+    codes: list[int] = []
+
+    def told() -> bool:
+        codes.append(runtime.exec(container, *hungry.split()).rc)
+        assert codes[-1] == 137, (codes, runtime.status(container))
+        return bool(started.types())
+
+    wait_for(told, "a line")
     assert set(started.types()) == {"oom"}
     runtime.exec(container, "true").ok()
     before = len(started.events)
