@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from tests.support.bundle import Bundle
-from tests.support.isolation import MS_PRIVATE, MS_REC, MS_SHARED, mount, umount
+from tests.support.isolation import MS_BIND, MS_PRIVATE, MS_REC, MS_SHARED, mount, umount
 from tests.support.runtime import Runtime
 from tests.system.conftest import MakeBundle
 
@@ -318,6 +318,24 @@ def test_sysctl(runtime: Runtime, bundle: MakeBundle) -> None:
     before = [Path(path).read_text() for path in paths]
     assert runtime.run(bundle(args=["cat", *paths], sysctl=values)).ok().out.split() == list(values.values())
     assert [Path(path).read_text() for path in paths] == before
+
+
+def test_sysctl_in_a_container(runtime: Runtime, bundle: MakeBundle, tmp_path: Path) -> None:
+    """There /proc/sys may be a mount of its own. What else is mounted in it is no sysctl, and is not written to."""
+    name, fake = "/proc/sys/kernel/domainname", tmp_path / "fake"
+    made = bundle(args=["cat", name], sysctl={"kernel.domainname": "inside"})
+    mount("/proc/sys", "/proc/sys", "", MS_BIND | MS_REC)
+    try:
+        assert runtime.run(made).ok().out == "inside\n"
+        fake.write_text("as it was")
+        mount(str(fake), name, "", MS_BIND)
+        try:
+            runtime.run(made).failed("/linux/sysctl/kernel.domainname: .*: invalid cross-device link", rc=1)
+        finally:
+            umount(name)
+        assert fake.read_text() == "as it was"
+    finally:
+        umount("/proc/sys")
 
 
 def test_symlinks_stay_inside(runtime: Runtime, bundle: MakeBundle, tmp_path: Path) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import posix
-from errno import EINVAL, ENOTCONN, ENOTDIR
+from errno import EINVAL, ENOTCONN, ENOTDIR, EXDEV
 
 from ocirt.kernel import constants as k
 from ocirt.kernel import mount, mountinfo, resolve
@@ -71,8 +71,14 @@ def sysctl(run: Run, path: str, value: str) -> None:
     """
     if "proc" not in run.fds:
         run.fds["proc"] = resolve.open_proc()
-    beneath = k.RESOLVE_BENEATH | k.RESOLVE_NO_XDEV | k.RESOLVE_NO_SYMLINKS
-    fd = resolve.open_in_root(run.fds["proc"], "sys/" + path, posix.O_WRONLY, 0, beneath)
+    try:
+        fd = _open_sysctl(run.fds["proc"], "sys/" + path)
+    except CallError as err:
+        if err.errno != EXDEV:
+            raise
+        if "sysctls" not in run.fds:
+            run.fds["sysctls"] = _mounted_sysctls(run.fds["proc"])
+        fd = _open_sysctl(run.fds["sysctls"], path)
     try:
         posix.write(fd, encode(value))
     except OSError as err:
@@ -80,6 +86,23 @@ def sysctl(run: Run, path: str, value: str) -> None:
         raise
     finally:
         posix.close(fd)
+
+
+def _open_sysctl(beneath: int, path: str) -> int:
+    return resolve.open_in_root(beneath, path, posix.O_WRONLY, 0, k.RESOLVE_BENEATH | k.RESOLVE_NO_XDEV | k.RESOLVE_NO_SYMLINKS)
+
+
+def _mounted_sysctls(proc: int) -> int:
+    """The directory `sys`, where that is a mount of its own, as in a container: of the same procfs, and no other part of it."""
+    fd = resolve.open_in_root(proc, "sys", _O_PATH | posix.O_DIRECTORY, 0, k.RESOLVE_BENEATH | k.RESOLVE_NO_SYMLINKS)
+    try:
+        if posix.fstat(fd).st_dev != posix.fstat(proc).st_dev:
+            raise CallError(EXDEV, "openat2", "/proc/sys is of another file system")
+        posix.close(resolve.open_in_root(fd, "kernel/ostype", _O_PATH, 0, k.RESOLVE_BENEATH | k.RESOLVE_NO_SYMLINKS))
+    except BaseException:
+        posix.close(fd)
+        raise
+    return fd
 
 
 def pivot(run: Run) -> None:
