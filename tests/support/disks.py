@@ -25,7 +25,7 @@ SIZE = 8 << 20  # bytes
 
 def load_modules() -> None:
     """What a disk in a file needs, where the kernel does not have it built in."""
-    subprocess.run(["modprobe", "-q", "-a", "loop", "ext4", "btrfs", "quota_v2"], check=False)
+    subprocess.run(["modprobe", "-q", "-a", "loop", "ext4", "btrfs", "xfs", "quota_v2"], check=False)
 
 
 def _image(path: Path, size: int = SIZE) -> Path:
@@ -72,14 +72,18 @@ def mounted_btrfs(path: Path, work: Path, quotas: str) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def mounted_with_projects(path: Path, work: Path) -> Iterator[None]:
-    """An ext4 with project quota at `path` (made), in a file below `work`. Skips the test where the kernel has none."""
-    image = _image(work / "disk.ext4", 64 << 20)
-    subprocess.run(["mkfs.ext4", "-q", "-O", "quota,project", "-E", "quotatype=prjquota", image], check=True)
+def mounted_with_projects(path: Path, work: Path, kind: str = "ext4") -> Iterator[None]:
+    """An ext4 or XFS with project quota at `path` (made), in a file below `work`. Skips the test where the kernel has none."""
+    if kind == "ext4":
+        image = _image(work / "disk.ext4", 64 << 20)
+        subprocess.run(["mkfs.ext4", "-q", "-O", "quota,project", "-E", "quotatype=prjquota", image], check=True)
+    else:
+        image = _image(work / "disk.xfs", 512 << 20)  # mkfs.xfs makes none below 300 MiB
+        subprocess.run(["mkfs.xfs", "-q", image], check=True)
     path.mkdir()
     done = subprocess.run(["mount", "-o", "loop,prjquota", image, path], capture_output=True, text=True, check=False)
     if done.returncode:
-        pytest.skip("this kernel has no project quota for ext4 (CONFIG_QFMT_V2)")
+        pytest.skip(f"this kernel has no project quota for {kind} (CONFIG_QFMT_V2, CONFIG_XFS_QUOTA)")
     try:
         yield
     finally:

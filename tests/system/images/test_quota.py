@@ -1,4 +1,4 @@
-"""Writable layers whose size the file system limits: quota groups of btrfs, project quota of ext4."""
+"""Writable layers whose size the file system limits: quota groups of btrfs, project quotas of ext4 and XFS."""
 
 from __future__ import annotations
 
@@ -32,12 +32,12 @@ def modules() -> None:
     load_modules()
 
 
-@pytest.fixture(params=["btrfs", "btrfs, simple quotas", "project quota"])
+@pytest.fixture(params=["btrfs", "btrfs, simple quotas", "project quota of ext4", "project quota of xfs"])
 def disk(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Path]:
     """Where a file system with quotas is mounted."""
     path = tmp_path / "disk"
-    if request.param == "project quota":
-        with mounted_with_projects(path, tmp_path):
+    if request.param.startswith("project"):
+        with mounted_with_projects(path, tmp_path, request.param.rpartition(" ")[2]):
             yield path
         return
     with mounted_btrfs(path, tmp_path, "simple" if "simple" in request.param else "full"):
