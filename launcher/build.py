@@ -82,7 +82,7 @@ _GROUPS: dict[str, tuple[str, ...]] = {
     "start": (),
     "state": (),
 }
-# The same for a plugin of networks and a command of CNI.
+# The same for a plugin of networks and a command of CNI. "X, then": what is loaded after X, while the kernel is at work.
 _PLUGIN = ("skeleton", "plugins")
 _RULES = ("nft.changes",)
 _LEASES = ("ipam.delegate", "ipam.host_local")
@@ -91,7 +91,8 @@ _PLUGIN_GROUPS: dict[str, tuple[str, ...]] = {
     "bandwidth ADD": ("plugins.bandwidth",),
     "bandwidth DEL": ("plugins.bandwidth",),
     "bridge ADD": ("plugins.bridge", "plugins.bridge_attach", *_LEASES, *_LINK, *_RULES),
-    "bridge DEL": ("plugins.bridge", *_LEASES, *_RULES),
+    "bridge DEL": ("plugins.bridge",),
+    "bridge DEL, then": (*_LEASES, *_RULES),
     "firewall ADD": ("plugins.firewall", "netlink.links", *_RULES),
     "firewall DEL": ("plugins.firewall", *_RULES),
     "host-local ADD": ("ipam.host_local",),
@@ -101,10 +102,13 @@ _PLUGIN_GROUPS: dict[str, tuple[str, ...]] = {
     "portmap ADD": ("plugins.portmap", "plugins.conditions", "plugins.host_ports", "netlink.links", "netlink.routes", *_RULES),
     "portmap DEL": ("plugins.portmap", *_RULES),
     "ptp ADD": ("plugins.ptp", "plugins.ptp_attach", *_LEASES, *_LINK, *_RULES),
-    "ptp DEL": ("plugins.ptp", *_LEASES, *_RULES),
+    "ptp DEL": ("plugins.ptp",),
+    "ptp DEL, then": (*_LEASES, *_RULES),
     "tuning ADD": ("plugins.tuning",),
     "tuning DEL": ("plugins.tuning",),
 }
+_THEN = ", then"
+_READY = "ocirt_cni.nft.ready"
 
 
 def archive(package: Path, *, checked: bool) -> bytes:
@@ -121,12 +125,14 @@ def archive(package: Path, *, checked: bool) -> bytes:
             parts.pop()
         name = ".".join(parts)
         tree = ast.parse(path.read_text())
+        if name == _READY:
+            _fill(tree, package.parent)
         imports[name] = _imports(tree)
         codes[name] = _lean_code(tree, str(path) if checked else str(path.relative_to(package.parent)))
         code = marshal.dumps(codes[name])
         index[name] = (len(blob), len(code), is_package, path.stat().st_mtime_ns)
         blob += code
-    groups = {}
+    groups: dict[str, tuple[int, int, list[str]]] = {}
     wanted = {verb: ("cli.main", "cli." + verb, *more) for verb, more in _GROUPS.items()}
     if package.name == "ocirt_cni":
         wanted = {call: (*_PLUGIN, *more) for call, more in _PLUGIN_GROUPS.items()}
@@ -134,12 +140,30 @@ def archive(package: Path, *, checked: bool) -> bytes:
         names: list[str] = []
         for first in firsts:
             _add(f"{package.name}.{first}", imports, names)
+        if verb.endswith(_THEN):
+            before = groups[verb.removesuffix(_THEN)][2]
+            names = [name for name in names if name not in before]
         code = marshal.dumps([codes[name] for name in names])
         groups[verb] = (len(blob), len(code), names)
         blob += code
     loader = _lean_code(ast.parse((HERE / "loader.py").read_text()), "loader.py")
     head = marshal.dumps((loader, index, groups, checked))
     return len(head).to_bytes(4, "little") + head + blob
+
+
+def _fill(tree: ast.Module, home: Path) -> None:
+    """Put into the module of nftables' messages that are ready what it says that they are."""
+    command = [
+        sys.executable,
+        "-I",
+        "-B",
+        "-c",
+        f"import sys; sys.path.append(sys.argv[1]); import {_READY} as it; print(it.made())",
+    ]
+    made = subprocess.run([*command, str(home)], capture_output=True, text=True, check=True).stdout
+    for node in tree.body:
+        if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name) and node.target.id == "READY":
+            node.value = ast.parse(made, mode="eval").body
 
 
 def _imports(tree: ast.Module) -> list[str]:

@@ -6,6 +6,7 @@ base        the tables' text
 sets        the sets and maps, and their elements
 wire        nf_tables' own messages, for elements
 compiler    from the language of nft(8) to such messages, for the tables' text
+ready       what the compiler makes of the texts that never change
 library     libnftables, for what the compiler does not know: conditions of a port, elements in this language
 forward     the rule in other tables' forward chains
 zones       the zones of firewalld that addresses belong to

@@ -52,7 +52,15 @@ def missing(tables: Tables, asked: Sequence[str] = ()) -> dict[Place, str]:
             found = [(handle, comment) for handle, comment in tables.rules(*place) if _is_ours(comment)]
             if [comment for _, comment in found if comment in wanted] != wanted:
                 commands[place] = _rules(place, asked, [handle for handle, _ in found], chains.keys())
-    return commands | {place: _make(tables, place, asked, chains.keys()) for place in _OF_IPTABLES if place not in chains}
+    for place in _OF_IPTABLES:
+        if place not in chains:
+            commands[place] = _make(place, asked, chains.keys(), anew=not tables.has_table(*place[:2]))
+    return commands
+
+
+def first() -> list[str]:
+    """The commands on a host that has no table but ours, nor a chain of the administrator's."""
+    return [_make(place, (), (), anew=True) for place in _OF_IPTABLES]
 
 
 def lacking(tables: Tables, asked: Sequence[str] = ()) -> list[str]:
@@ -163,9 +171,10 @@ def _rules(place: Place, asked: Sequence[str], old: Sequence[bytes], chains: Col
     return "".join(f"{one}\n" for one in commands)
 
 
-def _make(tables: Tables, place: Place, asked: Sequence[str], chains: Collection[Place]) -> str:
+def _make(place: Place, asked: Sequence[str], chains: Collection[Place], *, anew: bool) -> str:
+    """The chain, and with `anew` its table."""
     family, table, chain = place
     name = f"{_FAMILIES[family]} {table}"
-    first = "" if tables.has_table(family, table) else f'create table {name} {{ comment "{MADE}"; }}\n'
+    table_first = f'create table {name} {{ comment "{MADE}"; }}\n' if anew else ""
     hook = "type filter hook forward priority filter; policy accept;"
-    return f'{first}add chain {name} {chain} {{ {hook} comment "{MADE}"; }}\n{_rules(place, asked, (), chains)}'
+    return f'{table_first}add chain {name} {chain} {{ {hook} comment "{MADE}"; }}\n{_rules(place, asked, (), chains)}'

@@ -13,13 +13,12 @@ from _struct import pack
 from errno import EPERM
 
 from ocirt_cni.errors import UNSUPPORTED, Error
-from ocirt_cni.netlink.socket import KernelError
+from ocirt_cni.netlink.socket import KernelError, Request
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from ocirt_cni.netlink.socket import Request
     from ocirt_cni.nft.library import Nft
     from ocirt_cni.nft.wire import Tables
 
@@ -51,23 +50,33 @@ def library() -> Nft:
 
 def run(texts: Iterable[str]) -> None:
     """Run commands in the language of nft(8), as one transaction. Raises Error, of which KernelError is one."""
-    from ocirt_cni.nft.compiler import NotUnderstoodError, compiled  # noqa: PLC0415  (most calls find all tables and chains)
-
     wanted = list(texts)
     requests: list[Request] = []
+    for one in wanted:
+        found = _compiled.get(one) or _messages(one)
+        if found is None:
+            library().run("".join(wanted))
+            return
+        if len(_compiled) >= _MOST_COMPILED:
+            _compiled.clear()
+        _compiled[one] = found
+        requests += found
+    tables().transact(requests)
+
+
+def _messages(text: str) -> list[Request] | None:
+    """The messages of commands; None if the compiler does not understand them."""
+    if text.startswith("create table"):
+        from ocirt_cni.nft.ready import READY  # noqa: PLC0415  (most calls find all tables and chains)
+
+        if text in READY:
+            return [Request(*each) for each in READY[text]]
+    from ocirt_cni.nft.compiler import NotUnderstoodError, compiled  # noqa: PLC0415  (as above)
+
     try:
-        for one in wanted:
-            found = _compiled.get(one)
-            if found is None:
-                found = compiled(one)
-                if len(_compiled) >= _MOST_COMPILED:
-                    _compiled.clear()
-                _compiled[one] = found
-            requests += found
+        return compiled(text)
     except NotUnderstoodError:
-        library().run("".join(wanted))
-    else:
-        tables().transact(requests)
+        return None
 
 
 def _opened() -> Tables:
