@@ -1,6 +1,6 @@
 """Where the launcher hands over: `ocirt-cni`, or a plugin by the name that it was called by.
 
-Nothing is imported here before `_preload`, which loads all that the call needs at once.
+Nothing is imported here before `preload`, which loads all that the call needs at once.
 """
 # ruff: noqa: PLC0415
 
@@ -21,7 +21,7 @@ def main(name: str, args: list[str]) -> None:
         import gc
 
         gc.disable()  # all that is made is kept until the end, a moment later
-        _preload(f"{name} {command}")
+        preload(f"{name} {command}")
     from ocirt_cni.plugins import PLUGINS
 
     if name in PLUGINS:
@@ -41,8 +41,8 @@ def main(name: str, args: list[str]) -> None:
         sys.exit(cli.main(args))
 
 
-def _preload(group: str) -> None:
+def preload(group: str) -> None:
     """Have the launcher's loader load what a plugin needs for a command (launcher/build.py), if there is one."""
-    preload = getattr(sys.meta_path[0], "preload", None) if sys.meta_path else None
-    if preload is not None:
-        preload(group)
+    load = getattr(sys.meta_path[0], "preload", None) if sys.meta_path else None
+    if load is not None:
+        load(group)

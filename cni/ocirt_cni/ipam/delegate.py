@@ -18,6 +18,12 @@ def type_of(call: Call) -> str:
     return found
 
 
+def minds_links(call: Call) -> bool:
+    """Whether the IPAM plugin gives an address to nobody as long as the link is there that it was released with (`Call.link`)."""
+    name = type_of(call)
+    return name == "host-local" and execute.is_ours(name, call.path)
+
+
 def add(call: Call) -> Result:
     """Addresses for the attachment. Raises Error, also if there are none in the result; then what it may hold is given back."""
     result = _ask(call, ADD)

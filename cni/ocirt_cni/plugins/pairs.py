@@ -17,7 +17,7 @@ from ocirt_cni.ipam import config
 from ocirt_cni.netlink import links
 from ocirt_cni.netlink.links import Link
 from ocirt_cni.netlink.socket import KernelError, Netlink
-from ocirt_cni.plugins import owners
+from ocirt_cni.plugins import owners, steps
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -157,6 +157,20 @@ def existing(netlink: Netlink, name: str) -> Link:
     return link
 
 
+def detach(call: Call, plugin: str) -> None:
+    """DEL of a plugin: the pair, its rules and the addresses. Of the configuration only `ipam` matters. Raises Error."""
+    released = begin_release(call)
+    removed = begin_removal(call)
+    from ocirt_cni.main import preload  # noqa: PLC0415  (this and the next are loaded while the kernel removes the pair)
+
+    preload(f"{plugin} DEL, then")
+    from ocirt_cni.ipam import delegate  # noqa: PLC0415
+    from ocirt_cni.nft import changes  # noqa: PLC0415
+
+    last = (released, removed) if delegate.minds_links(call) else (removed, released)
+    steps.every(lambda: changes.remove(call.attachment, plugin), *last)
+
+
 def begin_removal(call: Call) -> Step:
     """Begin to remove the pair, wherever its ends are. Returned is the step that waits until it is gone, and raises what failed.
 
@@ -166,13 +180,34 @@ def begin_removal(call: Call) -> Step:
     """
     if call.lazy:
         return _nothing
+    try:
+        return _begin(call)
+    except Error as err:
+        return _failing(err)
+
+
+def _begin(call: Call) -> Step:
+    mine = owners.owner(call)
+    host = Netlink()
+    try:
+        link = links.find(host, name_of(mine))
+        if link is None:
+            host.close()
+            return lambda: _remove_inner(call)
+        _refuse_foreign(link, mine)
+    except BaseException:
+        host.close()
+        raise
     failed: list[BaseException] = []
-    done = allocate_lock()
+    begun, done = allocate_lock(), allocate_lock()
+    begun.acquire()
     done.acquire()
 
     def run() -> None:
         try:
-            _remove(call)
+            begun.release()
+            with host:
+                _delete(host, link)
         except BaseException as err:  # noqa: BLE001  (it is raised where somebody waits)
             failed.append(err)
         finally:
@@ -184,6 +219,7 @@ def begin_removal(call: Call) -> Step:
             raise failed[0]
 
     start_new_thread(run, ())
+    begun.acquire()  # else the thread may wait for the interpreter as long as the removal takes
     return finish
 
 
@@ -191,15 +227,11 @@ def _nothing() -> None:
     pass
 
 
-def _remove(call: Call) -> None:
-    mine = owners.owner(call)
-    with Netlink() as host:
-        link = links.find(host, name_of(mine))
-        if link is not None:
-            _refuse_foreign(link, mine)
-            _delete(host, link)
-            return
-    _remove_inner(call)
+def _failing(error: Error) -> Step:
+    def fail() -> None:
+        raise error
+
+    return fail
 
 
 def begin_release(call: Call) -> Step:
@@ -212,12 +244,7 @@ def begin_release(call: Call) -> Step:
     try:
         release(call)
     except Error as err:
-        error = err  # the name of the clause ends with it
-
-        def fail() -> None:
-            raise error
-
-        return fail
+        return _failing(err)
     return _nothing
 
 

@@ -42,12 +42,8 @@ def configure(call: Call) -> None:
 
 
 def delete(call: Call) -> None:
-    """The pair and the rules, then the addresses, which others may get at once. Of the configuration only `ipam` matters."""
-    released = pairs.begin_release(call)
-    removed = pairs.begin_removal(call)
-    from ocirt_cni.nft import changes
-
-    steps.every(lambda: changes.remove(call.attachment, _NAME), removed, released)
+    """The pair, the rules, the addresses."""
+    pairs.detach(call, _NAME)
 
 
 def check(call: Call) -> None:
