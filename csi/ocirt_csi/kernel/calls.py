@@ -70,13 +70,24 @@ def is_installed(program: str) -> bool:
     return shutil.which(program, path=PATH) is not None
 
 
-def run(words: Sequence[str], *, most: int = 0) -> str:
-    """What a program of the system's prints, with nothing of our environment. Raises Error if it ends with more than `most`."""
-    if not is_installed(words[0]):
+def run(words: Sequence[str], *, most: int = 0, keep: int = -1) -> str:
+    """What a program of the system's prints, with nothing of our environment. Raises Error if it ends with more than `most`.
+
+    keep: a descriptor that it gets.
+    """
+    found = shutil.which(words[0], path=PATH)
+    if found is None:
         raise Error("unsupported", f"{words[0]} is not installed")
-    environment = {"PATH": PATH, "LC_ALL": "C"}
     done = subprocess.run(
-        words, env=environment, stdin=subprocess.DEVNULL, capture_output=True, text=True, errors="replace", check=False
+        words,
+        executable=found,
+        env={"PATH": PATH, "LC_ALL": "C"},
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        errors="replace",
+        check=False,
+        pass_fds=() if keep < 0 else (keep,),
     )
     if done.returncode > most or done.returncode < 0:
         said = (done.stderr.strip() or done.stdout.strip())[-_SAID:]

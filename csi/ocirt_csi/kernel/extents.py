@@ -46,6 +46,16 @@ def copy(source: int, target: int, length: int) -> None:
             at += done
 
 
+def fill(source: int, target: int, length: int) -> None:
+    """The same for a file in memory and one of zeros: zeros are not written. Raises OSError."""
+    sys.audit(calls.AUDIT, "fill")
+    for start, size, _ in _seen(source, 0, length):
+        for at in range(start, start + size, _BLOCK):
+            block = os.pread(source, min(_BLOCK, start + size - at), at)
+            if any(block):
+                os.pwrite(target, block, at)
+
+
 def data(fd: int, start: int, end: int) -> Iterator[tuple[int, int]]:
     """Where a file has data, in order: (first byte, byte behind the last). Blocks that were never written have none.
 

@@ -7,6 +7,7 @@ import fcntl
 import os
 import stat
 import struct
+import threading
 
 from ocirt_csi.errors import Error
 from ocirt_csi.kernel import calls
@@ -20,11 +21,38 @@ _ATTEMPTS = 64
 _MAJOR = 7
 
 
+class Marked:
+    """Devices whose marks nobody but this process gives away: they are looked for once, and not among all devices each time."""
+
+    def __init__(self, prefix: str) -> None:
+        self._prefix = prefix
+        self._lock = threading.Lock()
+        self._known: dict[str, str] | None = None
+
+    def find(self, mark: str) -> str | None:
+        """The device with a mark. Raises OSError."""
+        known = self._all()
+        device = known.get(mark)
+        if device is not None and mark_of(device) != mark:  # somebody took it away
+            del known[mark]
+            device = None
+        return device
+
+    def attach(self, path: str, mark: str, *, read_only: bool = False) -> str:
+        """The device of a file, as `attach` has it. One mark is asked for once at a time. Raises Error, OSError."""
+        device = self.find(mark) or attach(path, mark, read_only=read_only)
+        self._all()[mark] = device
+        return device
+
+    def _all(self) -> dict[str, str]:
+        with self._lock:
+            if self._known is None:
+                self._known = all_marked(self._prefix)
+            return self._known
+
+
 def attach(path: str, mark: str, *, read_only: bool = False) -> str:
-    """The device of a file, e.g. "/dev/loop3"; the one that has the mark already, if there is one. Raises Error, OSError."""
-    there = find(mark)
-    if there:
-        return there
+    """The device of a file that has none with this mark, e.g. "/dev/loop3". Raises Error, OSError."""
     flags = _DIRECT | (_READ_ONLY if read_only else 0)
     info = _INFO.pack(0, 0, 0, 0, 0, 0, 0, 0, flags, _name(mark), b"", b"", 0, 0)
     with calls.opened(path, os.O_RDONLY if read_only else os.O_RDWR) as backing:
@@ -52,15 +80,20 @@ def all_marked(prefix: str) -> dict[str, str]:
     for name in os.listdir("/sys/block"):
         if not name.startswith("loop") or not os.path.exists(f"/sys/block/{name}/loop"):
             continue
-        try:
-            with calls.opened(f"/dev/{name}", os.O_RDONLY) as fd:
-                answer = calls.ioctl(fd, "LOOP_GET_STATUS64", _GET_STATUS, bytes(_INFO.size))
-        except OSError:  # it went meanwhile
-            continue
-        mark = _INFO.unpack(answer)[9].rstrip(b"\0").decode(errors="replace")
+        mark = mark_of(f"/dev/{name}")
         if mark.startswith(prefix):
             found[mark] = f"/dev/{name}"
     return found
+
+
+def mark_of(device: str) -> str:
+    """The mark of a device; "" for one that has none, or is gone."""
+    try:
+        with calls.opened(device, os.O_RDONLY) as fd:
+            answer = calls.ioctl(fd, "LOOP_GET_STATUS64", _GET_STATUS, bytes(_INFO.size))
+    except OSError:
+        return ""
+    return str(_INFO.unpack(answer)[9].rstrip(b"\0").decode(errors="replace"))
 
 
 def detach(device: str) -> None:

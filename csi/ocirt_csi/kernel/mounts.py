@@ -25,6 +25,7 @@ _SET_FLAG, _SET_STRING, _CREATE, _RECONFIGURE = 0, 1, 6, 7
 _PICK_CLOEXEC = 1
 _UMOUNT_NOFOLLOW = 8
 _OCTAL = re.compile(r"\\([0-7]{3})")
+_SPECIAL = re.compile(r"[ \t\n\\]")  # what the kernel writes as such numbers
 _MESSAGE = 1024  # bytes of a file system's own words, at most
 
 
@@ -51,11 +52,14 @@ class Mount:
             return False
 
 
-def table() -> list[Mount]:
-    """The mounts of this namespace, later ones over earlier ones. Raises OSError."""
+def table(point: str = "") -> list[Mount]:
+    """The mounts of this namespace, later ones over earlier ones; point: those at one path alone. Raises OSError."""
     found = []
+    wanted = f" {_SPECIAL.sub(lambda found: f'{chr(92)}{ord(found[0]):03o}', point)} " if point else ""
     with open("/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape") as file:
         for line in file:
+            if wanted not in line:  # most are not read any further: there may be thousands
+                continue
             first, _, second = line.partition(" - ")
             number, _, device, root, point, options, *_ = first.split(" ")
             major, _, minor = device.partition(":")
@@ -69,7 +73,7 @@ def table() -> list[Mount]:
 def at(path: str) -> list[Mount]:
     """What is mounted at exactly this path, the uppermost last. Links above its last part are followed."""
     real = os.path.join(os.path.realpath(os.path.dirname(path)), os.path.basename(path))
-    return [one for one in table() if one.point == real]
+    return [one for one in table(real) if one.point == real]
 
 
 def origin(path: str) -> tuple[int, str]:

@@ -13,7 +13,7 @@ import sys
 from ocirt_csi.kernel import calls, extents, filesystems, loops
 from ocirt_csi.model import IMAGE, Snapshot, Volume
 from ocirt_csi.pools.base import DATA
-from ocirt_csi.pools.devices import Devices, make_file_system, set_apart
+from ocirt_csi.pools.devices import Devices, lay_out, set_apart
 
 _NO_COW, _GET_FLAGS, _SET_FLAGS = 0x800000, 0x80086601, 0x40086602  # FS_NOCOW_FL, FS_IOC_GETFLAGS, FS_IOC_SETFLAGS
 
@@ -26,6 +26,7 @@ class Images(Devices):
     def __init__(self, mark: str, *, thin: bool = False, shares: bool = False, on_btrfs: bool = False) -> None:
         """shares: the file system lets files share blocks."""
         self._mark = mark
+        self._devices = loops.Marked(mark + ":")
         self._shares = shares
         self._thin = thin
         self._on_btrfs = on_btrfs
@@ -35,8 +36,10 @@ class Images(Devices):
         path = os.path.join(place, DATA)
         with self._new(path) as fd:
             self._stretch(fd, 0, volume.charge)
-        if volume.fs_type:
-            make_file_system(path, volume)
+            if volume.fs_type:
+                lay_out(fd, path, volume)
+            else:
+                os.fsync(fd)
 
     def copy(self, source: str, place: str, volume: Volume) -> None:
         """A file that shares its blocks or has copies of them. Its file system grows when it is mounted."""
@@ -62,15 +65,19 @@ class Images(Devices):
         os.chmod(path, 0o400)
 
     def grow(self, place: str, volume: Volume) -> None:
-        """A longer file, and a loop device that knows it."""
-        path = os.path.join(place, DATA)
-        with calls.opened(path, os.O_RDWR) as fd:
+        """A longer file, and a loop device that knows it. It comes to the disk some time later: `mend` sees to it."""
+        with calls.opened(os.path.join(place, DATA), os.O_RDWR) as fd:
             self._stretch(fd, os.fstat(fd).st_size, self.charge(volume.target, volume.fs_type))
-            os.fsync(fd)
         for read_only in (False, True):
-            device = loops.find(self._name(place, read_only=read_only))
+            device = self._devices.find(self._name(place, read_only=read_only))
             if device:
                 loops.resize(device)
+
+    def mend(self, place: str, thing: Volume | Snapshot) -> None:
+        """The file may be as long as it was before."""
+        if isinstance(thing, Volume) and os.path.exists(os.path.join(place, DATA)):
+            with calls.opened(os.path.join(place, DATA), os.O_RDWR) as fd:
+                self._stretch(fd, os.fstat(fd).st_size, thing.charge)
 
     def exclusive(self, place: str) -> int:
         """As the file's extents say."""
@@ -87,15 +94,15 @@ class Images(Devices):
 
     def device(self, place: str, volume: Volume, *, read_only: bool = False) -> str:
         """The loop device of a place; one that cannot be written is another."""
-        return loops.attach(os.path.join(place, DATA), self._name(place, read_only=read_only), read_only=read_only)
+        return self._devices.attach(os.path.join(place, DATA), self._name(place, read_only=read_only), read_only=read_only)
 
     def attached(self, place: str) -> list[str | None]:
         """Its loop devices."""
-        return [loops.find(self._name(place, read_only=read_only)) for read_only in (False, True)]
+        return [self._devices.find(self._name(place, read_only=read_only)) for read_only in (False, True)]
 
     def flush(self, place: str, volume: Volume) -> None:
         """What the loop device's own cache holds; whose blocks are whose is sure only once all is on disk."""
-        device = loops.find(self._name(place))
+        device = self._devices.find(self._name(place))
         if device:
             loops.flush(device)
         filesystems.sync(place)
@@ -103,14 +110,14 @@ class Images(Devices):
     def release(self, place: str, volume: Volume, *, read_only: bool | None = None) -> None:
         """Detach the loop devices of a place."""
         for one in (False, True):
-            device = loops.find(self._name(place, read_only=one)) if read_only in (None, one) else None
+            device = self._devices.find(self._name(place, read_only=one)) if read_only in (None, one) else None
             if device:
                 loops.detach(device)
 
     def remove(self, place: str) -> None:
         """The file, after its loop devices."""
         for read_only in (False, True):
-            device = loops.find(self._name(place, read_only=read_only))
+            device = self._devices.find(self._name(place, read_only=read_only))
             if device:
                 loops.detach(device)
         super().remove(place)

@@ -164,7 +164,9 @@ class LogicalVolumes(Devices):
         if found is None:
             lvm.activate(self._group, name)
             found = self._active_device(name)
-        return loops.attach(found, self._name(place), read_only=True) if read_only else found
+        if not read_only:
+            return found
+        return loops.find(self._name(place)) or loops.attach(found, self._name(place), read_only=True)
 
     def attached(self, place: str) -> list[str | None]:
         """Its own, and the loop device on that."""

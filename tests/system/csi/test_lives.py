@@ -10,9 +10,10 @@ import pytest
 
 from ocirt_api import status
 from ocirt_api.csi import api_pb2 as csi
+from ocirt_csi.kernel import mounts
 from ocirt_csi.pools.devices import available
 from tests.support.csi import MIB, MODES, NODE, Plugin, block, in_child, mounted, refused
-from tests.support.isolation import umount
+from tests.support.isolation import Isolation, mount, umount
 from tests.system.csi.conftest import FILES, LIVE, WAYS
 
 SOME = pytest.mark.parametrize("way", LIVE, indirect=True)
@@ -327,3 +328,20 @@ def test_btrfs_in_an_image(plugin: Plugin) -> None:
     for one in (volume, clone):
         plugin.call("DeleteVolume", volume_id=one)
     assert plugin.left() == []
+
+
+@pytest.mark.parametrize("name", ["a b", "a\tb\n", "back\\slash", "num#ber", "ü", "\\040"])
+def test_mounts_at_odd_paths(isolation: Isolation, no_leaks: list[Path], tmp_path: Path, name: str) -> None:
+    """They are found at their own path alone."""
+    assert isolation
+    place, other = tmp_path / name, tmp_path / f"{name} other"
+    for one in (place, other):
+        one.mkdir()
+        mount("tmpfs", str(one), "tmpfs", 0, "size=1m")
+    try:
+        (found,) = mounts.at(str(place))
+        assert found.point == str(place)
+        assert mounts.at(f"{place}x") == []
+    finally:
+        for one in (place, other):
+            umount(str(one))

@@ -38,7 +38,7 @@ def test_devices_that_nothing_uses(tmp_path: Path, monkeypatch: pytest.MonkeyPat
         st_rdev = 7 << 8
 
     monkeypatch.setattr(os, "stat", lambda path, **words: _Node() if str(path).endswith("loop3") else real(path, **words))
-    monkeypatch.setattr(mounts, "table", lambda: table)
+    monkeypatch.setattr(mounts, "table", lambda *_: table)
     monkeypatch.setattr(Images, "marks", lambda _: devices)
     monkeypatch.setattr(loops, "detach", lambda device: detached.append(devices[device]))
     recovery.release_ownerless(driver)

@@ -31,9 +31,10 @@ class Table:
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.mounts: list[Mount] = []
         self.marks: dict[str, str] = {}
-        monkeypatch.setattr(mounts, "table", lambda: self.mounts)
+        monkeypatch.setattr(mounts, "table", lambda *_: self.mounts)
         monkeypatch.setattr(mounts, "take_away", self.take_away)
         monkeypatch.setattr(loops, "all_marked", lambda prefix: {k: v for k, v in self.marks.items() if k.startswith(prefix)})
+        monkeypatch.setattr(loops, "mark_of", lambda device: next((k for k, v in self.marks.items() if v == device), ""))
         monkeypatch.setattr(loops, "detach", lambda device: self.marks.pop(next(k for k, v in self.marks.items() if v == device)))
 
     def put(self, path: Path, *, device: int = 99, root: str = "/") -> None:

@@ -19,7 +19,7 @@ from tests.unit.csi import rig
 
 @pytest.fixture
 def driver(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Driver]:
-    monkeypatch.setattr(devices, "available", lambda: ["ext4"])
+    monkeypatch.setattr(devices, "is_available", lambda fs_type: fs_type == "ext4")
     made = rig.driver(tmp_path)
     yield made
     made.close()
