@@ -20,6 +20,7 @@ from ocirt_csi.store import Store
 
 STATE = "state.db"
 _POOL, _KIND = "pool ", "pool kind "  # and its class: under which names its id and its file system are kept
+_MANY = 50  # things that were taken away and are waited for at once
 _log = logging.getLogger(__name__)
 
 
@@ -64,6 +65,7 @@ class Driver:
 
     def close(self) -> None:
         """Let go of the state and the pools."""
+        self.purge()
         self.store.close()
         self._let_go()
 
@@ -149,13 +151,34 @@ class Driver:
             raise Error("not-found", "there is no such snapshot", subject=identifier)
         return found
 
+    def forget(self, thing: Volume | Snapshot) -> None:
+        """Forget what was taken away, once that is on disk: what a power cut brings back would have no owner otherwise."""
+        self.store.retire(thing)
+        if len(self.store.gone) >= _MANY:
+            self.purge()
+
+    def purge(self) -> None:
+        """Wait until what was taken away is so on disk, for all of it at once, and forget it."""
+        gone = self.store.gone
+        for pool in list(self.pools.values()):
+            mine = [one for one in gone if isinstance(one, Volume | Snapshot) and one.pool == pool.name]
+            if not mine:
+                continue
+            try:
+                pool.check()
+                found = [one for one in mine if not pool.has_place(one)]
+                pool.sync()
+            except (Error, OSError):  # a start in better times does it
+                continue
+            self.store.purge(found)
+
     def volumes_in(self, pool: Pool) -> list[Volume]:
         """The volumes of a pool, in any phase."""
         return [one for one in self.store.all(Volume) if one.pool == pool.name]
 
     def uses(self, volume: str) -> list[Use]:
         """Where a volume is."""
-        return [one for one in self.store.all(Use) if one.volume == volume]
+        return self.store.of(Use, volume)
 
 
 def open_pool(store: Store, settings: PoolSettings) -> Pool:

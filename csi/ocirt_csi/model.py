@@ -11,6 +11,7 @@ from typing import Any, ClassVar
 
 # Phases. In all but READY something is half done, and a fresh start ends or undoes it.
 MAKING, READY, REMOVING, GROWING = "making", "ready", "removing", "growing"
+GONE = "gone"  # nothing is left of it, but a power cut may bring that back
 # Layouts, each of a back end, and those whose volumes are block devices.
 SUBVOLUME, IMAGE, PROJECT, MEMORY, LOGICAL = "subvolume", "image", "project", "memory", "logical"
 DEVICES = (IMAGE, LOGICAL)
@@ -21,6 +22,7 @@ class Record:
     """What all have. id: unique of its kind; name: unique too, of those that are made by name; sequence: the order of lists."""
 
     kind: ClassVar[str] = ""
+    outlasts_power: ClassVar[bool] = True  # whether it means something after a power cut
 
     id: str
     name: str = ""
@@ -93,6 +95,7 @@ class Use(Record):
     """
 
     kind: ClassVar[str] = "use"
+    outlasts_power: ClassVar[bool] = False  # mounts do not
 
     volume: str
     staged: bool

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 
 from ocirt_csi.driver import Driver
 from ocirt_csi.errors import Error
 from ocirt_csi.kernel import loops, mounts
-from ocirt_csi.model import Attachment, Group, Record, Snapshot, Use, Volume
+from ocirt_csi.model import READY, REMOVING, Attachment, Group, Record, Snapshot, Use, Volume
 from ocirt_csi.pools.pool import Pool
 from ocirt_csi.snapshots import Snapshots
 from ocirt_csi.store import Store
@@ -23,22 +24,41 @@ _log = logging.getLogger(__name__)
 def recover(driver: Driver, volumes: Volumes, snapshots: Snapshots, uses: Uses, boot: str) -> None:
     """Do it, one thing at a time: one that fails is noted in the log, and stays for the next attempt. boot: this one's id."""
     store = driver.store
-    if store.meta(_BOOT) != boot:
+    booted = store.meta(_BOOT) != boot
+    if booted:
         # Mounts and devices ended with the machine's life before, and a CO asks for all of them anew.
         store.delete(*store.all(Use))
-        store.set_meta(_BOOT, boot)
     for attachment in store.all(Attachment):
         if store.get(Volume, attachment.volume) is None:
             store.delete(attachment)
     for use in store.all(Use):
         _done(partial(uses.undo, use), use)
+    for gone in store.gone:
+        if isinstance(gone, Volume | Snapshot):
+            _done(partial(_own_again, driver, gone), gone)
+    driver.purge()
     for group in store.all(Group):
         _done(partial(snapshots.undo_group, group), group)
     for snapshot in store.all(Snapshot):
         _done(partial(snapshots.undo, snapshot), snapshot)
     for volume in store.all(Volume):
         _done(partial(volumes.undo, volume), volume)
+    if booted:
+        for one in store.things():
+            if one.phase == READY:
+                _done(partial(_mend, driver, one), one)
+        store.set_meta(_BOOT, boot)
     release_ownerless(driver)
+
+
+def _own_again(driver: Driver, gone: Volume | Snapshot) -> None:
+    """See whether a power cut brought back what was taken away: it has to be once more."""
+    if driver.pool_of(gone).has_place(gone):
+        driver.store.put(replace(gone, phase=REMOVING))
+
+
+def _mend(driver: Driver, one: Volume | Snapshot) -> None:
+    driver.pool_of(one).mend(one)
 
 
 def _done(undo: Callable[[], None], one: Record) -> None:

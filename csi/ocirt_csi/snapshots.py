@@ -111,8 +111,13 @@ class Snapshots:
 
     def undo(self, snapshot: Snapshot) -> None:
         """For a fresh start: undo what is half done."""
-        if snapshot.phase != model.READY:
-            self._volumes.thaw(snapshot.volume)
+        if snapshot.phase == model.READY:
+            return
+        self._volumes.thaw(snapshot.volume)
+        pool = self._driver.pool_of(snapshot)
+        if snapshot.phase == model.MAKING and pool.is_made(snapshot):
+            self._driver.store.put(replace(snapshot, phase=model.READY))
+        else:
             self._take_away(snapshot)
 
     def undo_group(self, group: Group) -> None:
@@ -140,19 +145,19 @@ class Snapshots:
                 with still:
                     pool.back_end(snapshot).snapshot(source, place)
                 snapshot = replace(snapshot, phase=model.READY)
-                pool.note(snapshot)
+                pool.note(snapshot, first=True)
         except BaseException:
             with contextlib.suppress(Error, OSError):
                 self._take_away(snapshot)
             raise
-        return driver.store.put(snapshot)
+        return driver.store.put(snapshot, lasting=not pool.outlasts_power)  # its note says so already: see `undo`
 
     def _take_away(self, snapshot: Snapshot) -> None:
         driver = self._driver
         pool = driver.pool_of(snapshot)
         snapshot = driver.store.put(replace(snapshot, phase=model.REMOVING))
         pool.remove(snapshot)
-        driver.store.delete(snapshot)
+        driver.forget(snapshot)
 
     def _take_group_away(self, group: Group) -> None:
         driver = self._driver
@@ -161,7 +166,7 @@ class Snapshots:
             snapshot = driver.store.get(Snapshot, identifier)
             if snapshot is not None:
                 self._take_away(snapshot)
-        driver.store.delete(group)
+        driver.store.delete(group, lasting=False)
 
 
 def _of(volume: Volume, name: str, group: str = "") -> Snapshot:

@@ -118,13 +118,13 @@ class Volumes:
                             pool.back_end(volume).copy(pool.place(source), place, volume)
                     pool.back_end(volume).modify(place, volume)
                     volume = replace(volume, phase=model.READY)
-                    pool.note(volume)
+                    pool.note(volume, first=True)
             except BaseException:
                 # The first error is what the caller has to hear; what is left is taken away by the next attempt.
                 with contextlib.suppress(Error, OSError):
                     self._take_away(volume)
                 raise
-            return driver.store.put(volume)
+            return driver.store.put(volume, lasting=not pool.outlasts_power)  # its note says so already: see `undo`
 
     def delete(self, identifier: str) -> None:
         """Take a volume away; one that is not there is. Raises Error("in-use")."""
@@ -141,9 +141,8 @@ class Volumes:
         driver = self._driver
         for use in driver.uses(volume.id):
             raise Error("in-use", "is in use", subject=volume.id, hint=f"at {use.id}")
-        for one in driver.store.all(Attachment):
-            if one.volume == volume.id:
-                raise Error("in-use", "is published", subject=volume.id, hint=f"to the node {one.node}")
+        for one in driver.store.of(Attachment, volume.id):
+            raise Error("in-use", "is published", subject=volume.id, hint=f"to the node {one.node}")
 
     def expand(self, identifier: str, required: int, limit: int) -> Volume:
         """Let a volume have at least `required` bytes. Raises RangeError, Error("exhausted")."""
@@ -175,7 +174,7 @@ class Volumes:
             if err.code == "exhausted":
                 driver.store.put(replace(volume, phase=model.READY, target=0))
             raise
-        return driver.store.put(grown)
+        return driver.store.put(grown, lasting=False)  # else it is grown once more
 
     def modify(self, identifier: str, mutable: dict[str, str]) -> Volume:
         """Keep other mutable parameters; those that are not named stay."""
@@ -220,7 +219,9 @@ class Volumes:
         """For a fresh start: end or undo what is half done."""
         if volume.phase == model.MAKING and volume.source[:1] == ("volume",):
             self.thaw(volume.source[1])
-        if volume.phase == model.GROWING:
+        if volume.phase == model.MAKING and self._driver.pool_of(volume).is_made(volume):
+            self._driver.store.put(replace(volume, phase=model.READY))
+        elif volume.phase == model.GROWING:
             self.finish_growing(volume)
         elif volume.phase in (model.MAKING, model.REMOVING):
             self._take_away(volume)
@@ -236,7 +237,7 @@ class Volumes:
         pool = driver.pool_of(volume)
         volume = driver.store.put(replace(volume, phase=model.REMOVING))
         pool.remove(volume)
-        driver.store.delete(volume)
+        driver.forget(volume)
 
     def _source(self, wanted: Wanted) -> Volume | Snapshot | None:
         if not wanted.source:

@@ -145,6 +145,9 @@ class BackEnd(ABC):
     def note(self, place: str, thing: Volume | Snapshot) -> None:  # noqa: B027  (most have nothing to do)
         """Say at the data itself what it is, beside the note that its folder gets."""
 
+    def mend(self, place: str, thing: Volume | Snapshot) -> None:  # noqa: B027  (most have nothing to do)
+        """After a power cut: bring back what was done last, and may not have come to the disk."""
+
     def settle(self) -> None:  # noqa: B027  (most have nothing to do)
         """Wait until what was removed is free again."""
 

@@ -160,6 +160,10 @@ class Pool:
         """The folder of a volume or snapshot."""
         return os.path.join(self.root, _FOLDERS[type(thing)], thing.place)
 
+    def has_place(self, thing: Volume | Snapshot) -> bool:
+        """Whether that is there."""
+        return os.path.isdir(self.place(thing))
+
     def back_end(self, thing: Volume | Snapshot) -> BackEnd:
         """What keeps it. Raises Error for a layout of another kind of pool."""
         try:
@@ -194,10 +198,40 @@ class Pool:
             os.rmdir(path)
             self._freed = True
 
-    def note(self, thing: Volume | Snapshot) -> None:
-        """Write beside the data what it is."""
+    def sync(self) -> None:
+        """Wait until it is on disk which places there are. Raises OSError."""
+        for name in _FOLDERS.values():
+            _sync(os.path.join(self.root, name))
+
+    def note(self, thing: Volume | Snapshot, *, first: bool = False) -> None:
+        """Write beside the data what it is. first: its place was made a moment ago, and has no note.
+
+        The first note makes a thing whole: it is on disk when this returns, with all that was made before it.
+        """
         self.back_end(thing).note(self.place(thing), thing)
-        _write_note(self.place(thing), thing)
+        _write_note(self.place(thing), thing, first=first)
+
+    def is_made(self, thing: Volume | Snapshot) -> bool:
+        """Whether a thing that its row calls half made is whole: it has its note, which is on disk then."""
+        place = self.place(thing)
+        found = _note(place).thing if self.has_place(thing) else None
+        if not isinstance(found, Volume | Snapshot) or (found.id, found.created) != (thing.id, thing.created):
+            return False
+        _sync(os.path.join(place, RECORD))
+        _sync(place)
+        return True
+
+    @property
+    def outlasts_power(self) -> bool:
+        """Whether notes, and what they are of, are there after a power cut."""
+        return self.kind != "tmpfs"
+
+    def mend(self, thing: Volume | Snapshot) -> None:
+        """After a power cut: let what stands beside the row be as the row says, which alone was waited for. Raises OSError."""
+        if self.has_place(thing):
+            self.back_end(thing).mend(self.place(thing), thing)
+            if _note(self.place(thing)).thing != thing:
+                _write_note(self.place(thing), thing)
 
     def notes(self) -> Iterator[Note]:
         """What lies in the pool, by what its notes say. Raises OSError."""
@@ -327,8 +361,16 @@ class Pool:
         return found
 
 
-def _write_note(place: str, thing: Volume | Snapshot) -> None:
-    write(os.path.join(place, RECORD), json.dumps({"kind": thing.kind, "body": thing.body()}))
+def _write_note(place: str, thing: Volume | Snapshot, *, first: bool = False) -> None:
+    path, text = os.path.join(place, RECORD), json.dumps({"kind": thing.kind, "body": thing.body()})
+    if not first:
+        write(path, text, lasting=False)  # the one before is there, or this one: see `mend`
+        return
+    sys.audit(calls.AUDIT, "note")
+    with calls.opened(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW) as fd:  # half of it is no note
+        os.write(fd, text.encode())
+        os.fsync(fd)
+    _sync(place)
 
 
 def _note(place: str) -> Note:
@@ -357,8 +399,8 @@ def _identity(root: str) -> str:
         raise Error("corrupt", "does not say which pool this is", subject=os.path.join(root, MARKER)) from None
 
 
-def write(path: str, text: str) -> None:
-    """A file whole or not at all, on disk when it returns. Raises OSError."""
+def write(path: str, text: str, *, lasting: bool = True) -> None:
+    """A file whole or not at all. lasting: it is on disk when it returns. Raises OSError."""
     scratch = f"{path}.new"
     with open(scratch, "w", encoding="utf-8") as file:
         file.write(text)
@@ -366,7 +408,12 @@ def write(path: str, text: str) -> None:
         os.fsync(file.fileno())
     sys.audit(calls.AUDIT, "rename")
     os.rename(scratch, path)
-    with calls.opened(os.path.dirname(path), os.O_RDONLY | os.O_DIRECTORY) as fd:
+    if lasting:
+        _sync(os.path.dirname(path))
+
+
+def _sync(path: str) -> None:
+    with calls.opened(path, os.O_RDONLY | os.O_NOFOLLOW) as fd:
         os.fsync(fd)
 
 

@@ -52,8 +52,16 @@ class Subvolumes(BackEnd):
         btrfs.snapshot(os.path.join(source, DATA), place, DATA, read_only=True)
 
     def grow(self, place: str, volume: Volume) -> None:
-        """A larger limit, which counts at once."""
+        """A larger limit, which counts at once. It comes to the disk some time later: `mend` sees to it."""
         self._quotas.limit(btrfs.number(os.path.join(place, DATA)), volume.target)
+
+    def mend(self, place: str, thing: Volume | Snapshot) -> None:
+        """The limit may be the one of before."""
+        data = os.path.join(place, DATA)
+        if isinstance(thing, Volume) and btrfs.is_subvolume(data):
+            number = btrfs.number(data)
+            if self._quotas.limit_of(number) != thing.size:
+                self._quotas.limit(number, thing.size)
 
     def exclusive(self, place: str) -> int:
         """As the qgroup counts it, after a rescan if its numbers are off."""

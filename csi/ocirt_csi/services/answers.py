@@ -31,7 +31,7 @@ def volume(driver: Driver, one: Volume) -> csi.Volume:
 
 def nodes(driver: Driver, one: Volume) -> list[str]:
     """Where the controller published a volume, or where it is used without that."""
-    found = {each.node for each in driver.store.all(Attachment) if each.volume == one.id}
+    found = {each.node for each in driver.store.of(Attachment, one.id)}
     if driver.uses(one.id):
         found.add(driver.settings.node)
     return sorted(found)

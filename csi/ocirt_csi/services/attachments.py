@@ -50,7 +50,7 @@ class AttachmentService:
         identifier = checks.identifier(request.volume_id, "volume_id")
         node = checks.node(request.node_id) if request.node_id else ""
         with driver.keys.hold(f"volume {identifier}"):
-            found = [one for one in driver.store.all(Attachment) if one.volume == identifier and node in ("", one.node)]
+            found = [one for one in driver.store.of(Attachment, identifier) if node in ("", one.node)]
             if found:
                 driver.store.delete(*found)
         return csi.ControllerUnpublishVolumeResponse()

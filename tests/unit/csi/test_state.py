@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import sqlite3
 import threading
@@ -67,6 +68,96 @@ def test_a_write_that_fails_changes_nothing(store: Store) -> None:
     with pytest.raises(sqlite3.Error):
         store.put(replace(kept, size=5))
     assert store.get(Volume, "v") == kept
+
+
+def test_who_waits_for_the_disk(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a power cut ends anyway does not, nor what may be lost; but then it is not behind what was waited for."""
+    waits: list[int] = []
+    monkeypatch.setattr(os, "fdatasync", waits.append)
+    use = store.put(Use(id="/x", volume="v", staged=True, block=False, read_only=False, mode=1, asked="[]"))
+    store.put(VOLUME, lasting=False)
+    store.delete(use)
+    assert not waits
+    store.put(VOLUME)
+    store.put(replace(VOLUME, id="w", name="w"))
+    store.delete(VOLUME)
+    store.set_meta("a", "b")
+    assert len(waits) == 4
+
+
+def test_many_wait_together(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """While one write goes to the disk, all that come meanwhile gather for the next."""
+    waits: list[int] = []
+    begun, go_on = threading.Event(), threading.Event()
+
+    def slow(fd: int) -> None:
+        waits.append(fd)
+        begun.set()
+        assert go_on.wait(30)
+
+    monkeypatch.setattr(os, "fdatasync", slow)
+    threads = [threading.Thread(target=store.put, args=[replace(VOLUME, id=f"v{one}", name=f"n{one}")]) for one in range(10)]
+    threads[0].start()
+    assert begun.wait(30)
+    for one in threads[1:]:
+        one.start()
+    while store._written < 10 + 1:  # and the schema
+        threading.Event().wait(0.001)
+    assert store.all(Volume) == []  # nobody is told of what is not on disk
+    go_on.set()
+    for one in threads:
+        one.join(30)
+    assert len(store.all(Volume)) == 10
+    assert len(waits) == 2
+
+
+def test_a_disk_that_fails(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever waits for it hears so, and what is kept is what it was."""
+
+    def fail(_: int) -> None:
+        raise OSError(errno.EIO, "broken")
+
+    monkeypatch.setattr(os, "fdatasync", fail)
+    with pytest.raises(OSError, match="broken"):
+        store.put(VOLUME)
+    assert store.get(Volume, "v") is None
+
+
+def test_what_is_gone_is_forgotten_later(store: Store, tmp_path: Path) -> None:
+    """No list has it, a fresh start finds it until it was purged, and what comes by its id is another."""
+    first, second = (store.put(replace(VOLUME, id=name, name=name)) for name in ("a", "b"))
+    for one in (first, second):
+        store.retire(one)
+    assert store.all(Volume) == [] == store.of(Use, "a")
+    assert store.named(Volume, "a") is None
+    again = Store(str(tmp_path / "state.db"))
+    assert [(one.id, one.phase) for one in again.gone] == [("a", "gone"), ("b", "gone")]
+    assert again.all(Volume) == []
+    again.close()
+    gone = store.gone
+    kept = store.put(replace(second, created=5))
+    store.purge(gone)
+    assert store.gone == []
+    again = Store(str(tmp_path / "state.db"))
+    assert again.all(Volume) == [kept]
+    assert again.gone == []
+    again.close()
+
+
+def test_what_is_of_a_volume(store: Store, tmp_path: Path) -> None:
+    """By the volume, in order, also when it was read again."""
+    uses = [
+        store.put(Use(id=path, volume=one, staged=True, block=False, read_only=False, mode=1, asked="[]"))
+        for path, one in (("/z", "v"), ("/b", "w"), ("/a", "v"))
+    ]
+    store.put(replace(uses[0], phase=model.REMOVING))
+    again = Store(str(tmp_path / "state.db"))
+    for one in (store, again):
+        assert [use.id for use in one.of(Use, "v")] == ["/z", "/a"]
+        assert [use.id for use in one.all(Use)] == ["/z", "/b", "/a"]
+    again.close()
+    store.delete(uses[0])
+    assert store.of(Use, "v") == [uses[2]]
 
 
 def test_a_later_version_is_not_touched(store: Store, tmp_path: Path) -> None:
