@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 _SIGKILL = 9
 _OF_PIPES = ("stdout", "stderr")
 # What a container of the CRI's looks like, for a rehearsal.
-_SAMPLE = CreateRequest(
+SAMPLE = CreateRequest(
     id="rehearsal",
     config=b"""{"ociVersion":"1.2.0","process":{"user":{"uid":0,"gid":0,"additionalGids":[0]},"args":["true"],"env":["PATH=/bin"],
 "cwd":"/","capabilities":{"bounding":["CAP_KILL"],"effective":["CAP_KILL"],"permitted":["CAP_KILL"]},
@@ -141,7 +141,7 @@ class Container:
 
     def rehearse(self) -> None:
         """In a worker that has nothing to do yet: touch what `work` will touch. Nothing is made."""
-        request = CreateRequest.decode(_SAMPLE.encode())
+        request = CreateRequest.decode(SAMPLE.encode())
         document = jsonlite.loads(request.config, "config.json", any_bytes=True)
         creation = self._creation(request, document, terminal=False)
         creation.plan()
@@ -153,7 +153,7 @@ class Container:
         if self._stand_in is None:
             creation = self._creation(request, document, terminal=console >= 0)
         else:
-            creation = self._stand_in(state.directory(self.runtime, self.id))
+            creation = self._stand_in(state.directory(self.runtime, request.id))
         run = creation.prepare()
         spans.add("worker", "plan", began)
         spans.follow(run)

@@ -23,6 +23,7 @@ from ocirt.zygote import wire
 from ocirt.zygote.work import Talk
 from ocirt_api.messages import shim as messages
 from ocirt_api.ttrpc import Client
+from ocirt_shim.container import SAMPLE
 from ocirt_shim.shim import Shim
 
 TYPE_CHECKING = False
@@ -60,7 +61,7 @@ def _live(place: str) -> None:
     posix.mkdir(place)
     posix.mkdir(f"{place}/runtime")
     mine, theirs = _socket.socketpair(_socket.AF_UNIX, _socket.SOCK_STREAM)
-    asked = {"do": "shim", "id": _NAME, "state": f"{place}/shim", "runtime": f"{place}/runtime", "instance": "none"}
+    asked = {"do": "shim", "runtime": f"{place}/runtime", "instance": "none"}  # made ahead, as most are
     mine.sendall(wire.encode(asked))
     talk = Talk(theirs.detach(), -1)
     received = talk.receive()
@@ -68,24 +69,27 @@ def _live(place: str) -> None:
     shim = Shim(received, _Program)
     talk.send({"at": posix.getpid()})
     mine.recv(_CHUNK)
-    client = _Client(shim, mine, f"{place}/log")
+    shim.wait((talk.fd,))
+    client = _Client(shim, mine, place)
     shim.serve(posix.dup(talk.fd))
     shim.close()
     client.close()
 
 
 class _Client:
-    """Makes its calls one after the other."""
+    """Makes its calls one after the other; only `Wait` is answered later, when the container has ended."""
 
-    def __init__(self, shim: Shim, sock: _socket.socket, log: str) -> None:
+    def __init__(self, shim: Shim, sock: _socket.socket, place: str) -> None:
         self._client = Client()
         self._socket = sock
         nothing = messages.StateRequest()
-        create = messages.CreateRequest(id=_NAME, config=b"{}", log_path=log)
+        create = messages.CreateRequest.decode(SAMPLE.encode())
+        create.id, create.state, create.log_path = _NAME, f"{place}/shim", f"{place}/log"
         execute = messages.ExecRequest(process=_PROCESS, timeout=10**10)
         self._calls: list[tuple[str, Message]] = [
             ("Version", messages.VersionRequest()),
             ("Create", create),
+            ("Wait", nothing),
             ("State", nothing),
             ("Start", messages.StartRequest()),
             *[("Exec", execute)] * _EXECS,
@@ -93,20 +97,29 @@ class _Client:
             ("State", nothing),
             ("ReopenLog", nothing),
             ("Kill", messages.KillRequest(signal=_signal.SIGKILL)),
-            ("Wait", nothing),
             ("Delete", messages.DeleteRequest()),
         ]
         self._calls.reverse()
+        self._open: set[int] = set()
+        self._waiting = 0
         sock.setblocking(False)
         shim.loop.add(sock.fileno(), self._heard)
         self._call()
 
     def _call(self) -> None:
         method, request = self._calls.pop()
-        self._socket.send(self._client.request(messages.SERVICE, method, request.encode())[1])
+        stream, data = self._client.request(messages.SERVICE, method, request.encode())
+        self._socket.send(data)
+        self._open.add(stream)
+        if method == "Wait":
+            self._waiting = stream
+            self._call()
 
     def _heard(self) -> None:
-        if self._client.receive(self._socket.recv(_CHUNK)) and self._calls:
+        for event in self._client.receive(self._socket.recv(_CHUNK)):
+            self._open.remove(event.stream)
+        left = len(self._calls)
+        if left and (not self._open or (left > 1 and self._open == {self._waiting})):
             self._call()
 
     def close(self) -> None:
