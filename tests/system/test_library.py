@@ -26,6 +26,7 @@ from ocirt.zygote import client
 from tests.support.build import ROOT
 from tests.support.bundle import make_rootfs
 from tests.support.isolation import Isolation, cgroup_mounts
+from tests.support.patience import SLOWNESS
 from tests.support.runtime import Runtime, process_state, wait_for
 from tests.system.conftest import MakeBundle
 from tests.system.test_cgroups import available
@@ -631,7 +632,9 @@ def test_sandbox_returns_a_result(sandbox: Sandbox) -> None:
 
 def test_sandbox_ends_a_memory_hog(sandbox: Sandbox) -> None:
     done = sandbox("data = []\nwhile True: data.append(bytearray(1 << 20))")
-    assert (done.returncode, done.oom_killed) == (-signal.SIGKILL, True)
+    assert done.returncode == -signal.SIGKILL
+    # Where the processor is emulated its second of CPU may be over before it has 64 MiB.
+    assert done.oom_killed or SLOWNESS > 1
 
 
 def test_sandbox_ends_a_cpu_hog(sandbox: Sandbox) -> None:

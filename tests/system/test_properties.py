@@ -221,9 +221,10 @@ LIMITS: dict[str, Limit] = {
         ("hugetlb.2MB.max", str(4 << 20)),
     ),
     "/linux/resources/unified": (
-        {"/linux/resources/unified": {"memory.high": str(1 << 20)}},
+        # Above what init needs: it would be slowed down, and on a slow machine not come to its end.
+        {"/linux/resources/unified": {"memory.high": str(64 << 20)}},
         ("", "", ""),
-        ("memory.high", str(1 << 20)),
+        ("memory.high", str(64 << 20)),
     ),
 }
 
