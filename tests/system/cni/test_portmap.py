@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from tests.support.links import make_uplink
 from tests.support.networks import Host, command, inside, ruleset, sysctl
 from tests.support.topology import (
     BRIDGE,
@@ -297,3 +298,29 @@ def test_garbage_collection_before_that_of_the_bridge(plugin: Plugin, netns: Mak
     plugin("bridge", {"bridge": "br0", "ipam": ipam, "cni.dev/valid-attachments": []}, "GC").ok()
     plugin("portmap", {"cni.dev/valid-attachments": []}, "GC").ok()
     assert "8006" not in ruleset()
+
+
+@pytest.mark.parametrize("folder", [{}, {"dataDir": "/var/lib/elsewhere"}])
+@pytest.mark.parametrize("conf", [{"type": "macvlan", "master": "up0"}, {"type": "bridge", "bridge": "br0"}], ids=str)
+def test_garbage_collection_behind_a_plugin_without_rules(
+    plugin: Plugin, netns: MakeNetns, host: Host, conf: dict[str, Any], folder: dict[str, Any]
+) -> None:
+    """Nobody but portmap has anything of the attachment in nftables, so no other GC tells that it is gone, or is there."""
+    make_uplink(netns())
+    command("ip", "addr", "add", "10.5.0.1/24", "dev", "up0")  # the way to the container leads over this link
+    ipam = {"type": "host-local", "ranges": [[{"subnet": "10.5.0.0/24", "rangeStart": "10.5.0.5"}]], **folder}
+    before = host.traces()
+    paths = {}
+    for number, name in enumerate(("c1", "c2"), 8001):
+        paths[name] = netns()
+        result = plugin(conf["type"], {**conf, "ipam": ipam}, netns=paths[name], container=name).ok()
+        ports = {"runtimeConfig": {"portMappings": [{"hostPort": number, "containerPort": 80}]}}
+        plugin("portmap", {**ports, "prevResult": result}, netns=paths[name], container=name).ok()
+    assert "8001" in ruleset()
+    plugin("portmap", {"cni.dev/valid-attachments": [{"containerID": "c2", "ifname": "eth0"}]}, "GC").ok()
+    assert "8001" not in ruleset()
+    assert "8002" in ruleset()
+    plugin("portmap", {"cni.dev/valid-attachments": []}, "GC").ok()
+    left = host.traces().keys() ^ before.keys()
+    assert [one for one in left if not one.startswith(("file /var/lib", "link", "route"))] == []
+    assert sysctl("ipv4/conf/up0/route_localnet") == "0"
