@@ -29,10 +29,12 @@ class Finder:
         if group not in self.groups:
             return
         offset, size, names = self.groups[group]
+        modules = sys.modules
+        if names[-1] in modules:  # it was made before: a group is whole or not there
+            return
         for name in names:
             if not self.fresh(name):
                 return
-        modules = sys.modules
         kind = type(sys)
         # In an order in which each finds what it imports.
         for name, code in zip(names, loads(pread(self.fd, size, self.start + offset)), strict=True):

@@ -159,11 +159,14 @@ def existing(netlink: Netlink, name: str) -> Link:
 
 def detach(call: Call, plugin: str) -> None:
     """DEL of a plugin: the pair, its rules and the addresses. Of the configuration only `ipam` matters. Raises Error."""
+    from ocirt_cni.main import preload  # noqa: PLC0415  (an executable has it, and none of what follows)
+
+    rest = f"{plugin} DEL, then"
+    if config.needs_interface(call):
+        preload(rest)
     released = begin_release(call)
     removed = begin_removal(call)
-    from ocirt_cni.main import preload  # noqa: PLC0415  (this and the next are loaded while the kernel removes the pair)
-
-    preload(f"{plugin} DEL, then")
+    preload(rest)  # while the kernel removes the pair
     from ocirt_cni.ipam import delegate  # noqa: PLC0415
     from ocirt_cni.nft import changes  # noqa: PLC0415
 
@@ -218,7 +221,10 @@ def _begin(call: Call) -> Step:
         if failed:
             raise failed[0]
 
-    start_new_thread(run, ())
+    try:
+        start_new_thread(run, ())
+    except RuntimeError:  # as many threads as there may be
+        run()
     begun.acquire()  # else the thread may wait for the interpreter as long as the removal takes
     return finish
 

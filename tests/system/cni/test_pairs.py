@@ -107,6 +107,20 @@ def test_the_removal_of_a_pair_goes_on_beside_its_caller(netns: MakeNetns) -> No
     pairs.begin_removal(one)()
 
 
+def test_a_pair_is_removed_where_no_thread_can_be_made(netns: MakeNetns, monkeypatch: pytest.MonkeyPatch) -> None:
+    one = call(netns())
+    with Namespace.open(one.netns) as namespace, Netlink() as host:
+        name = pairs.create(host, namespace, one)
+
+    def refuse(*_: object) -> None:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(pairs, "start_new_thread", refuse)
+    gone = pairs.begin_removal(one)
+    assert link(name) is None
+    gone()
+
+
 def test_the_removal_of_a_foreign_link_fails_where_somebody_waits(netns: MakeNetns) -> None:
     one = call(netns())
     command("ip", "link", "add", pairs.host_name(one), "type", "bridge")
