@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import ast
 import marshal
 import runpy
 import subprocess
 import sys
+from typing import Any
 
 import pytest
 
@@ -46,3 +48,14 @@ def test_what_is_loaded_while_the_kernel_removes_a_pair(plugin: str) -> None:
     assert set(before).isdisjoint(then)
     assert {"ocirt_cni.plugins.pairs", "ocirt_cni.netlink.links"} <= set(before)
     assert {"ocirt_cni.nft.changes", "ocirt_cni.ipam.host_local"} <= set(then)
+
+
+def test_functions_in_an_archive_have_no_types_and_classes_do() -> None:
+    """A dataclass has its fields by them."""
+    code = BUILD["_lean_code"](
+        ast.parse("def f(a: int, *b: int, c: int = 1, **d: int) -> int: ...\nclass C:\n    e: int = 1\ng: int = 2"), "m"
+    )
+    found: dict[str, Any] = {}
+    exec(code, found)
+    assert (found["f"].__annotations__, found["C"].__annotations__, found["g"]) == ({}, {"e": "int"}, 2)
+    assert "__annotations__" not in found
