@@ -22,7 +22,6 @@ AUDIT = "ocirt_csi.call"
 # The numbers are the same on every machine since Linux 5.1 (include/uapi/asm-generic/unistd.h).
 OPEN_TREE, MOVE_MOUNT, FSOPEN, FSCONFIG, FSMOUNT, FSPICK, MOUNT_SETATTR = 428, 429, 430, 431, 432, 433, 442
 PATH = "/usr/sbin:/usr/bin:/sbin:/bin:/usr/local/sbin:/usr/local/bin"  # where programs are looked for
-_BEGIN = 2  # SYNC_FILE_RANGE_WRITE
 _SAID = 300  # characters of what a program said
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -58,11 +57,6 @@ def allocate(fd: int, start: int, length: int) -> None:
     sys.audit(AUDIT, "fallocate")
     # Not posix_fallocate, which writes zeros where a file system cannot do it.
     _checked("fallocate", _libc.fallocate64(fd, 0, ctypes.c_longlong(start), ctypes.c_longlong(length)))
-
-
-def begin_writing(fd: int, start: int, length: int) -> None:
-    """Let what was written to a part of a file go to the disk, without waiting for it (sync_file_range(2)). Raises OSError."""
-    _checked("sync_file_range", _libc.sync_file_range(fd, ctypes.c_longlong(start), ctypes.c_longlong(length), _BEGIN))
 
 
 def is_installed(program: str) -> bool:

@@ -17,19 +17,23 @@ from ocirt_csi.pools.devices import Devices, lay_out, set_apart
 
 _NO_COW, _GET_FLAGS, _SET_FLAGS = 0x800000, 0x80086601, 0x40086602  # FS_NOCOW_FL, FS_IOC_GETFLAGS, FS_IOC_SETFLAGS
 
+# File systems whose log has all changes in the order in which they were made: which blocks a file has is on disk with its note.
+_IN_ORDER = ("ext4", "xfs")
+
 
 class Images(Devices):
     """Images in the pool with this mark on their loop devices. thin: they get their blocks when they are written."""
 
     layout = IMAGE
 
-    def __init__(self, mark: str, *, thin: bool = False, shares: bool = False, on_btrfs: bool = False) -> None:
+    def __init__(self, mark: str, *, thin: bool = False, shares: bool = False, file_system: str = "") -> None:
         """shares: the file system lets files share blocks."""
         self._mark = mark
         self._devices = loops.Marked(mark + ":")
         self._shares = shares
         self._thin = thin
-        self._on_btrfs = on_btrfs
+        self._on_btrfs = file_system == "btrfs"
+        self._in_order = file_system in _IN_ORDER
 
     def make(self, place: str, volume: Volume) -> None:
         """A file with all its blocks, and the file system in it."""
@@ -38,7 +42,7 @@ class Images(Devices):
             self._stretch(fd, 0, volume.charge)
             if volume.fs_type:
                 lay_out(fd, path, volume)
-            else:
+            elif not self._in_order:
                 os.fsync(fd)
 
     def copy(self, source: str, place: str, volume: Volume) -> None:
@@ -50,7 +54,8 @@ class Images(Devices):
             self._stretch(fd, length if shared else 0, volume.charge)
             if not shared:
                 extents.copy(old, fd, length)
-            os.fsync(fd)
+            if not (shared and self._in_order):
+                os.fsync(fd)
         set_apart(path, volume.fs_type)
 
     def snapshot(self, source: str, place: str) -> None:
@@ -59,9 +64,11 @@ class Images(Devices):
         with self._new(path) as fd, calls.opened(os.path.join(source, DATA), os.O_RDONLY) as old:
             length = os.fstat(old).st_size
             os.ftruncate(fd, length)
-            if not extents.clone(old, fd):
+            shared = extents.clone(old, fd)
+            if not shared:
                 extents.copy(old, fd, length)
-            os.fsync(fd)
+            if not (shared and self._in_order):
+                os.fsync(fd)
         os.chmod(path, 0o400)
 
     def grow(self, place: str, volume: Volume) -> None:

@@ -38,6 +38,7 @@ _FOLDERS = {Volume: "volumes", Snapshot: "snapshots"}
 _PLACE = re.compile(r"(vol|snap|inline)-[0-9a-f]{24}")
 _RESERVE = 50  # a part of this many of the file system stays free, for what it needs itself
 _MOUNTED = "is its file system mounted?"
+_BOUNDED = (IMAGE, SUBVOLUME)  # layouts whose volumes never have more than their charge
 _OWNED = 4  # bytes of a pool's identity
 
 
@@ -113,7 +114,7 @@ class Pool:
         shares = extents.can_share(self.root)
         if self._logical is not None:
             self._restore(self._logical)
-        self.images = Images(f"ocirt-csi:{self.id}", thin=settings.over > 1, shares=shares, on_btrfs=self.kind == "btrfs")
+        self.images = Images(f"ocirt-csi:{self.id}", thin=settings.over > 1, shares=shares, file_system=self.kind)
         self.back_ends: dict[str, BackEnd] = {IMAGE: self.images}
         if self._logical is not None:
             self.back_ends = {LOGICAL: self._logical}
@@ -283,17 +284,9 @@ class Pool:
         """
         kept = list(volumes)
         with self._promises.lock:
-            needed = charge
-            if copied is not None:
-                self.back_end(copied).flush(self.place(copied), copied)
-                needed += self.back_end(copied).burden(self.place(copied), snapshot=not charge)
-            found = None if self._fits_at_worst(kept, needed) else self._space(kept)
-            if found is not None and found.available < needed:
-                self._settle()
-                found = self._space(kept)
-            if found is not None and found.available < needed:
-                text = f"{needed} bytes are needed, and {max(0, found.available)} can be promised"
-                raise Error("exhausted", text, subject=f"pool {self.name}", hint=f"of {found.total}, {found.free} are free")
+            needed = charge + (0 if copied is None else copied.charge)
+            if not (copied is None or copied.layout in _BOUNDED) or not self._fits_at_worst(kept, needed):
+                needed = self._fitted(kept, charge, copied)
             self._promises.pending[key] = needed
         try:
             yield
@@ -301,8 +294,26 @@ class Pool:
             with self._promises.lock:
                 self._promises.pending.pop(key)
 
+    def _fitted(self, volumes: list[Volume], charge: int, copied: Volume | None) -> int:
+        """What is needed, once it is there. Raises Error("exhausted")."""
+        needed = charge
+        if copied is not None:
+            self.back_end(copied).flush(self.place(copied), copied)
+            needed += self.back_end(copied).burden(self.place(copied), snapshot=not charge)
+        found = self._space(volumes)
+        if found.available < needed:
+            self._settle()
+            found = self._space(volumes)
+        if found.available < needed:
+            text = f"{needed} bytes are needed, and {max(0, found.available)} can be promised"
+            raise Error("exhausted", text, subject=f"pool {self.name}", hint=f"of {found.total}, {found.free} are free")
+        return needed
+
     def _fits_at_worst(self, volumes: Iterable[Volume], needed: int) -> bool:
-        """Whether there is room even if no volume had anything yet: then none has to be asked, of thousands perhaps."""
+        """Whether there is room even if no volume had anything yet: then none has to be asked, of thousands perhaps.
+
+        Nor does a copy's source have to be flushed and counted, if it has all that it may.
+        """
         self.check()
         if self._logical is not None:
             return False

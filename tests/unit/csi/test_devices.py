@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import shutil
 import subprocess
+import threading
 from dataclasses import replace
 from pathlib import Path
 
@@ -67,6 +69,56 @@ def test_zeros_are_not_written(tmp_path: Path) -> None:
         extents.fill(old, new, len(content))
     assert target.read_bytes() == content
     assert target.stat().st_blocks < source.stat().st_blocks
+
+
+def copied(source: Path, target: Path) -> None:
+    """Copy it onto a file of the same length."""
+    length = source.stat().st_size
+    with target.open("wb") as file:
+        file.truncate(length)
+    with calls.opened(str(source), os.O_RDONLY) as old, calls.opened(str(target), os.O_RDWR) as new:
+        extents.copy(old, new, length)
+
+
+@pytest.mark.parametrize("tail", [0, 1, 5000])
+@pytest.mark.parametrize("is_direct", [True, False])
+def test_a_copy_is_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_direct: bool, tail: int) -> None:
+    """By any number of pieces, with holes and without whole blocks at the end, and where the cache cannot be passed by."""
+    source, target = tmp_path / "source", tmp_path / "target"
+    parts = ((0, 9 * MIB + 4096), (20 * MIB, 4096), (30 * MIB + 8192, MIB), (40 * MIB, 8192 + tail))
+    with source.open("wb") as file:
+        for at, length in parts:
+            file.seek(at)
+            file.write(os.urandom(length))
+    if not is_direct:
+        real = os.open
+
+        def refuse(path: str, flags: int, *more: int) -> int:
+            if flags & os.O_DIRECT:
+                raise OSError(errno.EINVAL, "cannot", path)
+            return real(path, flags, *more)
+
+        monkeypatch.setattr(os, "open", refuse)
+    copied(source, target)
+    assert target.read_bytes() == source.read_bytes()
+    assert target.stat().st_blocks * 512 < 12 * MIB
+
+
+def test_a_copy_that_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """All who copy end, and the first error is told."""
+    source = tmp_path / "source"
+    source.write_bytes(os.urandom(40 * MIB))
+    pieces: list[int] = []
+
+    def full(fd: int, _: object, at: int) -> int:
+        pieces.append(at)
+        raise OSError(errno.ENOSPC, "full")
+
+    monkeypatch.setattr(os, "pwritev", full)
+    with pytest.raises(OSError, match="full"):
+        copied(source, tmp_path / "target")
+    assert len(pieces) <= 4
+    assert not [one for one in threading.enumerate() if one.name.startswith("copy")]
 
 
 @NEEDS_EXT4

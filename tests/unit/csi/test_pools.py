@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -69,6 +70,23 @@ def test_promises_where_there_is_plenty(tmp_path: Path, monkeypatch: pytest.Monk
     with pytest.raises(Error, match="can be promised"), pool.promised("b", total, driver.volumes_in(pool)):
         pass
     assert len(asked) >= 3
+    driver.close()
+
+
+def test_a_copy_where_there_is_plenty(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its source is taken to have all that it may, and only where that is too much it is flushed and counted."""
+    driver = rig.driver(tmp_path)
+    source = rig.volume(driver, "source")
+    pool = driver.pool("default")
+    flushed: list[str] = []
+    monkeypatch.setattr(pool.images, "flush", lambda place, _: flushed.append(place))
+    with pool.promised("a", rig.MIB, driver.volumes_in(pool), source):
+        assert flushed == []
+        assert pool.space(driver.volumes_in(pool)).promised >= rig.MIB + 2 * source.charge
+    space = pool.space(driver.volumes_in(pool))
+    large = driver.store.put(replace(source, charge=space.available * 3 // 4))  # a file with holes, so that it burdens nobody
+    with pool.promised("b", rig.MIB, driver.volumes_in(pool), large):
+        assert flushed == [pool.place(large)]
     driver.close()
 
 
