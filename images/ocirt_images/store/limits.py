@@ -11,6 +11,7 @@ the directory. A quota group goes with its subvolume.
 from __future__ import annotations
 
 import errno
+import os
 from typing import TYPE_CHECKING
 
 from ocirt_images.errors import Error
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from ocirt_images.store.changes import Changes
 
 _TRIES = 100
+_SMALL = 1 << 20  # bytes
 # What a file system without project quota, or a kernel without quotactl_fd(2), answers.
 _NO_PROJECTS = {errno.ENOTTY, errno.EOPNOTSUPP, errno.EINVAL, errno.ENOSYS, errno.ESRCH, errno.ENOTBLK}
 _NEEDS = (
@@ -112,6 +114,12 @@ def _release(path: Path, number: int, changes: Changes) -> None:
     except OSError as err:
         if err.errno not in {*_NO_PROJECTS, errno.EPERM, errno.ENOENT}:
             raise  # quotas that were switched off meanwhile limit nothing
+
+
+def has_room(path: Path) -> bool:
+    """Whether a file system has space for a small file."""
+    found = os.statvfs(path)
+    return found.f_bavail * found.f_frsize > _SMALL
 
 
 def usage(path: Path) -> tuple[int, int | None] | None:

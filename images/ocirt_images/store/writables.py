@@ -139,9 +139,16 @@ class Writables:
         # A power cut may have taken the row that had this number, and left its directory.
         limits.remove_directory(directory, changes)
         limits.make_directory(directory, size, changes)
-        changes.mkdir(record.path, mode=0o755)
-        changes.mkdir(record.work)
-        notes.write(directory / notes.WRITABLE, note(record.key, record.chain_id, record.created), changes)
+        try:
+            changes.mkdir(record.path, mode=0o755)
+            changes.mkdir(record.work)
+            notes.write(directory / notes.WRITABLE, note(record.key, record.chain_id, record.created), changes)
+        except Error as err:
+            # XFS says of a project's limit what it says of a full disk.
+            if size and err.code == "exhausted" and limits.has_room(self._layout.writables):
+                hint = f"the layer's own directories do not fit into {size} bytes"
+                raise Error("exhausted", "the quota is used up", subject=err.subject, hint=hint) from err
+            raise
         changes.fsync_directory(self._layout.writables)
 
     def _record(self, row: tuple[int, str, str | None, float]) -> WritableRecord:
