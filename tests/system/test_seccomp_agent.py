@@ -146,7 +146,7 @@ def test_nothing_is_sent_before_start(runtime: Runtime, bundle: MakeBundle, plac
         assert way.stat().st_mode == 0o140600
         pid = runtime.pid(container)
         runtime.start(container).ok()
-        assert len(agent.states) == 1
+        wait_for(lambda: len(agent.states) == 1, "what the agent's thread takes down")
         assert runtime.wait(container, pid) == 0
         runtime.delete(container).ok()
         assert not way.exists()
