@@ -31,6 +31,8 @@ class Executor:
 
     def close(self) -> None:
         """It ends when its program has."""
+        if self.until is not None:
+            self.until.cancel()
         if self._pidfd >= 0:
             os.close(self._pidfd)
             self._pidfd = -1
@@ -88,6 +90,8 @@ class Executors:
             self._busy.discard(one)
 
     def _end(self, one: Executor, container_id: str) -> None:
+        if self._closed:
+            return
         one.kill()
         task = asyncio.create_task(self._clean(container_id, one.pid), name=f"what executor {one.pid} ran in {container_id}")
         self._cleaning.add(task)
@@ -125,9 +129,6 @@ class Executors:
     def close(self) -> None:
         """End them all; a program that is under way goes on."""
         self._closed = True
-        for one in self._idle:
-            if one.until is not None:
-                one.until.cancel()
         for one in [*self._idle, *self._busy]:
             one.close()
         self._idle.clear()

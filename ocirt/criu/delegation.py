@@ -10,7 +10,7 @@ import posix
 import select
 
 from ocirt.kernel import mount
-from ocirt.kernel.ffi import syscall
+from ocirt.kernel.process import close_all_but
 from ocirt.paths import read_bytes
 
 _OURS = "/proc/self/mountinfo"
@@ -55,12 +55,7 @@ class Kept:
 def _watch(end: int, pidfd: int, before: tuple[str, ...]) -> None:
     """In a process of its own: wait for the end of the caller's work, and of CRIU."""
     posix.setsid()  # no signal of the caller's terminal
-    first = 0
-    for fd in sorted((end, pidfd)):  # with the caller's end of CRIU's socket open, that would wait for requests
-        if fd > first:
-            syscall("close_range", first, fd - 1, 0)
-        first = fd + 1
-    syscall("close_range", first, 0xFFFFFFFF, 0)
+    close_all_but((end, pidfd), 0)  # with the caller's end of CRIU's socket open, that would wait for requests
     posix.read(end, 1)
     poll = select.poll()
     poll.register(pidfd, select.POLLIN)

@@ -8,6 +8,10 @@ from _struct import pack, unpack
 from ocirt.kernel import constants as k
 from ocirt.kernel.ffi import Buffer, address_of, syscall
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
 SIGCHLD = 17
 _CAPABILITY_VERSION_3 = 0x20080522
 
@@ -28,6 +32,15 @@ def clone3_sibling(flags: int) -> int:
     """`clone3` of a process whose parent is ours (CLONE_PARENT); it ends with the signal that we would end with."""
     arguments = pack("11Q", flags | k.CLONE_PARENT, *[0] * 10)
     return syscall("clone3", arguments, len(arguments))
+
+
+def close_all_but(kept: Iterable[int], first: int) -> None:
+    """Close all descriptors from `first` on but those that are kept (close_range(2))."""
+    for fd in sorted(kept):
+        if fd > first:
+            syscall("close_range", first, fd - 1, 0)
+        first = max(first, fd + 1)
+    syscall("close_range", first, 0xFFFFFFFF, 0)
 
 
 def setns(fd: int, flags: int) -> None:

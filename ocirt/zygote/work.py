@@ -21,6 +21,7 @@ from ocirt.containers.execute import Execution, load_running
 from ocirt.containers.start import start
 from ocirt.errors import Error
 from ocirt.kernel.ffi import syscall
+from ocirt.kernel.process import close_all_but
 from ocirt.kernel.run import Run
 from ocirt.plan import Request
 from ocirt.spec.load import refuse as refuse_findings
@@ -172,7 +173,7 @@ def _create(talk: Talk, message: Message) -> None:
     creation = _creation(talk, message, waits=True)
     record = creation.make()
     # `start` waits for init to close its end of the barrier: no other may be open.
-    _close_all_but(talk.fd, talk.owner)
+    close_all_but((talk.fd, talk.owner), _STREAMS)
     _drop_streams(range(_STREAMS))
     talk.send({"pid": record["pid"]})
     pidfd = posix.pidfd_open(record["pid"])
@@ -256,15 +257,6 @@ def _drop_streams(fds: Iterable[int]) -> None:
     for fd in fds:
         posix.dup2(null, fd, inheritable=True)
     posix.close(null)
-
-
-def _close_all_but(*kept: int) -> None:
-    first = _STREAMS
-    for fd in sorted(kept):
-        if fd > first:
-            syscall("close_range", first, fd - 1, 0)
-        first = fd + 1
-    syscall("close_range", first, 0xFFFFFFFF, 0)
 
 
 # -- what starts no process ----------------------------------------------------------------------------------------------------

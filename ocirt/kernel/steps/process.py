@@ -113,13 +113,7 @@ def close_descriptors(run: Run, fds: int) -> None:
     if run.trace is not None:
         ends.append(run.trace.fd)
     ends += [run.fds[slot] for slot in ("waiter", "listener", "program") if slot in run.fds]
-    kept = sorted(fd for fd in ends if fd > 2 + fds)
-    first = 3 + fds
-    for fd in kept:
-        if fd > first:
-            syscall("close_range", first, fd - 1, 0)
-        first = fd + 1
-    syscall("close_range", first, 0xFFFFFFFF, 0)
+    process.close_all_but(ends, 3 + fds)
 
 
 def die_with_parent(run: Run) -> None:

@@ -210,6 +210,23 @@ def test_one_that_was_killed(maker: Maker) -> None:
     run(main())
 
 
+def test_the_end_while_one_runs_something(maker: Maker) -> None:
+    """Its program goes on, and it with that: nobody kills them."""
+
+    async def main() -> None:
+        task = maker.begin()
+        await settled()
+        maker.kept.close()
+        maker.say(0, LostError(""))
+        with pytest.raises(Error, match="was lost"):
+            await task
+        await settled()
+        assert not maker.cleaned
+
+    run(main())
+    assert os.waitid(os.P_PID, maker.made[0].pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None
+
+
 def test_one_that_cannot_be_made(maker: Maker, monkeypatch: pytest.MonkeyPatch) -> None:
     async def fail() -> Executor:
         raise Error("kernel", "cannot fork")
