@@ -59,6 +59,7 @@ _BUG = "this is a bug in ocirt"
 _SLOW = "a plugin that hangs? key network.timeout"
 _IDLE = 2  # workers that wait for jobs, at most
 _JOBS = 100  # of one worker
+_STOPPED_WITHIN = 1000  # milliseconds; what is in the middle of a system call takes a moment, or for ever
 _DESCRIPTORS = 40  # of one worker that is not to be given up: it has a few, whatever it did
 _ON, _LAST = b"+", b"-"  # before an answer: whether its worker takes another job
 
@@ -109,24 +110,38 @@ class Worker:
 
     def kill(self) -> None:
         """With the plugins that it has executed."""
-        # It stands still first: at the end of a plugin it would begin to undo things, by other plugins.
-        os.kill(self.pid, signal.SIGSTOP)
-        os.waitid(os.P_PID, self.pid, os.WSTOPPED | os.WEXITED | os.WNOWAIT)
-        for pid in (self.pid, *_below(self.pid)):
-            try:
-                os.kill(pid, signal.SIGKILL)
-            except ProcessLookupError:
-                pass
+        for pid in _still(self.pid):
+            _signal(pid, signal.SIGKILL)
 
 
-def _below(pid: int) -> list[int]:
-    """The processes below one, parents first. What has left its parent is not found any more."""
+def _still(pid: int) -> list[int]:
+    """A process and those below it, all standing still, parents first. What has left its parent is not found any more.
+
+    A worker that went on would see the end of a plugin, and undo things by other plugins; a plugin's shell would run its next
+    command. A fork(2) that has begun ends before its process stands, so children are looked for after that.
+    """
+    if not _signal(pid, signal.SIGSTOP):
+        return []
     try:
+        for _ in range(_STOPPED_WITHIN):
+            with open(f"/proc/{pid}/stat", "rb") as file:
+                if file.read().rpartition(b") ")[2][:1] in b"TtZX":
+                    break
+            time.sleep(0.001)
         with open(f"/proc/{pid}/task/{pid}/children", encoding="ascii") as file:
             children = [int(word) for word in file.read().split()]
-    except FileNotFoundError:
-        return []
-    return [found for child in children for found in (child, *_below(child))]
+    except (FileNotFoundError, ProcessLookupError):  # which one depends on how far its end is
+        return [pid]
+    return [pid, *(found for child in children for found in _still(child))]
+
+
+def _signal(pid: int, number: int) -> bool:
+    """Whether there was somebody to get it."""
+    try:
+        os.kill(pid, number)
+    except ProcessLookupError:
+        return False
+    return True
 
 
 class Helper:
