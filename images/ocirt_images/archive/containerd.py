@@ -6,6 +6,8 @@ with the keys `digest`, `mediatype` and `size` (a signed varint) of a descriptor
 
 from __future__ import annotations
 
+import functools
+import re
 import subprocess
 import tempfile
 from contextlib import contextmanager
@@ -104,11 +106,11 @@ def names(socket: Path, namespace: str) -> list[str]:
 def exported(socket: Path, namespace: str, name: str, *, everything: bool = False) -> Iterator[int]:
     """A descriptor from which an archive of one image comes, made by `ctr`. everything: with all of its platforms.
 
-
     Raises Error("unavailable") with its words if it fails, then or when the block is left.
     """
     with tempfile.TemporaryFile("w+") as words:
-        command = [*_ctr(socket, namespace), "export", *(("--all-platforms",) if everything else ()), "-", name]
+        flags = (*_whole(socket, namespace), *(("--all-platforms",) if everything else ()))
+        command = [*_ctr(socket, namespace), "export", *flags, "-", name]
         with subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=words) as ctr:
             assert ctr.stdout is not None
             failure: Error | None = None
@@ -124,6 +126,17 @@ def exported(socket: Path, namespace: str, name: str, *, everything: bool = Fals
             raise _failed(f"{socket}: {name}", words.read(), hint) from failure
         if failure is not None:
             raise failure
+
+
+@functools.cache
+def _whole(socket: Path, namespace: str) -> tuple[str, ...]:
+    """What makes `ctr` write an archive to its end.
+
+    One of version 2 has the daemon write it, does not wait for the last of it, and ends as if all were well.
+    """
+    command = [*_ctr(socket, namespace), "export", "--help"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL)
+    return ("--local",) if re.search(r"^\s*--local\b", done.stdout, re.MULTILINE) else ()
 
 
 def _ctr(socket: Path, namespace: str) -> list[str]:
