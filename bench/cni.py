@@ -28,7 +28,7 @@ sys.path[:0] = [str(ROOT), str(ROOT / "cni")]
 from bench.measure import CommandFailedError  # noqa: E402
 from bench.networkhosts import CONTESTANTS, Host  # noqa: E402
 from bench.report import Results, table, times  # noqa: E402
-from bench.run import machine  # noqa: E402
+from bench.run import machine, write  # noqa: E402
 from tests.system.conftest import entered  # noqa: E402
 
 PAIRS = "ADD + DEL until all is gone"
@@ -51,6 +51,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--pairs", type=int, default=200, help="how many ADD + DEL until all is gone; 0: none (default 200)")
     parser.add_argument("--only", default=",".join(CONTESTANTS), help=f"of {', '.join(CONTESTANTS)}")
     parser.add_argument("--raw", type=Path, help="where all samples go as JSON (default: .cache/bench/<time>-cni.json)")
+    parser.add_argument("--write", action="store_true", help="write the tables to bench/RESULTS.md (the section cni)")
     return parser.parse_args()
 
 
@@ -132,7 +133,8 @@ def main() -> int:
             host.close()
         isolation.leave()
     head = f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC; {machine()}; {options.rounds} rounds"
-    print("\n\n".join(part for part in (head, times(results), ratios(results), growth(results)) if part))
+    text = "\n\n".join(part for part in (head, times(results), ratios(results), growth(results)) if part) + "\n"
+    print(text)
     raw = options.raw or ROOT / ".cache" / "bench" / f"{datetime.now(UTC):%Y%m%dT%H%M%S}-cni.json"
     raw.parent.mkdir(parents=True, exist_ok=True)
     samples: dict[str, dict[str, list[dict[str, float]]]] = {
@@ -141,6 +143,8 @@ def main() -> int:
     }
     raw.write_text(json.dumps({"head": head, "samples": samples}))
     print(f"\nraw numbers: {raw}; {time.monotonic() - started:.0f} s")
+    if options.write:
+        print("written:", write("cni", f"## cni\n\n{text}"), file=sys.stderr)
     return 0
 
 

@@ -24,6 +24,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
 from statistics import median
 
@@ -31,10 +32,12 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
 from bench.imagefiles import SHAPES, make, push, registry  # noqa: E402
-from bench.run import machine  # noqa: E402
+from bench.report import table  # noqa: E402
+from bench.run import machine, write  # noqa: E402
 
 TARGETS = {"8 gzip layers": 0.5, "1 gzip layer": 0.6, "8 zstd layers": 0.6}
 MEMORY = 200.0  # MiB
+PRESENT = 50.0  # ms of a pull with nothing to do
 ALONE = "OCIRT_BENCH_ALONE"  # set once the mounts are nobody else's
 
 
@@ -48,6 +51,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--containerd", type=Path, help="a directory with containerd and ctr (default: built from its Go module)")
     parser.add_argument("--cache", type=Path, default=ROOT / ".cache" / "bench" / "images", help="where the images are kept")
     parser.add_argument("--work", type=Path, default=Path("/var/tmp"), help="where the stores go: a file system for overlayfs")
+    parser.add_argument("--write", action="store_true", help="write the tables to bench/RESULTS.md (the section images)")
     return parser.parse_args()
 
 
@@ -212,18 +216,22 @@ def compare(sides: list[Side], shape: str, name: str, rounds: int, *, at_rest: b
             side.gone()
 
 
-def table(title: str, sides: list[Side], shapes: list[str]) -> None:
+def verdict(value: float, target: float) -> list[str]:
+    """The last two cells of a row."""
+    return [f"≤ {target:g}", "met" if value <= target else "MISSED"]
+
+
+def compared(sides: list[Side], shapes: list[str]) -> str:
     """Medians and ratios to containerd."""
-    print(f"\n{title}\n{'':18}" + "".join(f"{shape:>26}" for shape in shapes))
     base = next(side for side in sides if side.name == "containerd")
-    for side in sides:
-        cells = []
-        for shape in shapes:
+    rows = []
+    for shape in shapes:
+        for side in sides:
             times = side.taken[shape]
             ratio = median(times) / median(base.taken[shape])
-            cells.append(f"{min(times):7.2f}{median(times):7.2f} s {ratio:6.2f} x")
-        print(f"{side.name:18}" + "".join(f"{cell:>26}" for cell in cells))
-    print("targets           " + "".join(f"{f'{TARGETS[shape]:.2f} x':>26}" for shape in shapes))
+            judged = verdict(ratio, TARGETS[shape]) if side.name.startswith("ocirt") else ["", ""]
+            rows.append([shape, side.name, f"{min(times):.2f}", f"{median(times):.2f}", f"{ratio:.2f}", *judged])
+    return table(["", "", "min s", "median", "ratio", "budget", ""], rows)
 
 
 def peak(side: Side, name: str) -> Memory:
@@ -273,15 +281,18 @@ def main() -> int:
         ours(options.ocirt, work, "--no-sync"),
         skopeo(work),
     )
+    say = sys.stderr
     try:
         with registry(work) as host:
             images = {shape: make(options.cache, shape, options.size << 20) for shape in shapes}
             names = {shape: f"{host}/bench/{shape.replace(' ', '-')}:latest" for shape in shapes}
+            parts = [f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC; {machine()}; {options.rounds} rounds"]
+            told = []
             for shape, made in images.items():
                 push(made, names[shape])
-                sizes = f"{sum(made.layers) / 2**20:.0f} MiB to pull"
-                print(f"{shape}: {made.files} files, {made.size / 2**20:.0f} MiB of layers, {sizes}")
-            print(f"{machine()}; {options.rounds} rounds; seconds (least, median), ratio of medians to containerd's", flush=True)
+                sizes = [f"{count / 2**20:.0f}" for count in (made.size, sum(made.layers))]
+                told.append([shape, str(made.files), *sizes])
+            parts.append(table(["", "files", "MiB of layers", "MiB to pull"], told))
             for title, sides, at_rest in (
                 ("As they come", [base, we, fast, other], False),
                 ("At rest: with syncfs after each", [base, we], True),
@@ -290,19 +301,26 @@ def main() -> int:
                     side.taken.clear()
                 for shape in shapes:
                     compare(sides, shape, names[shape], options.rounds, at_rest=at_rest)
-                table(title, sides, shapes)
+                    print(f"{title}: {shape} done", file=say, flush=True)
+                parts += [f"{title}:", compared(sides, shapes)]
             name = names[shapes[0]]
-            print(f"\n4 pulls of {shapes[0]} at once: containerd {together(base, name):.2f} s, ocirt {together(we, name):.2f} s")
+            both = [together(side, name) for side in (base, we)]
+            rows = [[f"4 pulls of {shapes[0]} at once (s)", *(f"{one:.2f}" for one in both), "", ""]]
             for shape in shapes:
                 memory = peak(we, names[shape])
-                print(
-                    f"memory, {shape}: {memory.peak:.0f} MiB in {memory.processes} processes at most (target < {MEMORY:.0f} MiB)"
-                )
+                label = f"memory, {shape} (MiB, in {memory.processes} processes at most)"
+                rows.append([label, "", f"{memory.peak:.0f}", *verdict(memory.peak, MEMORY)])
+            idle = []
             for side in (base, we):
                 side.fresh()
                 run(side.pull(name))
-                times = sorted(run(side.pull(name)) for _ in range(11))
-                print(f"all present: {side.name} {median(times) * 1000:.0f} ms")
+                idle.append(median(run(side.pull(name)) for _ in range(11)) * 1000)
+            rows.append(["all present (ms)", *(f"{one:.0f}" for one in idle), *verdict(idle[1], PRESENT)])
+            parts.append(table(["", "containerd", "ocirt", "budget", ""], rows))
+            text = "\n\n".join(parts) + "\n"
+            print(text)
+            if options.write:
+                print("written:", write("images", f"## images\n\n{text}"), file=say)
     finally:
         for side in (base, we, fast, other):
             side.gone()

@@ -181,10 +181,10 @@ def change(index: int, attributes: dict[int, Value] | None = None, *, flags: int
     )
 
 
-def change_named(name: str, attributes: dict[int, Value]) -> Request:
-    """The same by name: of a link that an earlier request of the same batch makes."""
-    values: dict[int, Value] = {IFLA_IFNAME: name, **attributes}
-    return Request(RTM_NEWLINK, 0, header() + codec.attributes(values), f"RTM_NEWLINK {name}")
+def change_named(name: str, attributes: dict[int, Value] | None = None, *, flags: int = 0) -> Request:
+    """The same by name, of a link that an earlier request of the same batch makes; `flags` are set."""
+    values: dict[int, Value] = {IFLA_IFNAME: name, **(attributes or {})}
+    return Request(RTM_NEWLINK, 0, header(0, flags, flags) + codec.attributes(values), f"RTM_NEWLINK {name}")
 
 
 def set_up(index: int, what: str = "", *, up: bool = True) -> Request:

@@ -75,7 +75,7 @@ def remove(attachment: Attachment, plugin: str) -> Rules | None:
 def check(changes: Changes) -> None:
     """That all is there. Raises Error(CHECK_FAILED) naming what is missing, and Error."""
     with Locked() as (tables, state):
-        changes.localnet = [one for one in changes.localnet if state.claimants(f"localnet {one}")]
+        changes.localnet = [one for one in changes.localnet if state.is_claimed(f"localnet {one}")]
         for one in (*changes.elements(), *changes.shared().values()):
             if tables.find(one.set, one.key) != one:
                 raise _lost(f"{base.FAMILIES[one.set.family]} {TABLE} {one.set.name}", f"the element {one} is missing")

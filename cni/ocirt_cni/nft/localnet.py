@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 def is_ours(state: State, device: str) -> bool:
     """Whether we set it, or may: an administrator who has set it already means it, also without our rules, and for good."""
-    return bool(state.claimants(f"localnet {device}")) or sysctl.read(_name(device)) == "0"
+    return state.is_claimed(f"localnet {device}") or sysctl.read(_name(device)) == "0"
 
 
 def open_for(device: str) -> None:

@@ -95,7 +95,7 @@ class State:
             _rmdir(f"{self._of(one)}/{name}")
             _rmdir(self._of(one))
 
-    def is_claimed(self, claim: str, besides: str) -> bool:
+    def is_claimed(self, claim: str, besides: str = "") -> bool:
         """Whether another record than `besides` claims a thing. In as much time for thousands as for one: nothing is listed."""
         directory = self._of(claim)
         try:

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from ocirt_cni.nft.changes import Changes
 
 PLUGIN = "bridge"  # as the owner of rules
+_MAC_PREFIX = b"\x0a\x58"  # administered locally (IEEE 802); others who make hardware addresses of IPv4 ones have it, too
 _OUTER, _INNER = 1, 2  # places among the result's interfaces; the bridge is the first
 
 
@@ -35,7 +36,11 @@ def attach(call: Call, settings: Settings, namespace: Namespace, host: Netlink, 
     bridge = bridge_device.ensure(host, settings, known)
     result.interfaces = [Interface(bridge.name, bridge.mac, mtu=bridge.mtu)]
     extra = _serve(host, settings, bridge, gateways) if gateways else []
-    port = _make_pair(call, settings, namespace, host, bridge, existing)
+    mac = settings.mac or mac_of(settings, result)
+    # A bridge looks at all of its ports when one of them begins to forward, and when it stops: up before its other end, a port
+    # does that three times. But what has to ask the network needs it.
+    last = settings.has_interface and not settings.detect_duplicates and not ask
+    port = _make_pair(call, settings, namespace, host, bridge, existing, mac, up=not last)
     if settings.has_vlans:
         _assign_vlans(host, settings, bridge, port)
     inner = interfaces.found(namespace, call.ifname)
@@ -46,7 +51,7 @@ def attach(call: Call, settings: Settings, namespace: Namespace, host: Netlink, 
     if ask:
         extra = _ask(call, settings, host, bridge, port, inner.mac, result)
     result.interfaces += [Interface(port), Interface(call.ifname, inner.mac, sandbox=call.netns, mtu=inner.mtu), *extra]
-    _configure(call, settings, namespace, host, result, inner)
+    _configure(call, settings, namespace, host, result, inner, last=last)
     if known is not None and not gateways:
         # One that chose no hardware address may have taken over the port's.
         result.interfaces[0].mac = pairs.existing(host, bridge.name).mac
@@ -69,7 +74,17 @@ def _ask(call: Call, settings: Settings, host: Netlink, bridge: Link, port: str,
     return extra
 
 
-def _make_pair(call: Call, settings: Settings, namespace: Namespace, host: Netlink, bridge: Link, existing: Link | None) -> str:
+def _make_pair(
+    call: Call,
+    settings: Settings,
+    namespace: Namespace,
+    host: Netlink,
+    bridge: Link,
+    existing: Link | None,
+    mac: bytes,
+    *,
+    up: bool,
+) -> str:
     """The pair, with the host's end as a port; the name of that."""
     try:
         return pairs.create(
@@ -77,10 +92,10 @@ def _make_pair(call: Call, settings: Settings, namespace: Namespace, host: Netli
             namespace,
             call,
             mtu=settings.mtu or bridge.mtu,
-            mac=settings.mac,
+            mac=mac,
             master=bridge.index,
             port=port_settings(settings),
-            up=True,
+            up=up,
             existing=existing,
         )
     except KernelError as err:
@@ -88,6 +103,17 @@ def _make_pair(call: Call, settings: Settings, namespace: Namespace, host: Netli
             raise
         hint = "a bridge has at most 1023 ports (linux/net/bridge/br_private.h); use one more network"
         raise Error(EXHAUSTED, f"{bridge.name} has no room for one more port", subject="/bridge", hint=hint) from None
+
+
+def mac_of(settings: Settings, result: Result) -> bytes:
+    """The hardware address that goes with a container's first IPv4 address; nothing if the kernel is to choose one.
+
+    Whoever had the address before had the same one, so nobody has to be told of a change: a bridge passes such an announcement to
+    all of its ports, which with a thousand costs more than all else. A network without a gateway of ours may lead to other hosts,
+    where somebody else gives addresses.
+    """
+    version_4 = [ip.address.address.packed for ip in result.ips if ip.address.version == 4]
+    return _MAC_PREFIX + version_4[0] if settings.is_gateway and version_4 else b""
 
 
 def choose_gateways(settings: Settings, result: Result) -> list[Prefix]:
@@ -140,16 +166,27 @@ def _assign_vlans(host: Netlink, settings: Settings, bridge: Link, port: str) ->
     bridge_vlans.assign(host, settings, bridge, link, bridge_vlans.of_port(settings))
 
 
-def _configure(call: Call, settings: Settings, namespace: Namespace, host: Netlink, result: Result, inner: Link) -> None:
-    """Configure the container's end, and fill in what is known of the host's then."""
+def _configure(
+    call: Call, settings: Settings, namespace: Namespace, host: Netlink, result: Result, inner: Link, *, last: bool
+) -> None:
+    """Configure the container's end, and fill in what is known of the host's then. last: that comes up only now."""
     for ip in result.ips:
         ip.interface = _INNER
     if settings.has_interface:
+        silent = inner.mac == mac_of(settings, result).hex(":")
         interfaces.configure(
-            namespace, call.ifname, result, number=_INNER, link=inner, detect_duplicates=settings.detect_duplicates
+            namespace,
+            call.ifname,
+            result,
+            number=_INNER,
+            link=inner,
+            detect_duplicates=settings.detect_duplicates,
+            silent=silent,
         )
+        if last:
+            host.execute(links.change_named(result.interfaces[_OUTER].name, flags=links.IFF_UP))
         port, inner = pairs.settle(host, namespace, call)
-        if result.ips:
+        if result.ips and not silent:
             interfaces.announce(namespace, inner)
     else:
         port = pairs.existing(host, result.interfaces[_OUTER].name)

@@ -43,6 +43,7 @@ def configure(
     detect_duplicates: bool = False,
     prefix_routes: bool = True,
     first: list[Route] | None = None,
+    silent: bool = False,
 ) -> Link:
     """Bring a link up with the addresses and routes of a result, in one batch; the link as it was before.
 
@@ -51,6 +52,7 @@ def configure(
     detect_duplicates: wait until nobody has answered for the IPv6 addresses; without it they are there at once
     prefix_routes: whether an address brings the route to its network
     first: routes that are made before those of the result, which may need them
+    silent: whether nobody need be told of the addresses now; later changes are announced all the same
 
     Raises KernelError for the first thing that failed, Error(UNSUPPORTED) for an IPv6 address on a kernel without IPv6,
     Error(TAKEN) for an address that somebody else has.
@@ -64,12 +66,15 @@ def configure(
         with namespace.inside():
             _prepare_version_6(name, detect_duplicates=detect_duplicates)
     settings: dict[int, Value] = {links.IFLA_AF_SPEC: {AF_INET: {_IFLA_INET_CONF: {_DEVCONF_ARP_NOTIFY: 1}}}}
+    announcing = links.change(link.index, settings, what=name)
     # Addresses come before the link is up, so that it announces them when it does.
-    requests = [links.change(link.index, settings, what=name)]
+    requests = [] if silent else [announcing]
     requests += [
         addrs.add(link.index, ip.address, name, detect_duplicates=detect_duplicates, prefix_route=prefix_routes) for ip in ips
     ]
     requests.append(links.set_up(link.index, name))
+    if silent:
+        requests.append(announcing)
     made = len(requests)
     requests += _routes(link.index, result, ips, first or [])
     for place, error in enumerate(namespace.netlink.attempt(*requests)):

@@ -7,6 +7,7 @@ knows whose it is.
 from __future__ import annotations
 
 import posix
+from _socket import AF_INET6
 from _thread import allocate_lock, start_new_thread
 from errno import ENODEV
 from time import monotonic
@@ -29,6 +30,12 @@ if TYPE_CHECKING:
     from ocirt_cni.plugins.steps import Step
 
 _RTNLGRP_LINK = 1
+_IFLA_INET6_ADDR_GEN_MODE = 8
+# A bridge's port needs no IPv6 address of its own, which would be two more routes of the host's. A kernel without IPv6 refuses
+# this, which is no matter.
+_WITHOUT_ADDRESS: dict[int, Value] = {
+    links.IFLA_AF_SPEC: {AF_INET6: {_IFLA_INET6_ADDR_GEN_MODE: b"\1"}}
+}  # IN6_ADDR_GEN_MODE_NONE
 _PATIENCE = 5.0  # seconds until a link whose other end is up should be able to send
 
 
@@ -93,12 +100,16 @@ def create(
         peers[links.IFLA_ADDRESS] = mac
     if master:
         ours[links.IFLA_MASTER] = master
-    # A new link does not take the alias and a port's attributes, hence a second request. Both are one send(2), so that no kill
-    # comes between them.
+    # A new link does not take the alias and a port's attributes, hence a second request. All are one send(2), so that no kill
+    # comes between them. It comes up last: at each change of a link that is up the kernel looks through all routes.
     mark = links.change_named(name, {links.IFLA_IFALIAS: mine.encode(), **(port or {})})
-    failed, unmarked = host.attempt(links.veth(name, call.ifname, ours, peers, up=up), mark)
+    rest = [links.change_named(name, _WITHOUT_ADDRESS)] if master else []
+    if up:
+        rest.append(links.change_named(name, flags=links.IFF_UP))
+    failed, unmarked, *others = host.attempt(links.veth(name, call.ifname, ours, peers), mark, *rest)
     if failed is not None:
         raise failed
+    unmarked = unmarked or (others[-1] if up else None)
     if unmarked is not None:
         found = links.find(host, name)
         if found is not None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import shutil
+import subprocess
+import sys
 import threading
 from pathlib import Path
 from typing import Any
@@ -113,6 +115,52 @@ def test_the_gateway_has_a_hardware_address_of_its_own(plugin: Plugin, netns: Ma
     found = link("br0")
     assert found is not None
     assert found["address"] == first[0]["mac"]
+
+
+def test_an_address_keeps_its_hardware_address(plugin: Plugin, netns: MakeNetns) -> None:
+    """So who knows its last owner reaches the next one at once, though nobody told of a change."""
+    two = {"type": "host-local", "subnet": "10.1.0.0/24", "rangeStart": "10.1.0.2", "rangeEnd": "10.1.0.3"}
+    conf = {**CONF, "ipam": two}
+    first, peer, second = netns(), netns(), netns()
+    made = plugin("bridge", conf, netns=first, container="c1").ok()
+    assert made["interfaces"][2]["mac"] == "0a:58:0a:01:00:02"
+    plugin("bridge", conf, netns=peer, container="c2").ok()
+    command("busybox", "ping", "-c", "1", "-W", "2", "10.1.0.2", network=peer)
+    plugin("bridge", conf, "DEL", netns=first, container="c1").ok()
+    made = plugin("bridge", conf, netns=second, container="c3").ok()
+    assert made["ips"][0]["address"] == "10.1.0.2/24"
+    assert made["interfaces"][2]["mac"] == "0a:58:0a:01:00:02"
+    command("busybox", "ping", "-c", "1", "-W", "1", "10.1.0.2", network=peer)
+    command("busybox", "ping", "-c", "1", "-W", "1", "10.1.0.2")
+
+
+@pytest.mark.parametrize("more", [{"isDefaultGateway": False}, {"args": {"cni": {"mac": "02:00:00:00:00:01"}}}])
+def test_who_may_have_neighbours_of_others_announces_itself(plugin: Plugin, netns: MakeNetns, more: dict[str, Any]) -> None:
+    """On a network that is not ours alone, and with a hardware address of one's own."""
+    plugin("bridge", CONF, netns=netns(), container="c1").ok()
+    listener = netns()
+    plugin("bridge", {"bridge": "br0"}, netns=listener, container="c2").ok()
+    watch = "import socket; s = socket.socket(17, 3, 0x0608); s.bind(('eth0', 0x806)); print('on', flush=True)"
+    watch += "; print(next(one.hex() for one in iter(lambda: s.recv(99), b'') if one[28:32] == bytes([10, 1, 0, 3])), flush=True)"
+    argv = ["nsenter", f"--net={listener}", sys.executable, "-c", watch]
+    with subprocess.Popen(argv, stdout=subprocess.PIPE, text=True) as watching:
+        assert watching.stdout is not None
+        assert watching.stdout.readline() == "on\n"
+        path = netns()
+        made = plugin("bridge", CONF | more, netns=path, container="c3").ok()
+        mac = made["interfaces"][2]["mac"]
+        assert not mac.startswith("0a:58")
+        heard = bytes.fromhex(watching.stdout.readline())
+    assert heard[6:12].hex(":") == mac
+    assert heard[28:32] == heard[38:42]  # the sender asks for its own (RFC 5227, "ARP announcement")
+
+
+def test_a_port_has_no_address_of_its_own(plugin: Plugin, netns: MakeNetns) -> None:
+    """With a link-local one each port would be two routes more of the host's."""
+    result = plugin("bridge", CONF, netns=netns()).ok()
+    assert addresses(result["interfaces"][1]["name"]) == set()
+    table = command("ip", "-6", "route", "show", "table", "all", "dev", result["interfaces"][1]["name"])
+    assert "fe80::" not in table
 
 
 def test_containers_reach_each_other_and_the_gateway(plugin: Plugin, netns: MakeNetns) -> None:
