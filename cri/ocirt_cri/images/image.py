@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from ocirt_api.cri import api_pb2 as cri
 from ocirt_cri.images import names
 from ocirt_images import held
-from ocirt_images.pull.unpack import stack_of
+from ocirt_images.pull.stack import stack_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

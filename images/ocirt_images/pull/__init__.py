@@ -15,10 +15,8 @@ from typing import TYPE_CHECKING
 
 from ocirt_images import events, held, platforms
 from ocirt_images.cancel import Cancel
-from ocirt_images.pull import everything as all_of_it
-from ocirt_images.pull.download import Downloads
-from ocirt_images.pull.manifests import choose
-from ocirt_images.pull.unpack import are_unpacked, stack_of, unpack, unpack_all
+from ocirt_images.pull.stack import are_unpacked, stack_of
+from ocirt_images.pull.unpack import unpack, unpack_all
 
 if TYPE_CHECKING:
     from ocirt_images.apply.worker import Workers
@@ -69,6 +67,9 @@ def pull(
             on_event(events.Resolved(record.name, record.target.digest, str(platform), resolved.host))
             on_event(events.Done(record.name, record.target.digest, record.config))
             return record
+        from ocirt_images.pull.download import Downloads  # noqa: PLC0415  (not for an image that is here)
+        from ocirt_images.pull.manifests import choose  # noqa: PLC0415
+
         lease = stack.enter_context(store.leases.lease(f"pull {reference}"))
         downloads = stack.enter_context(Downloads(client, reference, connections, ends))
         lease.pin([resolved.descriptor.digest])
@@ -77,6 +78,8 @@ def pull(
         layers = stack_of(chosen.manifest, chosen.config)
         unpack_all(store, downloads, layers, lease, on_event, str(reference), ends, workers)
         if everything:
+            from ocirt_images.pull import everything as all_of_it  # noqa: PLC0415  (few ask for it)
+
             all_of_it.bring(store, downloads, resolved.descriptor, lease, on_event)
         ends.check()
         record = store.images.put(
@@ -106,4 +109,8 @@ def _whole(store: Store, record: ImageRecord, platform: Platform, *, everything:
     fits = platforms.rank(config.platform, platform) is not None
     if not fits or store.content.missing(one.blob.digest for one in layers) or not are_unpacked(store, record, layers):
         return False
-    return not everything or all_of_it.is_here(store, record.target)
+    if not everything:
+        return True
+    from ocirt_images.pull.everything import is_here  # noqa: PLC0415  (few ask for it)
+
+    return is_here(store, record.target)

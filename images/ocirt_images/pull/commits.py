@@ -11,7 +11,8 @@ from ocirt_images.apply.settle import settle
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from ocirt_images.pull.layer import Fetch, Layer, Unpacked
+    from ocirt_images.pull.layer import Fetch, Unpacked
+    from ocirt_images.pull.stack import Layer
     from ocirt_images.store import Store
 
 

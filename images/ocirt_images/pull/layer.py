@@ -20,21 +20,10 @@ if TYPE_CHECKING:
     from ocirt_images.apply.job import Applied
     from ocirt_images.apply.worker import Workers
     from ocirt_images.cancel import Cancel
-    from ocirt_images.descriptor import Descriptor
     from ocirt_images.digest import Digest
     from ocirt_images.pull.download import Downloads
+    from ocirt_images.pull.stack import Layer
     from ocirt_images.store import Ingest, Lease, Staged, Store
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Layer:
-    """Where a layer stands in its image. parent: the ChainID of the layer below."""
-
-    number: int
-    blob: Descriptor
-    diff_id: Digest
-    chain_id: Digest
-    parent: Digest | None
 
 
 @dataclass(slots=True)

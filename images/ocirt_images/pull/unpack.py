@@ -8,14 +8,10 @@ from typing import TYPE_CHECKING
 
 from ocirt_images import events, held
 from ocirt_images.cancel import Cancel
-from ocirt_images.digest import Digest, chain_ids
-from ocirt_images.pull.commits import Commits
-from ocirt_images.pull.layer import Fetch, Layer
+from ocirt_images.pull.stack import Layer, are_unpacked, stack_of
 
 if TYPE_CHECKING:
     from ocirt_images.apply.worker import Workers
-    from ocirt_images.config import ImageConfig
-    from ocirt_images.manifest import Manifest
     from ocirt_images.pull.download import Downloads
     from ocirt_images.store import ImageRecord, Lease, Store
 
@@ -59,22 +55,6 @@ def _layers(store: Store, record: ImageRecord) -> list[Layer]:
     return stack_of(manifest, config)
 
 
-def are_unpacked(store: Store, record: ImageRecord, layers: list[Layer]) -> bool:
-    """Whether the trees of an image's layers are there, and the image holds them."""
-    return not layers or (record.layer == layers[-1].chain_id and all(store.layers.get(one.chain_id) for one in layers))
-
-
-def stack_of(manifest: Manifest, config: ImageConfig) -> list[Layer]:
-    """The layers of an image, from the lowest up. The same blob may stand there more than once."""
-    chain = chain_ids(list(config.diff_ids))
-    parents: list[Digest | None] = [None, *chain]
-    rows = zip(manifest.layers, config.diff_ids, chain, parents, strict=False)
-    return [
-        Layer(number=number, blob=blob, diff_id=diff_id, chain_id=chain_id, parent=parent)
-        for number, (blob, diff_id, chain_id, parent) in enumerate(rows)
-    ]
-
-
 def unpack_all(
     store: Store,
     downloads: Downloads | None,
@@ -94,9 +74,13 @@ def unpack_all(
         on_event(events.LayerKnown(layer.blob.digest, layer.blob.size))
     if not layers:
         return
+    # What fetches and applies layers is half of all that a pull loads: not for an image that is here.
+    from ocirt_images.pull.commits import Commits  # noqa: PLC0415
+    from ocirt_images.pull.layer import Fetch  # noqa: PLC0415
+
     with ExitStack() as stack:
         if workers is None:
-            from ocirt_images.apply.worker import Workers  # noqa: PLC0415  (with what reads layers: not for an image that is here)
+            from ocirt_images.apply.worker import Workers  # noqa: PLC0415
 
             workers = stack.enter_context(Workers(min(len(layers), (os.cpu_count() or 1) + 1)))
             stack.callback(cancel.waker(workers.close))

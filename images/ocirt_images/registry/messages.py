@@ -6,7 +6,6 @@ import json
 import re
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, BinaryIO
 from urllib.parse import urljoin, urlsplit
 
@@ -117,6 +116,8 @@ def retry_after(value: str, now: datetime | None = None) -> float | None:
     if value.isascii() and value.isdigit():
         return float(value[:10])
     try:
+        from email.utils import parsedate_to_datetime  # noqa: PLC0415  (hardly a registry writes a date)
+
         when = parsedate_to_datetime(value)
     except (ValueError, TypeError, IndexError, OverflowError):
         return None

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import difflib
 import re
-import tomllib
 from typing import TYPE_CHECKING, Any
 
 from ocirt_images.errors import Error
@@ -31,10 +29,13 @@ class Table:
     def read(cls, path: Path) -> Table | None:
         """The whole of a file; None if there is none. Raises OSError, Error("invalid")."""
         try:
-            with path.open("rb") as file:
-                return cls(path, tomllib.load(file))
+            data = path.read_bytes()
         except FileNotFoundError:
             return None
+        import tomllib  # noqa: PLC0415  (most machines have no such file)
+
+        try:
+            return cls(path, tomllib.loads(data.decode()))
         except (tomllib.TOMLDecodeError, UnicodeDecodeError) as err:
             raise Error("invalid", "not TOML", subject=str(path), cause=str(err)) from None
 
@@ -51,6 +52,8 @@ class Table:
         """Raises Error("invalid") for a key that looks like a slip. Others may be of a version to come."""
         known = frozenset(known)
         for key in self.value.keys() - known:
+            import difflib  # noqa: PLC0415  (for a slip)
+
             near = difflib.get_close_matches(key, known, 1, 0.8)
             if near:
                 raise self.error(key, "no such key", hint=f"is {near[0]} meant?")

@@ -5,7 +5,6 @@ Nothing gets a row before its data is on disk, and nothing on disk counts withou
 
 from __future__ import annotations
 
-from ocirt_images.store.checks import Finding, fsck
 from ocirt_images.store.content import Content
 from ocirt_images.store.images import ImageRecord, Images
 from ocirt_images.store.ingest import Ingest
@@ -18,7 +17,6 @@ from ocirt_images.store.writables import WritableRecord, Writables
 
 __all__ = (
     "Content",
-    "Finding",
     "Freed",
     "ImageRecord",
     "Images",
@@ -32,6 +30,5 @@ __all__ = (
     "Store",
     "WritableRecord",
     "Writables",
-    "fsck",
     "prune",
 )

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from ocirt_images.errors import Error
 from ocirt_images.fields import Json, items, mapping
-from ocirt_images.trust import requirements, strict
+from ocirt_images.trust import strict
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -29,12 +29,13 @@ FAILED = "SignatureValidationFailed"  # how the CRI has such errors begin
 
 @dataclass(frozen=True, slots=True)
 class Policy:
-    """What is required of images. default: of those for which no scope is named; scopes: of docker's transport, registries.
+    """What is required of images. default: of those for which no scope is named (without a file nothing); scopes: of docker's
+    transport, registries.
 
     source: the file, "" for none
     """
 
-    default: tuple[Requirement, ...] = (requirements.Anything(),)
+    default: tuple[Requirement, ...] = ()
     scopes: dict[str, tuple[Requirement, ...]] = field(default_factory=dict)
     source: str = ""
 
@@ -125,4 +126,6 @@ def _all(value: Json, name: str, pointer: str) -> tuple[Requirement, ...]:
     found = items(value, name, pointer)
     if not found:
         raise Error("invalid", "no requirement", subject=f"{pointer}/{name}", hint='[{"type": "insecureAcceptAnything"}]')
+    from ocirt_images.trust import requirements  # noqa: PLC0415  (few have a policy, and it loads all that reads signatures)
+
     return tuple(requirements.parse(one, f"{pointer}/{name}/{number}") for number, one in enumerate(found))

@@ -22,7 +22,9 @@ NETWORK = "10.85."
 
 
 def own_mounts(helper: Helper) -> set[Path]:
-    return {target for target in mount_targets() if target.is_relative_to("/run")} - {helper.state / "keeper"}
+    """But for what systemd has there."""
+    found = {target for target in mount_targets() if target.is_relative_to("/run")}
+    return found - {helper.state / "keeper", Path("/run/lock")}
 
 
 def mount_list() -> list[str]:

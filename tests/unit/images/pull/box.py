@@ -22,7 +22,8 @@ from ocirt_images.registry.client import Registry
 from ocirt_images.registry.credentials import Credentials
 from ocirt_images.registry.hosts import Hosts
 from ocirt_images.registry.limits import Limits
-from ocirt_images.store import ImageRecord, Store, fsck, prune
+from ocirt_images.store import ImageRecord, Store, prune
+from ocirt_images.store.checks import fsck
 from tests.support import images
 from tests.support.registry import LocalRegistry
 from tests.support.registry_http import Seen

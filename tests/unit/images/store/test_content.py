@@ -15,9 +15,10 @@ from ocirt_images import mediatypes
 from ocirt_images.descriptor import Descriptor
 from ocirt_images.digest import Digest
 from ocirt_images.errors import Error
-from ocirt_images.store import Ingest, Lease, Store, fsck
+from ocirt_images.store import Ingest, Lease, Store
 from ocirt_images.store import received as maps
 from ocirt_images.store.changes import Changes
+from ocirt_images.store.checks import fsck
 from ocirt_images.store.received import Received
 from tests.support.store.samples import bytes_of, descriptor, ingest
 

@@ -9,8 +9,8 @@ import pytest
 
 from ocirt_images.digest import Digest
 from ocirt_images.errors import Error
-from ocirt_images.store import Store, fsck
-from ocirt_images.store.checks import KINDS
+from ocirt_images.store import Store
+from ocirt_images.store.checks import KINDS, fsck
 from tests.support.store.damages import DAMAGES, DATABASES, KEY, ONE, TWO, Planted
 from tests.support.store.samples import Sample, descriptor, pull, tree
 

@@ -11,7 +11,8 @@ import pytest
 
 from ocirt_images.digest import Digest
 from ocirt_images.errors import Error
-from ocirt_images.store import Store, fsck, prune
+from ocirt_images.store import Store, prune
+from ocirt_images.store.checks import fsck
 from tests.support.store.samples import Sample, bytes_of, descriptor, ingest, pull, sample, unpack
 
 ONE = sample("docker.io/library/one:1", ("a", "b"))

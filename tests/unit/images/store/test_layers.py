@@ -10,8 +10,9 @@ import pytest
 
 from ocirt_images.digest import Digest
 from ocirt_images.errors import Error
-from ocirt_images.store import Store, fsck
+from ocirt_images.store import Store
 from ocirt_images.store.changes import Changes
+from ocirt_images.store.checks import fsck
 from ocirt_images.store.trees import remove_tree
 from tests.support.store.samples import pull, sample, unpack
 

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invariant, rule
 
 from ocirt_images.digest import Digest
-from ocirt_images.store import Lease, Store, fsck, prune
+from ocirt_images.store import Lease, Store, prune
+from ocirt_images.store.checks import fsck
 from tests.support.store.samples import Sample, bytes_of, descriptor, ingest, unpack
 
 NAMES = st.sampled_from(["registry.example/x:1", "registry.example/y:1"])

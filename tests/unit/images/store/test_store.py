@@ -14,8 +14,9 @@ from typing import Any
 import pytest
 
 from ocirt_images.errors import Error
-from ocirt_images.store import Store, fsck, schema
+from ocirt_images.store import Store, schema
 from ocirt_images.store.changes import Changes
+from ocirt_images.store.checks import fsck
 from tests.support.store.damages import ONE
 from tests.support.store.samples import pull
 
