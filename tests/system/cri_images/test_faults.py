@@ -16,7 +16,8 @@ import pytest
 
 from ocirt_images import platforms
 from ocirt_images.snapshots import detach
-from ocirt_images.store import Store, fsck
+from ocirt_images.store import Store
+from ocirt_images.store.checks import fsck
 from tests.conftest import ROOT
 from tests.support import images, registry_faults
 from tests.support.cri_services import refused, serving

@@ -311,7 +311,7 @@ def test_mounts_of_volumes_that_a_dead_daemon_left(registry: LocalRegistry, tmp_
 
 def test_a_store_that_the_daemon_dies_with(registry: LocalRegistry, tmp_path: Path) -> None:
     """What was made without waiting for the disk is removed so, too, and `fsck` has nothing to say."""
-    from ocirt_images.store import fsck  # noqa: PLC0415
+    from ocirt_images.store.checks import fsck  # noqa: PLC0415
 
     async def run() -> None:
         async with serving(tmp_path) as node:

@@ -23,7 +23,8 @@ import pytest
 from ocirt_images import platforms
 from ocirt_images.descriptor import Descriptor
 from ocirt_images.digest import Digest
-from ocirt_images.store import Store, fsck, prune
+from ocirt_images.store import Store, prune
+from ocirt_images.store.checks import fsck
 from tests.support import images
 from tests.support.build import ROOT
 from tests.support.leaks import descendants

@@ -14,8 +14,9 @@ import pytest
 from ocirt_images.errors import Error
 from ocirt_images.quota import btrfs, project
 from ocirt_images.snapshots import Owner, Snapshots, Upper, detach
-from ocirt_images.store import Store, fsck
+from ocirt_images.store import Store
 from ocirt_images.store.changes import Changes
+from ocirt_images.store.checks import fsck
 from ocirt_images.store.limits import remove_directory
 from ocirt_images.store.trees import remove_tree
 from tests.support.disks import load_modules, mounted_btrfs, mounted_with_projects

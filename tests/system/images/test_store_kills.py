@@ -12,7 +12,8 @@ import pytest
 
 from ocirt_images.digest import Digest
 from ocirt_images.errors import Error
-from ocirt_images.store import Store, fsck, prune
+from ocirt_images.store import Store, prune
+from ocirt_images.store.checks import fsck
 from tests.support.store.damages import DAMAGES, DATABASES, KEY, ONE, TWO, Planted
 from tests.support.store.killing import forked, points
 from tests.support.store.samples import bytes_of, descriptor, ingest, pull, sample, unpack

@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from ocirt_images.digest import Digest
-from ocirt_images.store import Store, fsck
+from ocirt_images.store import Store
+from ocirt_images.store.checks import fsck
 from tests.support.store.samples import bytes_of, descriptor, unpack
 
 ROOT = Path(__file__).resolve().parents[3]

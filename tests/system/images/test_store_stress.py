@@ -14,7 +14,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from ocirt_images.errors import Error
-from ocirt_images.store import Store, fsck, prune
+from ocirt_images.store import Store, prune
+from ocirt_images.store.checks import fsck
 from tests.support.store.samples import pull, sample
 
 WORKERS = 4
