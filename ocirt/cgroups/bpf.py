@@ -36,10 +36,9 @@ def load_and_attach(program: bytes, cgroup_fd: int, *, replace: bool = False) ->
     be. Raises CallError: EPERM without CAP_BPF and CAP_NET_ADMIN or in a user namespace, EINVAL or EACCES when the verifier
     refuses (its words are then `filename`).
     """
-    raise_memlock_limit()
     old = attached(cgroup_fd) if replace else []
     try:
-        fd = _load(program)
+        fd = _loaded(program)
         try:
             _bpf(_PROG_ATTACH, pack("=IIII", cgroup_fd, fd, _ATTACH_CGROUP_DEVICE, _ALLOW_MULTI))
         finally:
@@ -51,15 +50,21 @@ def load_and_attach(program: bytes, cgroup_fd: int, *, replace: bool = False) ->
             posix.close(previous)
 
 
-def raise_memlock_limit() -> None:
-    """Let the program's memory be locked, where kernels (before 5.11) count it. Best effort: it takes CAP_SYS_RESOURCE."""
+def _loaded(program: bytes) -> int:
+    """Load it while its memory may be locked, which kernels before 5.11 count. Best effort: that takes CAP_SYS_RESOURCE."""
     # Not by the module `resource`: to load its library takes longer than all that is done here.
-    if process.get_rlimit(0, _RLIMIT_MEMLOCK)[0] == _UNLIMITED:
-        return
+    soft, hard = process.get_rlimit(0, _RLIMIT_MEMLOCK)
+    if soft == _UNLIMITED:
+        return _load(program)
     try:
         process.set_rlimit(0, _RLIMIT_MEMLOCK, _UNLIMITED, _UNLIMITED)
     except CallError:
-        pass
+        return _load(program)
+    try:
+        return _load(program)
+    finally:
+        # By our limit it is told what init has; and a program that uses the library keeps its own.
+        process.set_rlimit(0, _RLIMIT_MEMLOCK, soft, hard)
 
 
 def attached(cgroup_fd: int) -> list[int]:
