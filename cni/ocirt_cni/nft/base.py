@@ -13,7 +13,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from ocirt_cni.nft.sets import Element
 
-VERSION = "version-2"  # a chain without rules: who finds another one, found tables of another ocirt
+VERSION = "version-3"  # a chain without rules: who finds another one, found tables of another ocirt
 MARK = 0x1000  # the bit of a packet's mark by which other tables' forward chains know what is ours; only while it is forwarded
 FAMILIES = {INET: "inet", BRIDGE: "bridge"}
 _LOOPBACK4 = "127.0.0.0/8"
@@ -22,6 +22,12 @@ _BROADCAST = "255.255.255.255"
 
 _INET = f"""
 chain {VERSION} {{
+}}
+
+chain networks {{
+}}
+
+chain hairpins {{
 }}
 
 chain ports {{
@@ -65,8 +71,12 @@ chain forwarded {{
 
 chain postrouting {{
     type nat hook postrouting priority srcnat - 5; policy accept;
+    ct status dnat ip daddr . meta l4proto . th dport @hairpinned4 jump hairpins
+    ct status dnat ip6 daddr . meta l4proto . th dport @hairpinned6 jump hairpins
     ct status dnat ip daddr . meta l4proto . th dport vmap @hairpin4
     ct status dnat ip6 daddr . meta l4proto . th dport vmap @hairpin6
+    ip saddr @masqueraded4 jump networks
+    ip6 saddr @masqueraded6 jump networks
     ip saddr vmap @masquerade4
     ip6 saddr vmap @masquerade6
 }}
@@ -108,6 +118,7 @@ def hairpinning(prefix: Prefix) -> str:
     return _name("hairpin", prefix)
 
 
+_ABOVE = {"masquerade": "networks", "hairpin": "hairpins"}
 EVERYBODY = "hairpin-all"  # the chain that masquerades whoever comes
 
 
@@ -124,20 +135,38 @@ def is_own(name: str) -> bool:
     return name.startswith(_OWN)
 
 
-def chain(name: str) -> str:
-    """The commands that make, or make anew, a chain of the names above."""
+def is_alone(prefix: Prefix) -> bool:
+    """Whether an address is a network for itself."""
+    return prefix.length == prefix.address.bits
+
+
+def above(name: str) -> str:
+    """The chain from which a rule jumps to that of a network; "" if elements of a map do."""
     kind, _, rest = name.partition("-")
-    rules = ["masquerade"]
-    if rest != "all":
-        prefix = Prefix.parse(rest.replace("_", ":"))
-        ip = "ip" if prefix.version == 4 else "ip6"
-        if kind == "masquerade":
-            left = [str(prefix), _MULTICAST[prefix.version], *([_BROADCAST] if prefix.version == 4 else [])]
-            rules = [*(f"{ip} daddr {one} return" for one in left), "masquerade"]
-        else:
-            sources = [str(prefix), *([_LOOPBACK4] if prefix.version == 4 else [])]
-            rules = [f"{ip} saddr {one} masquerade" for one in sources]
-    return chain_of(name, rules)
+    if kind not in _ABOVE or rest == "all" or is_alone(_prefix(rest)):
+        return ""
+    return _ABOVE[kind]
+
+
+def chain(name: str) -> str:
+    """The commands that make a chain of the names above."""
+    kind, _, rest = name.partition("-")
+    if rest == "all":
+        return chain_of(name, ["masquerade"])
+    prefix = _prefix(rest)
+    ip = "ip" if prefix.version == 4 else "ip6"
+    if kind == "masquerade":
+        which = "saddr"
+        left = [str(prefix), _MULTICAST[prefix.version], *([_BROADCAST] if prefix.version == 4 else [])]
+        rules = [*(f"{ip} daddr {one} return" for one in left), "masquerade"]
+    else:
+        which = "daddr"
+        sources = [str(prefix), *([_LOOPBACK4] if prefix.version == 4 else [])]
+        rules = [f"{ip} saddr {one} masquerade" for one in sources]
+    if not above(name):
+        return chain_of(name, rules)
+    # By its comment the rule is found again.
+    return f'{chain_of(name, rules)}add rule inet {TABLE} {above(name)} {ip} {which} {prefix} jump {name} comment "{name}"\n'
 
 
 def chain_of(name: str, rules: list[str]) -> str:
@@ -155,3 +184,7 @@ def element(one: Element) -> str:
 
 def _name(kind: str, prefix: Prefix) -> str:
     return f"{kind}-{str(prefix.network).replace(':', '_')}"
+
+
+def _prefix(rest: str) -> Prefix:
+    return Prefix.parse(rest.replace("_", ":"))

@@ -21,12 +21,14 @@ if TYPE_CHECKING:
     from ocirt_cni.nft.sets import Set
 
 _TRIES = 5  # for what somebody flushes or adds between a look and a transaction
+_WITH_NETWORKS = (*sets.MASQUERADED.values(), *sets.HAIRPINNED.values())
+_PORTMAPS = (sets.PORTS, sets.HOST_PORTS, sets.CONDITIONAL, sets.HAIRPINNED, sets.HAIRPIN)
 # Where an attachment's own elements from a plugin can be. Other plugins: _OF_LINKS.
 _OF = {
-    "portmap": tuple(one for maps in (sets.PORTS, sets.HOST_PORTS, sets.CONDITIONAL, sets.HAIRPIN) for one in maps.values()),
+    "portmap": tuple(one for maps in _PORTMAPS for one in maps.values()),
     "firewall": (sets.APART,),
 }
-_OF_LINKS = (*sets.MASQUERADE.values(), sets.CHECKED, sets.SOURCES)
+_OF_LINKS = (*sets.MASQUERADED.values(), *sets.MASQUERADE.values(), sets.CHECKED, sets.SOURCES)
 
 
 class Changes(Rules):
@@ -82,6 +84,9 @@ def check(changes: Changes) -> None:
         for name in changes.chains().values():
             if not tables.has_chain(sets.INET, name):
                 raise _lost(f"inet {TABLE}", f"the chain {name} is missing")
+            above = base.above(name)
+            if above and not _jumps(tables, name):
+                raise _lost(f"inet {TABLE} {above}", f"the rule that jumps to {name} is missing")
         if changes.admitted:
             for chain in forward.lacking(tables, changes.asked):
                 raise _lost(chain, "the rule that lets forwarded traffic pass is missing")
@@ -174,8 +179,21 @@ def _removal(tables: Tables, state: State, old: Rules, new: Rules | None = None)
     requests = wire.delete(gone)
     for claim, name in old.chains().items():
         if is_unused(claim) and tables.has_chain(sets.INET, name):
-            requests += wire.drop_chain(sets.INET, name)
+            requests += _drop_chain(tables, name)
     return requests
+
+
+def _drop_chain(tables: Tables, name: str) -> list[Request]:
+    """A chain that attachments share, and the rule that jumps there."""
+    above = base.above(name)
+    jumps = [wire.drop_rule(sets.INET, TABLE, above, handle) for handle in _jumps(tables, name)]
+    return [*jumps, *wire.drop_chain(sets.INET, name)]
+
+
+def _jumps(tables: Tables, name: str) -> list[bytes]:
+    """The handles of the rules that jump to a network's chain."""
+    above = base.above(name)
+    return [handle for handle, comment in tables.rules(sets.INET, TABLE, above) if comment == name] if above else []
 
 
 def _prepare(tables: Tables, state: State, rules: Rules) -> None:
@@ -226,6 +244,10 @@ def _rebuild(tables: Tables, state: State) -> None:
                 del elements[one.set, one.key]
             else:
                 chains[one.chain] = base.chain(one.chain)
+    if any(one.set in _WITH_NETWORKS and one.comment not in recorded for one in elements.values()):
+        # Whose network's chain it needs is not said by an element.
+        there = [one.name for one in tables.chains() if one.family == sets.INET and one.table == TABLE]
+        chains |= {name: base.chain(name) for name in there if base.above(name) and name not in chains}
     commands += chains.values()
     commands += [base.element(one) for one in elements.values()]
     if commands:
@@ -285,7 +307,7 @@ def _take_back(tables: Tables, state: State, new: Rules, old: Rules | None) -> N
     state.write(old.name, old.document(), old.claims())
     dropped = [one for one in new.claims() if one not in old.claims()]
     unused = [name for claim, name in new.chains().items() if claim in dropped and not state.is_claimed(claim, besides=new.name)]
-    tables.transact([one for name in unused if tables.has_chain(sets.INET, name) for one in wire.drop_chain(sets.INET, name)])
+    tables.transact([one for name in unused if tables.has_chain(sets.INET, name) for one in _drop_chain(tables, name)])
     state.release(new.name, dropped)
 
 

@@ -175,10 +175,7 @@ class Rules:
     def elements(self) -> list[Element]:
         """The elements that are its own."""
         owner = owners.comment(self.attachment)
-        found = [
-            sets.MASQUERADE[one.version].element([one.address], chain=base.masquerading(one), comment=owner)
-            for one in self.masqueraded
-        ]
+        found = [_of_source(one, owner) for one in self.masqueraded]
         for port in self.ports:
             found += _of_port(port, owner, self._conditioned(port))
         for device, mac in self.sources:
@@ -198,8 +195,10 @@ class Rules:
         return found
 
     def chains(self) -> dict[str, str]:
-        """The chains that its elements jump to, by the name of the claim."""
+        """The chains that it needs: those that its elements jump to, and its networks'. By the name of the claim."""
         names = {one.chain for one in self.elements() if one.chain}
+        names |= {base.masquerading(one) for one in self.masqueraded}
+        names |= {base.hairpinning(port.container) for port in self.ports if port.source == HAIRPIN}
         return {f"chain {name.replace('/', '_')}": name for name in sorted(names)}
 
     def claims(self) -> list[str]:
@@ -208,7 +207,7 @@ class Rules:
         return [*self.chains(), *self.shared(), *asked, *{port.claim: None for port in self.ports if port.host is not None}]
 
     def commands(self, chain: str) -> str:
-        """The commands that make a chain that its elements jump to."""
+        """The commands that make a chain that it needs."""
         if not base.is_own(chain):
             return base.chain(chain)
         comment = f'comment "{owners.comment(self.attachment)}"'
@@ -248,11 +247,20 @@ def _of_port(port: Port, owner: str, chain: str) -> list[Element]:
         found = [sets.PORTS[version].element([port.protocol, port.host_port], value, comment=owner)]
     else:
         found = [sets.HOST_PORTS[version].element([port.host, port.protocol, port.host_port], value, comment=owner)]
-    if port.source != PLAIN:
-        source = base.EVERYBODY if port.source == ALL else base.hairpinning(port.container)
-        key = (port.container.address, port.protocol, port.port)
-        found.append(sets.HAIRPIN[version].element(key, chain=source, comment=owner))
+    key = (port.container.address, port.protocol, port.port)
+    if port.source == ALL:
+        found.append(sets.HAIRPIN[version].element(key, chain=base.EVERYBODY, comment=owner))
+    elif port.source == HAIRPIN and base.is_alone(port.container):
+        found.append(sets.HAIRPIN[version].element(key, chain=base.hairpinning(port.container), comment=owner))
+    elif port.source == HAIRPIN:
+        found.append(sets.HAIRPINNED[version].element(key, comment=owner))
     return found
+
+
+def _of_source(one: Prefix, owner: str) -> Element:
+    if base.is_alone(one):
+        return sets.MASQUERADE[one.version].element([one.address], chain=base.masquerading(one), comment=owner)
+    return sets.MASQUERADED[one.version].element([one.address], comment=owner)
 
 
 def _joined(address: Address | None, port: int) -> str:

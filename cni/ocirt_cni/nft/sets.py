@@ -131,7 +131,10 @@ def _decode(kind: str, data: bytes) -> str:
     return data[:6].hex(":") if kind == "mac" else data.rstrip(b"\0").decode(errors="replace")
 
 
-# Source address of a container -> the chain of its network, which masquerades.
+# Source addresses of containers, which are masqueraded as the chain of their network has it. No map to that: whenever an element
+# with a jump is added the kernel follows all jumps of its map, so an ADD would take the longer the more containers there are.
+MASQUERADED = {4: Set("masqueraded4", ("ip4",)), 6: Set("masqueraded6", ("ip6",))}
+# The same for those that are a network alone (10.1.0.2/32) -> its chain: of such there may be as many as containers.
 MASQUERADE = {4: Set("masquerade4", ("ip4",), VERDICT), 6: Set("masquerade6", ("ip6",), VERDICT)}
 # Port of the host, whatever its address -> address and port of a container.
 PORTS = {
@@ -148,7 +151,12 @@ CONDITIONAL = {
     4: Set("conditional4", ("protocol", "port"), VERDICT),
     6: Set("conditional6", ("protocol", "port"), VERDICT),
 }
-# Address, protocol and port of a container -> the chain that masquerades those who could not get an answer otherwise.
+# Addresses, protocols and ports of containers, whose network's chain masquerades who could get no answer otherwise.
+HAIRPINNED = {
+    4: Set("hairpinned4", ("ip4", "protocol", "port")),
+    6: Set("hairpinned6", ("ip6", "protocol", "port")),
+}
+# The same for those that are a network alone, and those that nobody's own address is to reach -> the chain.
 HAIRPIN = {
     4: Set("hairpin4", ("ip4", "protocol", "port"), VERDICT),
     6: Set("hairpin6", ("ip6", "protocol", "port"), VERDICT),
@@ -166,10 +174,12 @@ SOURCES = Set("sources", ("device", "mac"), family=BRIDGE)
 APART = Set("apart", ("device",), family=BRIDGE)
 
 SETS = (
+    *MASQUERADED.values(),
     *MASQUERADE.values(),
     *PORTS.values(),
     *HOST_PORTS.values(),
     *CONDITIONAL.values(),
+    *HAIRPINNED.values(),
     *HAIRPIN.values(),
     ADMITTED,
     LOCALNET,

@@ -16,7 +16,7 @@ from ocirt_cni.call import Attachment
 from ocirt_cni.errors import CHECK_FAILED, TAKEN, Error
 from ocirt_cni.nft import library, state
 from ocirt_cni.nft.base import VERSION
-from ocirt_cni.nft.changes import Changes, check, collect, remove
+from ocirt_cni.nft.changes import Changes, check, collect, reload, remove
 from ocirt_cni.nft.rules import Port
 from ocirt_cni.nft.wire import Tables
 from tests.support.networks import Host, command, ruleset
@@ -46,8 +46,10 @@ def test_what_is_committed_is_removed_with_all_that_was_made_for_it(host: Host) 
     changes.commit()
     check(changes)
     found = ruleset()
-    assert '10.88.0.5 comment "net c1 eth0" : jump masquerade-10.88.0.0/16' in found
-    assert 'fd00::5 comment "net c1 eth0" : jump masquerade-fd00__/64' in found
+    assert 'elements = { 10.88.0.5 comment "net c1 eth0" }' in found
+    assert 'elements = { fd00::5 comment "net c1 eth0" }' in found
+    assert 'ip saddr 10.88.0.0/16 jump masquerade-10.88.0.0/16 comment "masquerade-10.88.0.0/16"' in found
+    assert 'ip6 saddr fd00::/64 jump masquerade-fd00__/64 comment "masquerade-fd00__/64"' in found
     assert '"cni0" comment "shared"' in found
     assert '"veth5" . 02:00:00:00:00:01 comment "net c1 eth0"' in found
     remove(_ONE, "bridge")
@@ -57,6 +59,39 @@ def test_what_is_committed_is_removed_with_all_that_was_made_for_it(host: Host) 
     with pytest.raises(Error) as caught:
         check(changes)
     assert caught.value.code == CHECK_FAILED
+
+
+@pytest.mark.parametrize(("above", "plugin"), [("networks", "bridge"), ("hairpins", "portmap")])
+def test_a_rule_that_somebody_took_is_missed(host: Host, above: str, plugin: str) -> None:
+    """The one that jumps to a network's chain; with the next attachment it would not come back by itself."""
+    changes = _changes() if plugin == "bridge" else _published(_ONE)
+    changes.commit()
+    before = sorted(ruleset().splitlines())
+    command("nft", f"flush chain inet ocirt {above}")
+    with pytest.raises(Error, match=rf"inet ocirt {above}: the rule that jumps to .*-10.88.0.0/16 is missing") as caught:
+        check(changes)
+    assert caught.value.code == CHECK_FAILED
+    reload()
+    assert sorted(ruleset().splitlines()) == before
+    check(changes)
+    remove(_ONE, plugin)
+    assert ruleset() == ""
+
+
+def test_networks_within_one_another(host: Host) -> None:
+    """Each has a chain and a rule of its own, whichever comes or goes first."""
+    wide, narrow = Changes(_ONE, "bridge"), Changes(_TWO, "bridge")
+    wide.masquerade([Prefix.parse("10.1.2.3/8")])
+    narrow.masquerade([Prefix.parse("10.88.0.5/16")])
+    wide.commit()
+    only = ruleset()
+    narrow.commit()
+    check(wide)
+    check(narrow)
+    remove(_TWO, "bridge")
+    assert ruleset() == only
+    remove(_ONE, "bridge")
+    assert ruleset() == ""
 
 
 def test_a_second_commit_replaces_the_first(host: Host) -> None:
@@ -274,7 +309,7 @@ def _commit_as_nobody() -> str:
 def test_nothing_is_listed_for_one_of_a_thousand(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
     for number in range(1000):
         made = Changes(Attachment("net", f"x{number}", "eth0"), "bridge")
-        made.masquerade([Prefix.parse(f"10.88.{4 + number // 250}.{number % 250}/16")])
+        made.masquerade([Prefix.parse(f"10.88.{4 + number // 250}.{number % 250}/16"), Prefix.parse(f"fd00::1:{number:x}/64")])
         made.admit("cni0")
         made.commit()
     owner = Attachment("net", "c1", "eth0")
@@ -284,6 +319,7 @@ def test_nothing_is_listed_for_one_of_a_thousand(host: Host, monkeypatch: pytest
     monkeypatch.setattr(state, "_names", _counted(state._names, "listdir", asked))
     _changes(owner, 6).commit()
     _published(owner, 8001, number=6).commit()
+    _published(Attachment("net", "x0", "eth0"), 9000, number=7).commit()  # so that the network's chain stays
     asked.clear()
     _published(owner, 8002, number=6).commit()
     remove(owner, "portmap")

@@ -29,15 +29,26 @@ def _texts(rules: Rules) -> set[str]:
 def test_masquerade() -> None:
     rules = Rules(_ONE, "bridge")
     rules.masquerade([Prefix.parse("10.1.2.3/16"), Prefix.parse("fd00::3/64")])
-    assert _texts(rules) == {
-        "masquerade4 10.1.2.3 : jump masquerade-10.1.0.0/16",
-        "masquerade6 fd00::3 : jump masquerade-fd00__/64",
-    }
+    assert _texts(rules) == {"masqueraded4 10.1.2.3", "masqueraded6 fd00::3"}
     assert {one.comment for one in rules.elements()} == {"net c1 eth0"}
     assert rules.chains() == {
         "chain masquerade-10.1.0.0_16": "masquerade-10.1.0.0/16",
         "chain masquerade-fd00___64": "masquerade-fd00__/64",
     }
+
+
+def test_an_address_that_is_a_network_has_its_chain_in_a_map() -> None:
+    """Such may be as many as containers: no packet is compared with all of them."""
+    four = Prefix.parse("10.1.2.3/32")
+    rules = _rules(Port("tcp", None, 8080, four, 80))
+    rules.masquerade([four])
+    assert _texts(rules) == {
+        "ports4 tcp . 8080 : 10.1.2.3 . 80",
+        "hairpin4 10.1.2.3 . tcp . 80 : jump hairpin-10.1.2.3/32",
+        "masquerade4 10.1.2.3 : jump masquerade-10.1.2.3/32",
+    }
+    assert [base.above(name) for name in rules.chains().values()] == ["", ""]
+    assert "networks" not in base.chain("masquerade-10.1.2.3/32")
 
 
 def test_ports() -> None:
@@ -51,11 +62,12 @@ def test_ports() -> None:
     assert _texts(rules) == {
         "ports4 tcp . 8080 : 10.1.2.3 . 80",
         "ports4 tcp . 8081 : 10.1.2.3 . 80",
-        "hairpin4 10.1.2.3 . tcp . 80 : jump hairpin-10.1.0.0/16",
+        "hairpinned4 10.1.2.3 . tcp . 80",
         "host_ports4 192.0.2.1 . udp . 53 : 10.1.2.3 . 5353",
         "ports6 sctp . 9 : fd00::3 . 10",
         "hairpin6 fd00::3 . sctp . 10 : jump hairpin-all",
     }
+    assert list(rules.chains().values()) == ["hairpin-10.1.0.0/16", "hairpin-all"]
     assert [str(one) for one in rules.ports][2:] == ["udp 192.0.2.1:53 -> 10.1.2.3:5353", "sctp *:9 -> [fd00::3]:10"]
 
 
@@ -77,9 +89,11 @@ def test_chains_say_what_is_left_alone() -> None:
         "add rule inet ocirt masquerade-10.1.0.0/16 ip daddr 224.0.0.0/4 return",
         "add rule inet ocirt masquerade-10.1.0.0/16 ip daddr 255.255.255.255 return",
         "add rule inet ocirt masquerade-10.1.0.0/16 masquerade",
+        'add rule inet ocirt networks ip saddr 10.1.0.0/16 jump masquerade-10.1.0.0/16 comment "masquerade-10.1.0.0/16"',
     ]
     assert base.chain("hairpin-fd00__/64").splitlines()[2:] == [
-        "add rule inet ocirt hairpin-fd00__/64 ip6 saddr fd00::/64 masquerade"
+        "add rule inet ocirt hairpin-fd00__/64 ip6 saddr fd00::/64 masquerade",
+        'add rule inet ocirt hairpins ip6 daddr fd00::/64 jump hairpin-fd00__/64 comment "hairpin-fd00__/64"',
     ]
 
 
