@@ -73,6 +73,9 @@ def measure(hosts: list[Host], live: list[int], rounds: int, pairs: int) -> Resu
                 if round_number >= 0:
                     results.add(f"ADD, {number} others", host.name, added)
                     results.add(f"DEL, {number} others", host.name, deleted)
+        for host in hosts:
+            host.ask("settled")
+            host.answer()
     return results
 
 
