@@ -141,16 +141,19 @@ test-unit: build api $(VENV)/ready
 test-system: build api images $(VENV)/ready
 	$(VENV)/bin/pytest tests/system
 
+# They make no cgroups, and there is no network to install from in the virtual machine.
+NO_INSTALLS = $(patsubst %,--ignore %,$(wildcard tests/system/test_installs*.py))
+
 # The same system tests with cgroup2 alone, which a host with version 1 shows in a mount namespace (without its controllers); but
 # for those that make no cgroups.
-V2_TESTS ?= tests/system --ignore tests/system/test_installs.py --ignore tests/system/test_launcher.py \
+V2_TESTS ?= tests/system $(NO_INSTALLS) --ignore tests/system/test_launcher.py \
 	--ignore tests/system/images --ignore tests/system/cni
 test-v2: build images $(VENV)/ready
 	OCIRT_TEST_VIEW=v2 $(VENV)/bin/pytest $(V2_TESTS)
 
 # And in a virtual machine with cgroup2 alone and all its controllers, with a kernel that is older. Slow: the processor is emulated.
 # There is no network to install from, and the launcher's tests have no need of another kernel.
-VM_TESTS ?= tests/system --ignore tests/system/test_installs.py --ignore tests/system/test_launcher.py --ignore tests/system/test_bench.py
+VM_TESTS ?= tests/system $(NO_INSTALLS) --ignore tests/system/test_launcher.py --ignore tests/system/test_bench.py
 # Two files at a time: much of the time is waiting. What fails is shown at once, as the rest takes long.
 VM_PYTEST = PYTHONUNBUFFERED=1 PYTEST_TIMEOUT=1200 OCIRT_TEST_SLOWNESS=4 OCIRT_TEST_GRACE=10 OCIRT_TEST_MOMENTS=5 OCIRT_TEST_POINTS=10 \
 	$(VENV)/bin/python -m pytest -v -p no:cacheprovider -p tests.support.at_once -n 2 --dist loadfile --no-loadscope-reorder $(VM_TESTS)

@@ -25,6 +25,9 @@ from tests.support.kills import Watch
 from tests.support.leaks import Leaks, repair
 from tests.support.runtime import Runtime, default_command, lines
 
+# Fixtures and checks of several files: what they find wrong is shown as a test's own.
+pytest.register_assert_rewrite("tests.support.installs", "tests.support.systemd_units")
+
 MakeBundle = Callable[..., Bundle]
 
 _isolation: list[Isolation] = []

@@ -18,6 +18,8 @@ from tests.support.bundle import Bundle, Config
 from tests.support.isolation import cgroup_mounts, mount, umount
 from tests.support.runtime import Runtime
 from tests.support.systemd import is_running
+from tests.support.systemd_units import SLICE, new, shared, systemd
+from tests.support.systemd_units import bundle as shared_bundle
 from tests.system.conftest import MakeBundle
 from tests.system.test_cgroups import available
 from tests.system.test_check import checked
@@ -28,8 +30,6 @@ from tests.system.test_resources import network_controllers, usable
 from tests.system.test_rootless import ONE as ONE_USER
 from tests.system.test_rootless import delegated, owned, rootless
 from tests.system.test_scheduling import CPUS, need_cpuset, needs_two_cpus
-from tests.system.test_systemd import SLICE, new, shared, systemd
-from tests.system.test_systemd import bundle as shared_bundle
 
 # Fixtures of others.
 __all__ = [

@@ -12,21 +12,16 @@ import pytest
 from tests.support.bundle import Bundle
 from tests.support.runtime import Runtime
 from tests.support.systemd import Systemd
+from tests.support.systemd_units import SLICE, bundle, needs, new, own_cgroups, shared, systemd
 from tests.system.conftest import MakeBundle
-from tests.system.test_checkpoint import SBIN, Images, counter, counts_on, need_criu, netfilter, numbers, quiet  # noqa: F401
-from tests.system.test_systemd import (  # noqa: F401  (fixtures)
-    SLICE,
-    bundle,
-    needs,
-    new,
-    own_cgroups,
-    shared,
-    systemd,
-)
+from tests.system.test_checkpoint import SBIN, Images, counter, counts_on, need_criu, netfilter, numbers, quiet
+
+# Fixtures of others.
+__all__ = ["bundle", "netfilter", "new", "shared", "systemd"]
 
 
 @pytest.fixture
-def box(new: Callable[..., Runtime], systemd: Systemd) -> Runtime:  # noqa: F811
+def box(new: Callable[..., Runtime], systemd: Systemd) -> Runtime:
     """The runtime under test, beside systemd, where CRIU may write the sysctls of the namespaces that it makes."""
     need_criu()
     made = new()
@@ -37,7 +32,7 @@ def box(new: Callable[..., Runtime], systemd: Systemd) -> Runtime:  # noqa: F811
 
 
 @pytest.fixture
-def images(box: Runtime, shared: Path) -> Images:  # noqa: F811
+def images(box: Runtime, shared: Path) -> Images:
     return Images(box, shared)
 
 
@@ -45,7 +40,7 @@ def unit_of(container: str) -> str:
     return f"test-{container}.scope"
 
 
-def gone(systemd: Systemd, container: str) -> bool:  # noqa: F811
+def gone(systemd: Systemd, container: str) -> bool:
     """Neither the unit nor its cgroup is there."""
     unit = unit_of(container)
     return systemd.show(unit)["LoadState"] == ["not-found"] and not systemd.directory(f"/{SLICE}/{unit}").exists()
@@ -65,7 +60,7 @@ def refused(images: Images, made: Bundle, container: str, words: str) -> None:
     images.runtime.detached(*args, out=images.path.parent / "out", timeout=120).failed(words)
 
 
-def test_what_ran_goes_on_in_a_unit(box: Runtime, bundle: MakeBundle, systemd: Systemd, images: Images) -> None:  # noqa: F811
+def test_what_ran_goes_on_in_a_unit(box: Runtime, bundle: MakeBundle, systemd: Systemd, images: Images) -> None:
     made = counter(bundle)
     container = quiet(box, made)
     look = ("cat", "/proc/1/cgroup")
@@ -92,7 +87,7 @@ def test_what_ran_goes_on_in_a_unit(box: Runtime, bundle: MakeBundle, systemd: S
     assert gone(systemd, container)
 
 
-def test_limits_are_the_bundle_s(box: Runtime, bundle: MakeBundle, systemd: Systemd, images: Images) -> None:  # noqa: F811
+def test_limits_are_the_bundle_s(box: Runtime, bundle: MakeBundle, systemd: Systemd, images: Images) -> None:
     """Those of the container that was dumped are gone with it."""
     needs(systemd, "cpu", "pids")
     made = counter(bundle, resources={"pids": {"limit": 40}, "cpu": {"quota": 60000, "period": 100000}})
@@ -106,7 +101,7 @@ def test_limits_are_the_bundle_s(box: Runtime, bundle: MakeBundle, systemd: Syst
     counts_on(made)
 
 
-def test_the_end_of_an_attached_restore(box: Runtime, bundle: MakeBundle, systemd: Systemd, images: Images) -> None:  # noqa: F811
+def test_the_end_of_an_attached_restore(box: Runtime, bundle: MakeBundle, systemd: Systemd, images: Images) -> None:
     made = bundle(args=["sh", "-c", "while [ ! -e /tmp/go ]; do sleep 0.1; done; exit 7"])
     container = dumped(images, made)
     (made.rootfs / "tmp" / "go").touch()
@@ -115,7 +110,7 @@ def test_the_end_of_an_attached_restore(box: Runtime, bundle: MakeBundle, system
     assert gone(systemd, container)
 
 
-def test_a_unit_that_is_taken(box: Runtime, bundle: MakeBundle, systemd: Systemd, images: Images) -> None:  # noqa: F811
+def test_a_unit_that_is_taken(box: Runtime, bundle: MakeBundle, systemd: Systemd, images: Images) -> None:
     """By what the images were made from, in the same slice and seen from another: it is left alone."""
     made = counter(bundle, cgroupsPath=f"{SLICE}:pre:taken")
     container = dumped(images, made, "--leave-running")
@@ -130,7 +125,7 @@ def test_a_unit_that_is_taken(box: Runtime, bundle: MakeBundle, systemd: Systemd
     counts_on(made)
 
 
-def test_what_fails_leaves_no_unit(box: Runtime, bundle: MakeBundle, systemd: Systemd, images: Images) -> None:  # noqa: F811
+def test_what_fails_leaves_no_unit(box: Runtime, bundle: MakeBundle, systemd: Systemd, images: Images) -> None:
     """Before CRIU is asked (a property that systemd does not know), by CRIU, and by a hook when init is there."""
     made = counter(bundle)
     container = dumped(images, made)
@@ -159,8 +154,8 @@ def test_what_fails_leaves_no_unit(box: Runtime, bundle: MakeBundle, systemd: Sy
 @pytest.mark.parametrize("whom", ["$PPID", "$PPID $(cat /proc/$PPID/task/$PPID/children | cut -d' ' -f1)"], ids=["alone", "both"])
 def test_a_runtime_that_is_killed(
     box: Runtime,
-    bundle: MakeBundle,  # noqa: F811
-    systemd: Systemd,  # noqa: F811
+    bundle: MakeBundle,
+    systemd: Systemd,
     images: Images,
     whom: str,
 ) -> None:
