@@ -10,7 +10,7 @@ from xdist.scheduler import LoadFileScheduling
 
 _LONGEST = 6000  # characters of one report; the whole follows at the end
 # Units of systemd's, and options of /sys/fs/cgroup, belong to the machine, not to a session of tests.
-_ALONE = tuple(f"tests/system/test_systemd{part}.py" for part in ("", "_checkpoint", "_limits"))
+_ALONE = tuple(f"tests/system/test_{name}.py" for name in ("systemd", "systemd_checkpoint", "systemd_limits", "check_features"))
 
 
 def pytest_runtest_logreport(report: pytest.TestReport) -> None:

@@ -169,8 +169,9 @@ class Systemd:
 
     def directories(self) -> list[Path]:
         """All cgroups of containers, in all hierarchies."""
-        roots = self._groups or [CGROUP]
-        return [path for root in roots for path in root.rglob("*.scope") if path.name not in ("init.scope", "session-1.scope")]
+        # Not by Path.rglob, which fails where one goes meanwhile.
+        found = [f"{path}/{name}" for root in self._groups or [CGROUP] for path, names, _ in os.walk(root) for name in names]
+        return [Path(one) for one in found if one.endswith(".scope") and Path(one).name not in ("init.scope", "session-1.scope")]
 
     def start_user(self) -> dict[str, str]:
         """Start the systemd of user 1000; the environment in which it is found. Raises RuntimeError."""

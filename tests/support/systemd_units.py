@@ -42,8 +42,8 @@ def systemd(request: pytest.FixtureRequest, isolation: Isolation) -> Iterator[Sy
 
 
 def _is_anothers(name: str, token: str) -> bool:
-    """Whether it is a container's of another session, whose token is in it."""
-    return token not in name and re.search(r"-t[0-9a-f]{8}-s", name) is not None
+    """Whether it is a container's of another session, whose token is in it or in its slice."""
+    return token not in name and re.search(r"[-/]t[0-9a-f]{8}[-.]", name) is not None
 
 
 @pytest.fixture
