@@ -66,6 +66,7 @@ def remove(attachment: Attachment, plugin: str) -> Rules | None:
     with Locked() as (tables, state):
         rules = _read(state, name)
         if rules is not None:
+            _renew(tables, state)
             _remove(tables, state, rules)
         elif state.fresh and tables.has_table(sets.INET):  # somebody removed all records: the comments are the truth
             owner = owners.comment(attachment)
@@ -111,6 +112,7 @@ def collect(
     keep = {owners.comment(Attachment(network, container, ifname)) for container, ifname in valid}
     with Locked() as (tables, state):
         state.forget_lost()
+        _renew(tables, state)
         gone = []
         for rules in (_read(state, name) for name in state.records()):
             if rules is None or rules.attachment.network != network:
@@ -215,14 +217,26 @@ def _prepare(tables: Tables, state: State, rules: Rules) -> None:
 
 def _replace(tables: Tables, state: State, family: int) -> None:
     """Tables of another ocirt: an older one's are made anew."""
-    number = base.VERSION.partition("-")[2]
+    if _is_newer(tables, family):
+        what = f"{base.FAMILIES[family]} {TABLE}"
+        hint = "use that one's plugins, or delete the table and run its `ocirt-cni reload`"
+        raise Error(UNSUPPORTED, "a newer ocirt made this table", subject=what, hint=hint)
+    _rebuild(tables, state)
+
+
+def _renew(tables: Tables, state: State) -> None:
+    """Make tables of an older ocirt anew before anything is removed from them: it may have it elsewhere."""
+    if not tables.has_chain(sets.INET, base.VERSION) and tables.has_table(sets.INET) and not _is_newer(tables, sets.INET):
+        _rebuild(tables, state)
+
+
+def _is_newer(tables: Tables, family: int) -> bool:
+    number = int(base.VERSION.partition("-")[2])
     for one in tables.chains():
         kind, _, other = one.name.partition("-")
-        if one.family == family and one.table == TABLE and kind == "version" and other.isdigit() and int(other) > int(number):
-            what = f"{base.FAMILIES[family]} {TABLE}"
-            hint = "use that one's plugins, or delete the table and run its `ocirt-cni reload`"
-            raise Error(UNSUPPORTED, "a newer ocirt made this table", subject=what, hint=hint)
-    _rebuild(tables, state)
+        if one.family == family and one.table == TABLE and kind == "version" and other.isdigit() and int(other) > number:
+            return True
+    return False
 
 
 def _rebuild(tables: Tables, state: State) -> None:
