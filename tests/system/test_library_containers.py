@@ -125,7 +125,7 @@ def test_what_is_made_from_keywords_is_a_bundle(library: Library) -> None:
         bundle = Path(box.state.bundle)
         assert json.loads((bundle / "config.json").read_text())["hostname"] == "ocirt"
         assert box.state.rootfs == f"{bundle}/rootfs"
-        library.runtime.call("plan", bundle).ok()
+        library.runtime.call("--cgroup-manager", "cgroupfs", "plan", bundle).ok()  # as the library has them
         box.start()
         assert box.wait(30) == 0
     assert not bundle.exists()
