@@ -316,8 +316,10 @@ class Applier:
             try:
                 libc.chmod_node(fd, name, entry.mode)
             except OSError as err:
-                if err.errno not in (errno.ENOSYS, errno.EOPNOTSUPP):  # before Linux 6.6; the bits mean nothing there
+                if err.errno not in (errno.ENOSYS, errno.EOPNOTSUPP):
                     raise
+                # Before Linux 6.6. It is no symlink: we made it a moment ago, where nobody else makes anything.
+                os.chmod(name, entry.mode, dir_fd=fd)
         os.utime(name, ns=(entry.mtime, entry.mtime), dir_fd=fd, follow_symlinks=False)
 
     def _finish_directory(self, directory: Directory) -> None:

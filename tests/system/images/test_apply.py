@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import ctypes
+import errno
 import gzip
 import os
 import subprocess
@@ -17,6 +18,7 @@ import zstandard
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ocirt_images.apply import libc
 from ocirt_images.apply.limits import Limits
 from ocirt_images.apply.settle import settle
 from ocirt_images.apply.worker import Applied, Job, Workers
@@ -150,6 +152,17 @@ def test_beside_gnu_tar(tmp_path: Path, found: list[Written]) -> None:
     assert {name: (mine.get(name), other.get(name)) for name in mine | other if mine.get(name) != other.get(name)} == {}
     # What is counted is what was made.
     assert made.applier.inodes == len({node.same for node in mine.values()}) - 1
+
+
+def test_special_bits_of_a_fifo_before_linux_6_6(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without fchmodat2(2)."""
+
+    def missing(*_: object) -> None:
+        raise OSError(errno.ENOSYS, "fchmodat2")
+
+    monkeypatch.setattr(libc, "chmod_node", missing)
+    apply(file(b"f", b"") + header(b"f", b"6", mode=0o5640, uid=7) + END, tmp_path)
+    assert snapshot(tmp_path)["f"].mode == "prwSr----T"
 
 
 # Attacks
