@@ -14,6 +14,7 @@ import os
 import signal
 import socket
 import sys
+import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -26,6 +27,7 @@ CONTROL, OWNER = 3, 4
 READY = b"ready"
 # What a fork may be asked to load.
 _PACKAGES = ("ocirt", "ocirt_api", "ocirt_shim", "ocirt_cni", "ocirt_cri")
+_ENDED_WITHIN = 1.0  # seconds after it has closed what it could say something by
 _PATIENCE = 60.0  # seconds that one may take to start
 _ATTEMPTS = 6
 _PAUSE = 0.005  # seconds until the second attempt; one that was killed is seen to be gone meanwhile
@@ -126,7 +128,7 @@ class Zygote:
                 word = await asyncio.get_running_loop().sock_recv(control, len(READY))
             if word != READY:
                 words = (await asyncio.to_thread(os.read, said, _CHUNK)).decode(errors="replace").strip()
-                cause = words.splitlines()[-1] if words else "it said nothing"
+                cause = words.splitlines()[-1] if words else await asyncio.to_thread(_how_it_ended, pid)
                 raise Error("kernel", "the zygote did not start", subject="zygote", cause=cause)
         except BaseException as err:
             control.close()
@@ -181,6 +183,18 @@ def usual_command() -> list[str]:
     for name in _PACKAGES:
         homes[os.path.dirname(os.path.abspath(importlib.import_module(name).__path__[0]))] = None
     return command(os.path.realpath(sys.executable or "/proc/self/exe"), list(homes))
+
+
+def _how_it_ended(pid: int) -> str:
+    """Of a zygote that went without a word: it is still to be reaped."""
+    until = time.monotonic() + _ENDED_WITHIN
+    while (found := os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT)) is None:
+        if time.monotonic() > until:
+            return "it said nothing"
+        time.sleep(0.01)
+    if found.si_code == os.CLD_EXITED:
+        return f"it ended with exit code {found.si_status} and said nothing"
+    return f"it was killed by signal {found.si_status}"
 
 
 def _spawn(words: list[str], descriptors: Mapping[int, int]) -> int:

@@ -122,7 +122,7 @@ def test_a_full_disk(registry: LocalRegistry, tmp_path: Path) -> None:
             async with serving(place) as node:
                 with refused(grpc.StatusCode.RESOURCE_EXHAUSTED) as found:
                     await node.pull(f"{registry.address}/app:1")
-                assert "no space left" in found.text
+                assert "no space left" in found.text.lower()  # which says it, the download or a worker, is chance
                 assert await node.list() == []
                 await asyncio.to_thread(remount, place, "20m")
                 assert await node.pull(f"{registry.address}/app:1")
