@@ -36,7 +36,7 @@ _IFLA_INET6_ADDR_GEN_MODE = 8
 _WITHOUT_ADDRESS: dict[int, Value] = {
     links.IFLA_AF_SPEC: {AF_INET6: {_IFLA_INET6_ADDR_GEN_MODE: b"\1"}}
 }  # IN6_ADDR_GEN_MODE_NONE
-_PATIENCE = 5.0  # seconds until a link whose other end is up should be able to send
+_PATIENCE = 20.0  # seconds until a link whose other end is up should be able to send; under load the kernel takes its time
 
 
 def host_name(call: Call) -> str:
