@@ -152,7 +152,7 @@ test-v2: build images $(VENV)/ready
 	OCIRT_TEST_VIEW=v2 $(VENV)/bin/pytest $(V2_TESTS)
 
 # And in a virtual machine with cgroup2 alone and all its controllers, with a kernel that is older. Slow: the processor is emulated.
-# There is no network to install from, and the launcher's tests have no need of another kernel.
+# The launcher's tests have no need of another kernel.
 VM_TESTS ?= tests/system $(NO_INSTALLS) --ignore tests/system/test_launcher.py --ignore tests/system/test_bench.py
 # Two files at a time: much of the time is waiting. What fails is shown at once, as the rest takes long.
 VM_PYTEST = PYTHONUNBUFFERED=1 PYTEST_TIMEOUT=1200 OCIRT_TEST_SLOWNESS=4 OCIRT_TEST_GRACE=10 OCIRT_TEST_MOMENTS=5 OCIRT_TEST_POINTS=10 \

@@ -27,7 +27,7 @@ sys.path[:0] = [str(ROOT), str(ROOT / "cni")]
 
 from bench.measure import CommandFailedError  # noqa: E402
 from bench.networkhosts import CONTESTANTS, Host  # noqa: E402
-from bench.report import Results, table, times  # noqa: E402
+from bench.report import Results, table, times, verdict  # noqa: E402
 from bench.run import machine, write  # noqa: E402
 from tests.system.conftest import entered  # noqa: E402
 
@@ -94,8 +94,7 @@ def ratios(results: Results) -> str:
             if budget is None or mine is None or not theirs:
                 continue
             ratio = mine / theirs
-            verdict = "met" if ratio <= budget else "MISSED"
-            rows.append([operation, name, f"{mine:.1f}", f"{theirs:.1f}", f"{ratio:.2f}", f"≤ {budget:g}", verdict])
+            rows.append([operation, name, f"{mine:.1f}", f"{theirs:.1f}", f"{ratio:.2f}", *verdict(ratio, budget)])
     return (
         table(["", "", "ms", "reference", "ratio", "budget", ""], rows) if rows else "No ratios: the reference was not measured."
     )
@@ -108,8 +107,8 @@ def growth(results: Results) -> str:
         few, many = (results.samples.get(f"{verb}, {number} others", {}) for number in (10, 1000))
         for name in few.keys() & many.keys():
             small, large = (statistics.median(one.wall for one in samples[name]) for samples in (few, many))
-            verdict = "met" if large / small <= GROWTH else "MISSED"
-            rows.append([verb, name, f"{small:.1f}", f"{large:.1f}", f"{large / small:.2f}", f"≤ {GROWTH:g}", verdict])
+            ratio = large / small
+            rows.append([verb, name, f"{small:.1f}", f"{large:.1f}", f"{ratio:.2f}", *verdict(ratio, GROWTH)])
     return table(["", "", "10 others", "1,000", "ratio", "budget", ""], sorted(rows)) if rows else ""
 
 

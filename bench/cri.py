@@ -41,7 +41,7 @@ sys.path[:0] = [str(ROOT), *(str(ROOT / floor) for floor in ("api", "images", "c
 
 from bench import crirows  # noqa: E402
 from bench.criendpoints import Endpoint, Pod, build, containerd, executing, ocirtd  # noqa: E402
-from bench.report import percentile, table  # noqa: E402
+from bench.report import percentile, table, verdict  # noqa: E402
 from bench.run import machine, write  # noqa: E402
 from conformance.drivers import Machine  # noqa: E402
 from tests.support.isolation import Isolation  # noqa: E402
@@ -164,7 +164,7 @@ def scale(endpoint: Endpoint, number: int) -> str:
         rows.append([name, f"{middle:.1f} ms", f"< {LISTS:g}", "met" if middle < LISTS else "MISSED"])
     ratio = found[number] / found[FEW]
     words = f"pod, {found[number]:.1f} ms beside {found[FEW]:.1f} with {FEW}"
-    rows.append([words, f"{ratio:.2f}", f"≤ {SCALE:g}", "met" if ratio <= SCALE else "MISSED"])
+    rows.append([words, f"{ratio:.2f}", *verdict(ratio, SCALE)])
     return table([f"{endpoint.name} with {number} pods", "", "budget", ""], rows)
 
 
@@ -228,7 +228,7 @@ def report(samples: Samples, ours: str = "ocirtd", peer: str = "containerd") -> 
             ratios.append([row, f"{ratio:.3f}", f"{'≥' if most else '≤'} {BUDGETS[row]:g}", "met" if met else "MISSED"])
         if row in ("pod", "host pod") and ours in endpoints:
             tail = percentile(endpoints[ours], 99) / statistics.median(endpoints[ours])
-            ratios.append([f"{row}, p99 to median", f"{tail:.2f}", f"≤ {TAIL:g}", "met" if tail <= TAIL else "MISSED"])
+            ratios.append([f"{row}, p99 to median", f"{tail:.2f}", *verdict(tail, TAIL)])
     head = ["ms (cycles: a second, memory: MiB a pod, probes: s of CPU)", "", "n", "min", "median", "p99"]
     return table(head, rows) + ("\n\n" + table(["", "ratio", "budget", ""], ratios) if ratios else "")
 

@@ -38,7 +38,7 @@ sys.path[:0] = [str(ROOT), str(ROOT / "api"), str(ROOT / "csi")]
 import grpc  # noqa: E402
 
 from bench.measure import proportional_memory  # noqa: E402
-from bench.report import table  # noqa: E402
+from bench.report import table, verdict  # noqa: E402
 from bench.run import machine, write  # noqa: E402
 from conformance.goprograms import hostpath as build_hostpath  # noqa: E402
 from ocirt_api.csi import api_pb2 as csi  # noqa: E402
@@ -328,8 +328,8 @@ def report(drivers: list[Driver], speeds: dict[str, dict[str, float]], memory: d
             if peer is not None and one is not peer and peer.taken.get(row):
                 ratio = statistics.median(values) / statistics.median(peer.taken[row])
                 budget = BUDGETS.get((row, one.name))
-                verdict = [f"≤ {budget:g}", "met" if ratio <= budget else "MISSED"] if budget is not None else ["", ""]
-                ratios.append([row, one.name, f"{ratio:.3f}", *verdict])
+                judged = verdict(ratio, budget) if budget is not None else ["", ""]
+                ratios.append([row, one.name, f"{ratio:.3f}", *judged])
     parts = [table(["ms", "driver", "n", "min", "median"], rows)]
     if ratios:
         parts.append(table(["", "driver", "to hostpath", "budget", ""], ratios))

@@ -33,7 +33,7 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
 from bench.imagefiles import SHAPES, make, push, registry  # noqa: E402
-from bench.report import table  # noqa: E402
+from bench.report import table, verdict  # noqa: E402
 from bench.run import machine, write  # noqa: E402
 
 TARGETS = {"8 gzip layers": 0.5, "1 gzip layer": 0.6, "8 zstd layers": 0.6}
@@ -237,11 +237,6 @@ def compare(sides: list[Side], shape: str, name: str, rounds: int, *, at_rest: b
             side.fresh()
             side.taken.setdefault(shape, []).append(run(side.pull(name), at_rest=side.disk.place if at_rest else None))
             side.gone()
-
-
-def verdict(value: float, target: float) -> list[str]:
-    """The last two cells of a row."""
-    return [f"≤ {target:g}", "met" if value <= target else "MISSED"]
 
 
 def compared(sides: list[Side], shapes: list[str], judged: Side) -> str:

@@ -66,6 +66,11 @@ class Results:
         return max(values) if measure == "memory" else statistics.median(values)
 
 
+def verdict(value: float, most: float) -> list[str]:
+    """The last two cells of a row: a budget, and whether it is met."""
+    return [f"≤ {most:g}", "met" if value <= most else "MISSED"]
+
+
 def percentile(values: Sequence[float], percent: float) -> float:
     """The nearest-rank percentile."""
     ordered = sorted(values)
@@ -128,8 +133,7 @@ def ratios(results: Results, ours: str = "ocirt", budgets: Mapping[tuple[str, st
         if mine is None or not theirs:
             continue
         ratio = mine / theirs
-        verdict = "met" if ratio <= budget else "MISSED"
-        rows.append([f"{operation}: {measure}", peer, f"{mine:.1f}", f"{theirs:.1f}", f"{ratio:.2f}", f"≤ {budget:g}", verdict])
+        rows.append([f"{operation}: {measure}", peer, f"{mine:.1f}", f"{theirs:.1f}", f"{ratio:.2f}", *verdict(ratio, budget)])
     if not rows:
         return "No ratios: ocirt and a peer were not both measured."
     return table(["", "peer", "ocirt", "its", "ratio", "budget", ""], rows)

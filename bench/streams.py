@@ -27,7 +27,7 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT), *(str(ROOT / floor) for floor in ("api", "images", "cni", "shim", "cri"))]
 
 from bench.criendpoints import Endpoint, Pod, build, containerd, ocirtd  # noqa: E402
-from bench.report import percentile, table  # noqa: E402
+from bench.report import percentile, table, verdict  # noqa: E402
 from bench.run import machine  # noqa: E402
 from conformance import goprograms  # noqa: E402
 from conformance.drivers import Machine  # noqa: E402
@@ -151,7 +151,7 @@ def report(found: dict[str, dict[str, list[float]]]) -> str:
             rows.append([what, name, str(len(values)), *(f"{value * 1000:.1f}" for value in figures)])
         if len(samples) > 1:
             ratio = statistics.median(samples["ocirtd"]) / statistics.median(samples["containerd"])
-            ratios.append([what, f"{ratio:.3f}", f"≤ {BUDGET:g}", "met" if ratio <= BUDGET else "MISSED"])
+            ratios.append([what, f"{ratio:.3f}", *verdict(ratio, BUDGET)])
     return table(["ms", "", "n", "min", "median", "p99"], rows) + "\n\n" + table(["", "ratio", "budget", ""], ratios)
 
 

@@ -54,8 +54,6 @@ def _loaded(program: bytes) -> int:
     """Load it while its memory may be locked, which kernels before 5.11 count. Best effort: that takes CAP_SYS_RESOURCE."""
     # Not by the module `resource`: to load its library takes longer than all that is done here.
     soft, hard = process.get_rlimit(0, _RLIMIT_MEMLOCK)
-    if soft == _UNLIMITED:
-        return _load(program)
     try:
         process.set_rlimit(0, _RLIMIT_MEMLOCK, _UNLIMITED, _UNLIMITED)
     except CallError:
