@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from ocirt_api.cri import api_pb2 as cri
+from tests.support.leaks import descendants
 from tests.support.ocirtd import Ocirtd
 
 pytestmark = pytest.mark.ocirt_only("the daemon is ocirt's own")
@@ -63,24 +64,22 @@ def test_a_pod_outlives_daemon_zygote_and_helper(networked: Ocirtd) -> None:
     assert node.exec(two, "busybox", "hostname").stdout == b"web\n"
     assert ip in node.exec(two, "busybox", "ip", "addr").stdout.decode()
     assert node.process is not None
-    for name in os.listdir("/proc"):
-        if name.isdecimal() and b"ocirt_shim.zygote" in _command(name) and not _is_shim(name):
-            os.kill(int(name), signal.SIGKILL)
+    forks = [pid for pid, said in descendants().items() if "ocirt-shim" not in said and b"ocirt_shim.zygote" in _command(pid)]
+    assert len(forks) >= 2  # the zygote, and the helper
+    for pid in forks:
+        os.kill(pid, signal.SIGKILL)
     three = node.run(pod, "sleep", "1000")
     assert node.exec(three, "busybox", "hostname").stdout == b"web\n"
     node.remove_pod(pod)
     assert node.left() == []
 
 
-def _command(pid: str) -> bytes:
+def _command(pid: int) -> bytes:
+    """What one of the test's processes was executed as."""
     try:
         return Path(f"/proc/{pid}/cmdline").read_bytes()
     except OSError:
         return b""
-
-
-def _is_shim(pid: str) -> bool:
-    return Path(f"/proc/{pid}/comm").read_text().strip() == "ocirt-shim"
 
 
 def test_containers_share_pids_where_the_pod_does(networked: Ocirtd) -> None:
