@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 # Of a bridge, in IFLA_INFO_DATA.
 IFLA_BR_VLAN_FILTERING = 7
+IFLA_BR_MCAST_SNOOPING = 23
 IFLA_BR_NF_CALL_IPTABLES = 36
 IFLA_BR_NF_CALL_IP6TABLES = 37
 IFLA_BR_VLAN_DEFAULT_PVID = 39
@@ -22,7 +23,7 @@ IFLA_BR_VLAN_DEFAULT_PVID = 39
 IFLA_BRPORT_MODE = 4  # hairpin
 IFLA_BRPORT_ISOLATED = 33
 
-ON = b"\1"  # the value of an attribute of one byte
+ON, OFF = b"\1", b"\0"  # the value of an attribute of one byte
 
 _PF_BRIDGE = 7
 _RTM_SETLINK = 19

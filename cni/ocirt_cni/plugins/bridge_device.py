@@ -54,7 +54,11 @@ def _make(host: Netlink, settings: Settings) -> Link:
     attributes: dict[int, Value] = {links.IFLA_ADDRESS: random_mac()}
     if settings.mtu:
         attributes[links.IFLA_MTU] = settings.mtu
-    data: dict[int, Value] = {bridges.IFLA_BR_VLAN_FILTERING: bridges.ON} if settings.has_vlans else {}
+    # Which port wants which group has no effect while no querier asks, and a bridge asks none. But for each port that begins to
+    # forward, all others have their timers set.
+    data: dict[int, Value] = {bridges.IFLA_BR_MCAST_SNOOPING: bridges.OFF}
+    if settings.has_vlans:
+        data[bridges.IFLA_BR_VLAN_FILTERING] = bridges.ON
     name = settings.bridge
     (error,) = host.attempt(links.create("bridge", name, attributes, data))
     if error is not None and error.errno == EOPNOTSUPP and settings.has_vlans:
