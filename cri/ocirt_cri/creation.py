@@ -121,7 +121,9 @@ class Creation:
             if self._command:
                 shim = await node.fork_shim(container.id, self._command)
             else:
-                shim = await node.spares.take(container.id)
+                alone = self._settings["containers.own_process"]
+                shared = None if alone else await node.share_shim(container.id, container.pod_id)
+                shim = shared or await node.spares.take(container.id)
         node.shims[container.id] = shim
         return shim
 

@@ -74,6 +74,7 @@ KEYS = (
     Key("containers.log_size_limit", NUMBER, 0, "bytes of a log, above which it is renamed to NAME.1 and begun anew; 0: none"),
     Key("containers.log_rate_limit", NUMBER, 0, "bytes of a log in a second; lines above are dropped and counted; 0: none"),
     Key("containers.disk_limit", NUMBER, 0, "bytes that a container may write into its root; 0: as much as there is"),
+    Key("containers.own_process", FLAG, False, "whether each has a shim's process, and not each pod: safer, and 1.5 MiB more"),
     Key("network.config_dir", TEXT, "/etc/cni/net.d", "the networks of pods (CNI); without any, one is built in"),
     Key("network.bin_dirs", TEXTS, ("/opt/cni/bin",), "where plugins of others are looked for"),
     Key("network.timeout", NUMBER, 180, "seconds after which making or ending a pod's network is given up", least=1),

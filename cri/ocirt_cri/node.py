@@ -5,13 +5,15 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import socket
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from ocirt import state
 from ocirt.errors import Error
-from ocirt_cri import leftovers
+from ocirt_api.messages import shim as messages
+from ocirt_cri import leftovers, model
 from ocirt_cri.events import Events
 from ocirt_cri.executors import Executor, Executors
 from ocirt_cri.model import Container, Key, Sandbox
@@ -19,7 +21,7 @@ from ocirt_cri.nri.hooks import Hooks
 from ocirt_cri.operations import Operations
 from ocirt_cri.reserve import Reserve
 from ocirt_cri.runtimes import Runtimes
-from ocirt_cri.shims import Shim, connected
+from ocirt_cri.shims import Shim, connected, pass_on
 from ocirt_cri.spares import Spares
 from ocirt_shim import record as shim_record
 from ocirt_shim.execs import prefix
@@ -37,6 +39,7 @@ if TYPE_CHECKING:
     from ocirt_cri.zygote import Zygote
 
 T = TypeVar("T", Sandbox, Container)
+_SHARED_WITHIN = 2.0  # seconds; a process that hangs is left alone
 _log = logging.getLogger(__name__)
 
 
@@ -97,6 +100,28 @@ class Node:
             asked |= {"id": container_id, "state": self.shim_directory(container_id), "command": command}
         connection, _ = await self.zygote.ask(asked)
         return await connected(container_id, connection)
+
+    async def share_shim(self, container_id: str, pod_id: str) -> Shim | None:
+        """A shim for one more container of a pod, in the process of another one's; None if that cannot be.
+
+        Each process has 1.5 MiB of its own (docs/decisions/0003).
+        """
+        for other in self.containers_of(pod_id):
+            shim = self.shims.get(other.id)
+            if shim is None or not shim.is_connected or other.phase != model.MADE:
+                continue
+            mine, theirs = socket.socketpair()
+            with theirs:
+                try:
+                    async with asyncio.timeout(_SHARED_WITHIN):
+                        directory = self.shim_directory(other.id)
+                        await pass_on(other.id, directory, "Share", messages.StateRequest(), theirs.fileno())
+                except (Error, OSError, TimeoutError) as err:  # it is about to end, or of a release that shared nothing
+                    mine.close()
+                    _log.debug("container %s: no place in the process of another's shim: %s", container_id, err)
+                    return None
+            return await connected(container_id, mine)
+        return None
 
     @property
     def settings(self) -> Settings:

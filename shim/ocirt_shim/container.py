@@ -356,11 +356,20 @@ class Container:
         for tell in waiters:
             tell()
 
-    def delete(self) -> Later | None:
-        """Remove it, whatever it does. Raises Error, OSError for what is left."""
-        if self.init:
-            self._oom_before = oom.kills(self.cgroup)
-            delete(self.runtime, self.id, force=True)
+    def delete(self, *, waits: bool) -> Later | None:
+        """Remove it, whatever it does. Raises Error, OSError for what is left. waits: whether this may wait for init's end."""
+        if not self.init:
+            self._end_streams()
+            return None
+        self._oom_before = oom.kills(self.cgroup)
+        if not waits and not self.exited_at:
+
+            def work() -> Word:
+                delete(self.runtime, self.id, force=True)
+                return {}
+
+            return Later(work, self._end_streams)
+        delete(self.runtime, self.id, force=True)
         self._end_streams()
         return None
 

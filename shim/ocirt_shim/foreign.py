@@ -100,8 +100,9 @@ class Foreign(Container):
 
         employ(self._work("start", self.id), hear, [])
 
-    def delete(self) -> Later | None:
+    def delete(self, *, waits: bool) -> Later | None:
         """Remove it, whatever it does, and its root."""
+        del waits
         if self.init:
             self._oom_before = oom.kills(self.cgroup)
         container, made = self.id or self._record.values["id"], bool(self.init)

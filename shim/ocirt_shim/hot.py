@@ -9,4 +9,4 @@ from __future__ import annotations
 import ocirt_api.messages.shim
 import ocirt_api.ttrpc  # noqa: F401
 import ocirt_shim.execs
-import ocirt_shim.shim  # noqa: F401
+import ocirt_shim.shims  # noqa: F401

@@ -65,6 +65,11 @@ class Ready:
         finally:
             posix.close(self._way)
 
+    def dismiss(self) -> None:
+        """There is no work for it: it ends."""
+        posix.close(self._way)
+        posix.close(self.told)
+
 
 def _receive(way: int) -> tuple[bytes, tuple[int, ...]]:
     """What `give` gives. Ends the process if nobody does."""

@@ -24,7 +24,7 @@ from ocirt.zygote.work import Talk
 from ocirt_api.messages import shim as messages
 from ocirt_api.ttrpc import Client
 from ocirt_shim.container import SAMPLE
-from ocirt_shim.shim import Shim
+from ocirt_shim.shims import Shims
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -66,20 +66,22 @@ def _live(place: str) -> None:
     talk = Talk(theirs.detach(), -1)
     received = talk.receive()
     assert received is not None
-    shim = Shim(received, _Program)
+    shims = Shims()
+    shim = shims.add(received, _Program)
     talk.send({"at": posix.getpid()})
     mine.recv(_CHUNK)
     shim.wait((talk.fd,))
-    client = _Client(shim, mine, place)
-    shim.serve(posix.dup(talk.fd))
-    shim.close()
+    client = _Client(shims, mine, place)
+    shim.adopt(posix.dup(talk.fd))
+    shims.serve()
+    shims.close()
     client.close()
 
 
 class _Client:
     """Makes its calls one after the other; only `Wait` is answered later, when the container has ended."""
 
-    def __init__(self, shim: Shim, sock: _socket.socket, place: str) -> None:
+    def __init__(self, shims: Shims, sock: _socket.socket, place: str) -> None:
         self._client = Client()
         self._socket = sock
         nothing = messages.StateRequest()
@@ -103,7 +105,7 @@ class _Client:
         self._open: set[int] = set()
         self._waiting = 0
         sock.setblocking(False)
-        shim.loop.add(sock.fileno(), self._heard)
+        shims.loop.add(sock.fileno(), self._heard)
         self._call()
 
     def _call(self) -> None:

@@ -1,4 +1,4 @@
-"""A shim: the parent of one container, from the zygote's fork to the container's removal.
+"""A shim: the parent of one container, from the zygote's fork to the container's removal. Its process may have others (`shims`).
 
 It is found by its directory, in which its socket and its record are. It ends when its container was deleted, or at the end of who
 had it made if there never was a container; nothing else ends it.
@@ -12,12 +12,11 @@ import posix
 
 import ocirt
 from ocirt import spans
+from ocirt.errors import Error
 from ocirt_api.messages import shim as messages
-from ocirt_shim.children import Children, next_ended, watch
 from ocirt_shim.clients import Clients
 from ocirt_shim.container import Container
-from ocirt_shim.execs import Executions, prefix
-from ocirt_shim.loop import Loop
+from ocirt_shim.execs import prefix
 from ocirt_shim.ready import Ready
 from ocirt_shim.record import Record
 from ocirt_shim.server import Listener
@@ -30,10 +29,12 @@ if TYPE_CHECKING:
     from ocirt_api.message import Message
     from ocirt_shim.container import Later, StandIn
     from ocirt_shim.server import Call, Method
+    from ocirt_shim.shims import Shims
     from ocirt_shim.worker import Word
 
 SOCKET = "socket"
 _KEPT = ("id", "runtime", "instance", "command")  # in its record
+_SHARED = ("runtime", "instance")  # with others of its process
 
 
 def _nothing() -> None:
@@ -48,25 +49,23 @@ class Shim:
     stand_in: of a rehearsal, makes what takes the place of programs.
     """
 
-    def __init__(self, asked: dict[str, Any], stand_in: StandIn | None = None) -> None:
+    def __init__(self, asked: dict[str, Any], shims: Shims, stand_in: StandIn | None = None) -> None:
         """Raises OSError."""
         spans.to(asked.get(spans.KEY, ""))
         began = spans.now()
+        self._shims = shims
+        self._asked = {key: asked[key] for key in _SHARED if key in asked}
         self.directory = ""
         self._record = Record("", {key: asked[key] for key in _KEPT if key in asked})
         self._abandoned = False  # whether its maker is gone
         self._ending = False
-        self.loop = Loop()
-        self.container = Container(self.loop, asked["runtime"], self._record, stand_in)
+        self.container: Container = Container(shims.loop, asked["runtime"], self._record, stand_in)
         if words := asked.get("command"):
             from ocirt_shim.foreign import Foreign  # noqa: PLC0415  (preloaded; it is not what most are)
 
-            self.container = Foreign(self.loop, asked["runtime"], self._record, words, asked["state"])
-        self.children = Children(self.loop)
-        self.executions = Executions(self.loop, self.children, self.children.employ)
-        self.clients = Clients(self.container)
-        self.listener = Listener(self.loop, "", self._find)
-        self._signals = watch(self.loop, self._reap)
+            self.container = Foreign(shims.loop, asked["runtime"], self._record, words, asked["state"])
+        self.clients: Clients = Clients(self.container)
+        self.listener = Listener(shims.loop, "", self._find)
         self._ready: Ready | None = None
         if "id" in asked:
             self._settle(asked["id"], asked["state"])
@@ -91,14 +90,9 @@ class Shim:
         self._record.save(id=container, status="empty")
         self.listener.listen(f"{directory}/{SOCKET}")
 
-    def serve(self, fd: int) -> None:
-        """Serve the connection that it was made by, and all others, to the container's removal."""
+    def adopt(self, fd: int) -> None:
+        """Serve the connection that it was made by."""
         self.listener.adopt(_socket.socket(fileno=fd), self._abandon)
-        self.loop.run()
-
-    def close(self) -> None:
-        """After `serve`, in a process that goes on."""
-        posix.close(self._signals)
 
     def _abandon(self) -> None:
         """Its maker is gone."""
@@ -115,16 +109,10 @@ class Shim:
             for name in posix.listdir(self.directory):
                 posix.unlink(f"{self.directory}/{name}")
             posix.rmdir(self.directory)
+        if self._ready is not None:
+            self._ready.dismiss()
         self.listener.close()  # last: who waits for the connection's end finds nothing any more
-        self.loop.stop()
-
-    def _reap(self) -> None:
-        while pid := next_ended():
-            if pid == self.container.init:
-                self.container.about_to_reap()
-                self.container.ended(posix.waitpid(pid, 0)[1])
-            else:
-                self.children.reaped(*posix.waitpid(pid, 0))
+        self._shims.ended(self)
 
     # -- methods --
 
@@ -144,14 +132,14 @@ class Shim:
             ready, self._ready = self._ready, None
             if ready is not None:
                 try:
-                    return self.children.pass_on(ready, request.encode(), hear, kept)
+                    return self._shims.children.pass_on(ready, request.encode(), hear, kept)
                 except OSError:
                     pass  # it was killed
-            return self.children.employ(work, hear, kept)
+            return self._shims.children.employ(work, hear, kept)
 
         def answer(pid: int) -> None:
             call.answer(messages.CreateResponse(pid=pid))
-            status = self.children.unclaimed(pid)
+            status = self._shims.children.unclaimed(pid)
             if status is not None:  # somebody has killed it meanwhile
                 self.container.ended(status)
 
@@ -161,10 +149,10 @@ class Shim:
 
     def _start(self, _: Any, call: Call) -> None:
         def started() -> None:
-            self._reap()  # it may have ended at once
+            self._shims.reap()  # it may have ended at once
             call.answer(self.container.state())
 
-        self.container.start(self.children.employ, started, call.fail)
+        self.container.start(self._shims.children.employ, started, call.fail)
 
     def _when_done(
         self, later: Later | None, call: Call, done: Callable[[], Message], then: Callable[[], object] = _nothing
@@ -183,7 +171,7 @@ class Shim:
                 call.answer(done())
                 then()
 
-        self.children.employ(later.work, hear, [])
+        self._shims.children.employ(later.work, hear, [])
 
     def _wait(self, request: Any, call: Call) -> Message | None:
         del request
@@ -196,20 +184,35 @@ class Shim:
         container, signal = self.container, request.signal
         if signal == _signal.SIGKILL and container.kills_all(signal, everybody=request.all):
             container.about_to_kill(signal)
-            self.children.kill(container.cgroup, lambda: call.answer(messages.Nothing()), call.fail)
+            self._shims.children.kill(container.cgroup, lambda: call.answer(messages.Nothing()), call.fail)
             return
         self._when_done(container.kill(signal, everybody=request.all), call, messages.Nothing)
 
     def _exec(self, request: Any, call: Call) -> None:
-        self.executions.begin(self.container, f"{self.directory}/{prefix()}", request, call.answer, call.fail)
+        self._shims.executions.begin(self.container, f"{self.directory}/{prefix()}", request, call.answer, call.fail)
 
     def _delete(self, request: Any, call: Call) -> None:
         if self.container.busy:  # its maker is gone, and somebody else wants nothing of it
             self.container.when_idle.append(lambda: self._delete(request, call))
             return
-        later = self.container.delete()
-        self._reap()
-        self._when_done(later, call, self.container.state, self._end)
+        later = self.container.delete(waits=not self._shims.is_shared)
+        self._when_done(later, call, self._last_state, self._end)
+
+    def _last_state(self) -> Message:
+        self._shims.reap()
+        return self.container.state()
+
+    def share(self, fd: int) -> None:
+        """Have another shim in this process, whose maker has the other end of a connection. Raises Error, OSError."""
+        try:
+            if "command" in self._record.values:
+                raise Error("unsupported", "the shim of another runtime's container has no others beside it")
+            shim = self._shims.add(self._asked)
+        except BaseException:
+            posix.close(fd)
+            raise
+        shim.wait((fd, *self._shims.loop.descriptors()))
+        shim.adopt(fd)
 
 
 def _doing(what: Callable[[Shim, Any, Call], Later | None]) -> Callable[[Shim, Any, Call], None]:
@@ -238,5 +241,6 @@ _METHODS: dict[str, Callable[[Shim, Any, Call], Message | None]] = {
     # These two give away the descriptor that came with them, and answer when somebody has it.
     "StreamExec": _doing(lambda shim, request, call: shim.clients.execute(request, call.descriptor())),
     "Attach": _doing(lambda shim, request, call: shim.clients.attach(request, call.descriptor())),
+    "Share": _doing(lambda shim, _, call: shim.share(call.descriptor())),
     "Delete": Shim._delete,
 }

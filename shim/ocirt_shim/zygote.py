@@ -1,4 +1,4 @@
-"""The zygote of a node: an interpreter that has loaded all that a shim needs, and forks one for each container.
+"""The zygote of a node: an interpreter that has loaded all that a shim needs, and forks one for each pod's containers.
 
 It is executed by ocirtd as `command` says, with descriptors 3 (the control socket, SOCK_SEQPACKET, over which connections come)
 and 4 (a pidfd of ocirtd), and a pipe as standard error, which is read only until the zygote says that it is ready. It ends with
@@ -83,9 +83,9 @@ def _load(homes: str) -> None:
             if err.name != name:
                 raise
     warm.load(homes.split(":", maxsplit=1)[0])
-    from ocirt_shim import children, executor, rehearsal, shim  # noqa: PLC0415  (with byte code, which `load` may look for)
+    from ocirt_shim import children, executor, rehearsal, shims  # noqa: PLC0415  (with byte code, which `load` may look for)
 
-    _modules.update(children=children, executor=executor, rehearsal=rehearsal, shim=shim)
+    _modules.update(children=children, executor=executor, rehearsal=rehearsal, shims=shims)
 
 
 def _fill_holes() -> None:
@@ -129,11 +129,13 @@ def work(fd: int, owner: int) -> None:
 
 def _shim(talk: Talk, asked: dict[str, Any]) -> None:
     _modules["children"].become(b"ocirt-shim")
-    shim = _modules["shim"].Shim(asked)
+    shims = _modules["shims"].Shims()
+    shim = shims.add(asked)
     talk.send({"at": posix.getpid()})
     shim.wait((talk.fd, talk.owner))
     posix.close(talk.owner)  # it outlives that
-    shim.serve(posix.dup(talk.fd))
+    shim.adopt(posix.dup(talk.fd))
+    shims.serve()
 
 
 def _executor(talk: Talk, asked: dict[str, Any]) -> None:

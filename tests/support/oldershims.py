@@ -11,7 +11,7 @@ from pathlib import Path
 
 from tests.support.build import ROOT
 
-LATER = ("StreamExec", "Attach")
+LATER = ("StreamExec", "Attach", "Share")
 
 
 def older(place: Path) -> dict[str, str]:
@@ -23,8 +23,8 @@ def older(place: Path) -> dict[str, str]:
         homes[str(ROOT / floor)] = str(home)
     words = place / "older/api/ocirt_api/messages/shim.py"
     text = words.read_text()
-    assert "\nPROTOCOL = 2\n" in text
-    words.write_text(_without(text.replace("\nPROTOCOL = 2\n", "\nPROTOCOL = 1\n")))
+    assert "\nPROTOCOL = 3\n" in text
+    words.write_text(_without(text.replace("\nPROTOCOL = 3\n", "\nPROTOCOL = 1\n")))
     methods = place / "older/shim/ocirt_shim/shim.py"
     methods.write_text(_without(methods.read_text()))
     return homes

@@ -96,10 +96,13 @@ class Caller:
         self._client = Client()
         self._answers: dict[int, ResponseReceived] = {}
 
-    def send(self, method: str, request: Message | None = None) -> int:
-        """Begin a call: its number."""
+    def send(self, method: str, request: Message | None = None, descriptor: int = -1) -> int:
+        """Begin a call: its number. descriptor: goes with it."""
         kind = self._methods[method][0]
         stream, data = self._client.request(self.service, method, (request or kind()).encode())
+        if descriptor >= 0:
+            sent = self.socket.sendmsg([data], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [descriptor]))])
+            data = data[sent:]
         self.socket.sendall(data)
         return stream
 
@@ -116,9 +119,9 @@ class Caller:
             raise Error(status.code(answer.status.code), answer.status.message)
         return self._methods[method][1].decode(answer.payload)
 
-    def call(self, method: str, request: Message | None = None) -> Any:
+    def call(self, method: str, request: Message | None = None, descriptor: int = -1) -> Any:
         """A call and its answer. Raises Error."""
-        return self.receive(method, self.send(method, request))
+        return self.receive(method, self.send(method, request, descriptor))
 
 
 class Shim(Caller):
@@ -139,3 +142,12 @@ class Shim(Caller):
             sock.close()
             raise
         return Shim(sock, self.directory, self.pid)
+
+    def share(self, place: Path, name: str) -> Shim:
+        """Another shim, in the process of this one, which gets its directory below `place` with its container."""
+        mine, theirs = socket.socketpair()
+        mine.settimeout(PATIENCE)
+        other = self.again()
+        with theirs, other.socket:
+            other.call("Share", descriptor=theirs.fileno())
+        return Shim(mine, place / "shims" / name, self.pid)

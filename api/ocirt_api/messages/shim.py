@@ -5,7 +5,7 @@ from __future__ import annotations
 from ocirt_api.message import STRING, UINT32, Message, boolean, data, enum, int64, one, repeated, string, uint32
 
 SERVICE = "ocirt.shim.v1.Shim"
-PROTOCOL = 2
+PROTOCOL = 3
 # StateResponse.Status
 UNKNOWN, CREATED, RUNNING, PAUSED, STOPPED = range(5)
 
@@ -166,4 +166,5 @@ METHODS: dict[str, tuple[type[Message], type[Message]]] = {
     "Exec": (ExecRequest, ExecResponse),
     "StreamExec": (StreamRequest, Nothing),
     "Attach": (StreamRequest, Nothing),
+    "Share": (StateRequest, Nothing),
 }

@@ -217,7 +217,7 @@ class Task(Container):
         if self.id and not self.init and (not self.request.checkpoint or self._begun):
             raise Error("state", "cannot delete a task that is being made", subject=self.id)
         self._ignore_memory()
-        self.delete()
+        self.delete(waits=True)
 
     def leave(self) -> None:
         """Once `remove` was done, init was reaped and its streams have ended: take away what was made for it."""

@@ -54,14 +54,16 @@ def test_containers_go_on(node: Ocirtd, how: str) -> None:
 
 
 def test_a_lost_shim_is_told(node: Ocirtd) -> None:
-    """Whether it dies while ocirtd runs, or while it does not: the container is gone, with reason Unknown and 255."""
-    pod = node.run_pod()
-    first, second = (node.run(pod, "sleep", "1000") for _ in range(2))
-    pids = [node.runtime.ContainerStatus(cri.ContainerStatusRequest(container_id=one, verbose=True)) for one in (first, second)]
-    assert all(pids)
-    os.kill(shim_of(node, first), signal.SIGKILL)
-    status = node.wait(first)
-    assert (status.exit_code, status.reason) == (255, "Unknown")
+    """Whether it dies while ocirtd runs, or while it does not: the pod's containers are gone, with reason Unknown and 255."""
+    pod, other = node.run_pod(), node.run_pod()
+    second = node.run(other, "sleep", "1000")
+    lost = [node.run(pod, "sleep", "1000") for _ in range(2)]
+    os.kill(shim_of(node, lost[0]), signal.SIGKILL)
+    for one in lost:
+        status = node.wait(one)
+        assert (status.exit_code, status.reason) == (255, "Unknown")
+    assert node.exec(second, "true").exit_code == 0
+    assert node.exec(node.run(pod, "sleep", "1000"), "true").exit_code == 0  # in a process of its own
     shim = shim_of(node, second)
     node.kill()
     os.kill(shim, signal.SIGKILL)
@@ -69,7 +71,59 @@ def test_a_lost_shim_is_told(node: Ocirtd) -> None:
     status = node.status(second)
     assert (status.state, status.exit_code, status.reason) == (cri.CONTAINER_EXITED, 255, "Unknown")
     node.remove_pod(pod)
+    node.remove_pod(other)
     assert node.left() == []
+
+
+def test_containers_of_a_pod_share_a_process(node: Ocirtd) -> None:
+    """Their shims do, as long as one is there, and over a restart of ocirtd; those of another pod have another."""
+    pod = node.run_pod()
+    first, second = (node.run(pod, "sleep", "1000") for _ in range(2))
+    ended = node.run(pod, "sh", "-c", "echo one; exit 3")
+    assert node.wait(ended).exit_code == 3
+    shims = {shim_of(node, one) for one in (first, second, ended)}
+    assert len(shims) == 1
+    assert shim_of(node, node.run(node.run_pod(), "sleep", "1000")) not in shims
+    node.kill()
+    node.start()
+    node.runtime.RemoveContainer(cri.RemoveContainerRequest(container_id=first))
+    node.runtime.RemoveContainer(cri.RemoveContainerRequest(container_id=ended))
+    third = node.run(pod, "sh", "-c", "echo three; sleep 1000")
+    assert {shim_of(node, one) for one in (second, third)} == shims
+    assert node.exec(second, "echo", "here").stdout == b"here\n"
+    node.until(lambda: node.logged(third) == [("stdout", "F", "three")], "its log")
+    for sandbox in node.runtime.ListPodSandbox(cri.ListPodSandboxRequest()).items:
+        node.remove_pod(sandbox.id)
+    assert node.left() == []
+    node.until(lambda: not any(Path(f"/proc/{pid}/exe").exists() for pid in shims), "the end of the process")
+
+
+def test_containers_with_a_process_of_their_own(node: Ocirtd) -> None:
+    """As the configuration has it; one that is killed takes no other along."""
+    with node.config.open("a") as file:
+        file.write("[containers]\nown_process = true\n")
+    assert node.process is not None
+    node.process.send_signal(signal.SIGHUP)
+    node.until(lambda: "containers.own_process: true, was false" in node.log.read_text(), "the change in the log")
+    pod = node.run_pod()
+    lost, kept = (node.run(pod, "sleep", "1000") for _ in range(2))
+    assert shim_of(node, lost) != shim_of(node, kept)
+    os.kill(shim_of(node, lost), signal.SIGKILL)
+    assert node.wait(lost).exit_code == 255
+    assert node.exec(kept, "true").exit_code == 0
+
+
+def test_a_shim_that_hangs_is_not_shared(node: Ocirtd) -> None:
+    """The pod's next container gets one of its own."""
+    pod = node.run_pod()
+    first = node.run(pod, "sleep", "1000")
+    os.kill(shim_of(node, first), signal.SIGSTOP)
+    try:
+        second = node.run(pod, "sleep", "1000")
+    finally:
+        os.kill(shim_of(node, first), signal.SIGCONT)
+    assert shim_of(node, second) != shim_of(node, first)
+    assert node.exec(second, "true").exit_code == node.exec(first, "true").exit_code == 0
 
 
 def test_a_shim_that_is_slow_keeps_its_container(node: Ocirtd) -> None:

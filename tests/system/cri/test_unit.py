@@ -151,8 +151,7 @@ def test_a_shim_that_is_killed_for_memory(unit: Unit) -> None:
     if not found:
         pytest.skip("no memory controller in this view of the cgroups")
     (limit,) = found
-    pod = unit.run_pod()
-    lost, kept = (unit.run(pod, "sleep", "1000") for _ in range(2))
+    lost, kept = (unit.run(unit.run_pod(), "sleep", "1000") for _ in range(2))
     main = unit.property("MainPID")
     Path(f"/proc/{unit.outside(shim_of(unit, lost))}/oom_score_adj").write_text("1000")
     used = int((limit.parent / ("memory.current" if limit.name == "memory.max" else "memory.usage_in_bytes")).read_text())

@@ -28,6 +28,10 @@ class Box:
         self.shim = shim
         self.log = log
 
+    def is_served(self) -> bool:
+        """Whether its shim's process is there."""
+        return Path(f"/proc/{self.shim.pid}/exe").exists()
+
     def call(self, method: str, request: Any = None) -> Any:
         return self.shim.call(method, request)
 
@@ -65,9 +69,10 @@ class Boxes:
         limit: int = 0,
         size: int = 0,
         waits: bool = True,
+        beside: Box | None = None,
         **edits: Any,
     ) -> Box:
-        """A created container that runs a command over the tests' files."""
+        """A created container that runs a command over the tests' files. beside: in the process of this one's shim."""
         name = f"c{next(self.numbers)}"
         config = merge(default_config(), {"root": {"path": str(self.rootfs), "readonly": False}})
         config["linux"]["cgroupsPath"] = f"{self.cgroup}/{name}"
@@ -78,9 +83,11 @@ class Boxes:
         root = Overlay(
             lowers=[str(self.rootfs)], upper=f"{self.place}/{name}/upper", work=f"{self.place}/{name}/work", volatile=True
         )
-        box = Box(self.zygote.shim(self.place, name), self.place / name / "log")
+        shim = self.zygote.shim(self.place, name) if beside is None else beside.shim.share(self.place, name)
+        box = Box(shim, self.place / name / "log")
         request = CreateRequest(
             id=name,
+            state=str(shim.directory),
             config=json.dumps(config).encode(),
             root=root,
             log_path=str(box.log),
@@ -109,8 +116,9 @@ class Boxes:
                 except (OSError, AssertionError, Error):
                     with contextlib.suppress(ProcessLookupError):  # it was about to end
                         os.kill(box.shim.pid, signal.SIGKILL)
-                wait_for(lambda box=box: not Path(f"/proc/{box.shim.pid}/exe").exists(), "the end of a shim", 10)  # type: ignore[misc]
+                wait_for(lambda box=box: not box.shim.directory.exists() or not box.is_served(), "the end of a shim", 10)  # type: ignore[misc]
             box.shim.socket.close()
+        wait_for(lambda: not any(box.is_served() for box in self.made), "the end of all processes", 10)
 
 
 @pytest.fixture
