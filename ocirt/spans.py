@@ -40,6 +40,11 @@ def on() -> str:
     return _path
 
 
+def descriptors() -> tuple[int, ...]:
+    """What a fork has to keep open to go on writing."""
+    return (_fd,) if _fd >= 0 else ()
+
+
 def now() -> int:
     """For `add`; 0 if nothing is written down."""
     return monotonic_ns() if _fd >= 0 else 0

@@ -13,7 +13,7 @@ from ocirt_shim.worker import Worker
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
     from typing import Any
 
     from ocirt_shim.loop import Loop
@@ -65,11 +65,23 @@ def next_ended() -> int:
     return 0 if found is None else found.si_pid
 
 
-class Children:
-    """Workers, and what they have started: a program may be reaped before its worker's word is read."""
+def _is_child(pid: int) -> bool:
+    try:
+        posix.waitid(posix.P_PID, pid, posix.WEXITED | posix.WNOHANG | posix.WNOWAIT)
+    except ChildProcessError:
+        return False
+    return True
 
-    def __init__(self, loop: Loop) -> None:
+
+class Children:
+    """Workers, and what they have started: a program may be reaped before its worker's word is read.
+
+    common: workers have no descriptors but these and those that they are given; None: all.
+    """
+
+    def __init__(self, loop: Loop, common: Sequence[int] | None = None) -> None:
         self._loop = loop
+        self._common = common
         self._expected: dict[int, Ended] = {}
         self._unclaimed: dict[int, int] = {}
         self._workers: dict[int, Worker] = {}
@@ -77,7 +89,7 @@ class Children:
 
     def employ(self, work: Callable[[], Word], hear: Callable[[Word | Exception], object], kept: list[int]) -> int:
         """Have a worker do something; see there. Its pid. Raises OSError."""
-        return self._wait_for(Worker(self._loop, work, self._heard(hear), kept))
+        return self._wait_for(Worker(self._loop, work, self._heard(hear), kept, self._common))
 
     def _heard(self, hear: Callable[[Word | Exception], object]) -> Callable[[Word | Exception], None]:
         def heard(word: Word | Exception) -> None:
@@ -120,14 +132,18 @@ class Children:
 
     def expect(self, pid: int, ended: Ended) -> None:
         """Call `ended` with the status (of waitpid(2)) of a child, once it was reaped."""
-        if pid in self._unclaimed:
-            ended(self._unclaimed.pop(pid))
+        status = self.unclaimed(pid)
+        if status is not None:
+            ended(status)
         else:
             self._expected[pid] = ended
 
     def unclaimed(self, pid: int) -> int | None:
         """The status of a child that was reaped before anybody knew of it, once."""
-        return self._unclaimed.pop(pid, None)
+        status = self._unclaimed.pop(pid, None)
+        if status is not None and _is_child(pid):
+            return None  # that was of somebody else, who had the number before
+        return status
 
     def reap(self) -> None:
         """All that have ended."""

@@ -91,6 +91,8 @@ class Container:
         self._own_pids = True  # a pid namespace of its own, which ends with init
         self._hooked = False  # whether more is to be done at its start than to let init go on
         self._starting: Callable[[], object] | None = None  # looks what became of init
+        # Does what may take its time, and then the rest, whatever came of it.
+        self.aside: Callable[[Callable[[], object], Callable[[], object]], None] = _at_once
         self.busy = False  # being made
         self.when_idle: list[Callable[[], object]] = []
         self.waiters: list[Callable[[], object]] = []
@@ -112,19 +114,26 @@ class Container:
         self.id = request.id
         self._stdin_once, self._has_terminal = request.stdin_once, terminal
 
-        def hear(word: Word | Exception) -> None:
+        def idle() -> None:
             self.busy = False
-            if terminal:
-                self._take_console(console[0])
-            if isinstance(word, Exception):
-                self._undo()
-                fail(word)
-            else:
-                self._made(word)
-                answer(self.init)
             waiting, self.when_idle = self.when_idle, []
             for one in waiting:
                 one()
+
+        def hear(word: Word | Exception) -> None:
+            if terminal:
+                self._take_console(console[0])
+            if isinstance(word, Exception):
+
+                def undone() -> None:
+                    fail(word)
+                    idle()
+
+                self._undo(undone)
+            else:
+                self._made(word)
+                answer(self.init)
+                idle()
 
         try:
             employ(lambda: self.work(request, inner), hear, inner)
@@ -132,7 +141,7 @@ class Container:
         except OSError:
             if terminal:
                 posix.close(console[0])
-            self._undo()
+            self._undo(_nothing)
             raise
 
     def work(self, request: CreateRequest, inner: Sequence[int]) -> Word:
@@ -175,18 +184,15 @@ class Container:
         self.created_at = notes.now()
         self._record.save(status="created", init=self.init, created_at=self.created_at)
 
-    def _undo(self) -> None:
+    def _undo(self, then: Callable[[], object]) -> None:
         """There is no container, or half of one whose maker was killed."""
         container, self.id = self.id, ""
         self._close_streams()
         self._log.close()
-        self._take_back(container)
+        self._take_back(container, then)
 
-    def _take_back(self, container: str) -> None:
-        try:
-            delete(self.runtime, container, force=True)
-        except (Error, OSError):
-            pass  # what went wrong before says more; recovery looks again
+    def _take_back(self, container: str, then: Callable[[], object]) -> None:
+        self.aside(lambda: delete(self.runtime, container, force=True), then)
 
     def _creation(self, request: CreateRequest, document: dict[str, Any], *, terminal: bool) -> Creation:
         """In the worker: what the zygote has loaded, and this process never looks at."""
@@ -223,10 +229,15 @@ class Container:
         else:
             first = streams.null()
         ends = [first]
-        for name in _OF_PIPES:
-            inner, outer = streams.pipe(outward=True)
-            ends.append(inner)
-            self._outputs.append(Output(self._loop, outer, self._sink(name)))
+        try:
+            for name in _OF_PIPES:
+                inner, outer = streams.pipe(outward=True)
+                ends.append(inner)
+                self._outputs.append(Output(self._loop, outer, self._sink(name)))
+        except OSError:
+            for fd in ends:
+                posix.close(fd)
+            raise
         return ends
 
     def _take_console(self, way: int) -> None:
@@ -343,11 +354,13 @@ class Container:
         self.exit_code = exit_code(status)
         self.exited_at = notes.now()
         self._record.save(status="stopped", exited_at=self.exited_at, exit_code=self.exit_code, oom_killed=self.oom_killed)
-        if not self._own_pids:
-            try:
-                control.kill(self.cgroup, _SIGKILL)
-            except (Error, OSError):
-                pass  # one that waits for a disk or a server; the removal tries again, and says so
+        if self._own_pids:
+            self._tell_end()
+        else:
+            self.aside(lambda: control.kill(self.cgroup, _SIGKILL), self._tell_end)
+
+    def _tell_end(self) -> None:
+        """All that was in it has ended, but for what waits for a disk or a server."""
         for output in self._outputs:
             output.finish()
         for each in self._attached[:]:
@@ -357,12 +370,12 @@ class Container:
             tell()
 
     def delete(self, *, waits: bool) -> Later | None:
-        """Remove it, whatever it does. Raises Error, OSError for what is left. waits: whether this may wait for init's end."""
+        """Remove it, whatever it does. Raises Error, OSError for what is left. waits: whether this may take its time."""
         if not self.init:
             self._end_streams()
             return None
         self._oom_before = oom.kills(self.cgroup)
-        if not waits and not self.exited_at:
+        if not waits:
 
             def work() -> Word:
                 delete(self.runtime, self.id, force=True)
@@ -522,3 +535,11 @@ def _mapping(given: Any) -> dict[str, int]:
 
 def _nothing() -> None:
     pass
+
+
+def _at_once(work: Callable[[], object], then: Callable[[], object]) -> None:
+    try:
+        work()
+    except (Error, OSError):
+        pass  # what went wrong before says more, and the removal looks again
+    then()

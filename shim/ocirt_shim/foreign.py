@@ -83,8 +83,9 @@ class Foreign(Container):
         self._bundle = request.bundle
         super().create(request, employ, answer, fail)
 
-    def _take_back(self, container: str) -> None:
+    def _take_back(self, container: str, then: Callable[[], object]) -> None:
         """The worker has done so; what it could not, the removal can."""
+        then()
 
     def start(self, employ: Employ, answer: Callable[[], object], fail: Fail) -> None:
         """Let init go on to its program."""

@@ -36,10 +36,6 @@ class Loop:
         if self._calls.pop(fd, None) is not None:
             self._poll.unregister(fd)
 
-    def descriptors(self) -> list[int]:
-        """All that are watched."""
-        return list(self._calls)
-
     def after(self, nanoseconds: int, call: Callable[[], object]) -> object:
         """Call once, later; what it returns is for `cancel`."""
         token = object()

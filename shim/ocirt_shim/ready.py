@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import posix
 
+from ocirt import spans
 from ocirt.kernel import messages
 from ocirt.kernel.messages import receive_descriptors, send_descriptors
+from ocirt.kernel.process import close_all_but
 from ocirt_shim.worker import run
 
 TYPE_CHECKING = False
@@ -28,17 +30,21 @@ class Ready:
     __slots__ = ("_way", "pid", "told")
 
     def __init__(
-        self, work: Callable[[bytes, Sequence[int]], Word], rehearse: Callable[[], object], foreign: Sequence[int] = ()
+        self, work: Callable[[bytes, Sequence[int]], Word], rehearse: Callable[[], object], common: Sequence[int] = ()
     ) -> None:
-        """work: what it will do, with the bytes and the descriptors that come. foreign: descriptors that it is not to have."""
+        """work: what it will do, with the bytes and the descriptors that come; of its maker's it has only those in common."""
         self._way, theirs = messages.socket_pair()
-        self.told, tell = posix.pipe2(posix.O_CLOEXEC)
+        try:
+            self.told, tell = posix.pipe2(posix.O_CLOEXEC)
+        except OSError:
+            posix.close(self._way)
+            posix.close(theirs)
+            raise
         try:
             self.pid = posix.fork()
             if not self.pid:
                 try:
-                    for fd in (self._way, self.told, *foreign):
-                        posix.close(fd)
+                    close_all_but((theirs, tell, *common, *spans.descriptors()), 3)
                     rehearse()
                     data, fds = _receive(theirs)
                     posix.close(theirs)

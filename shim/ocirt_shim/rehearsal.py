@@ -51,13 +51,13 @@ def rehearse() -> None:
     before = _signal.pthread_sigmask(_signal.SIG_BLOCK, {_signal.SIGCHLD})
     try:
         for number in range(_LIVES):
-            _live(f"/proc/self/fd/{place}/{number}")
+            _live(place, f"/proc/self/fd/{place}/{number}")
     finally:
         _signal.pthread_sigmask(_signal.SIG_SETMASK, before)
         posix.close(place)
 
 
-def _live(place: str) -> None:
+def _live(root: int, place: str) -> None:
     posix.mkdir(place)
     posix.mkdir(f"{place}/runtime")
     mine, theirs = _socket.socketpair(_socket.AF_UNIX, _socket.SOCK_STREAM)
@@ -66,11 +66,11 @@ def _live(place: str) -> None:
     talk = Talk(theirs.detach(), -1)
     received = talk.receive()
     assert received is not None
-    shims = Shims()
+    shims = Shims((root,))
     shim = shims.add(received, _Program)
     talk.send({"at": posix.getpid()})
     mine.recv(_CHUNK)
-    shim.wait((talk.fd,))
+    shim.wait()
     client = _Client(shims, mine, place)
     shim.adopt(posix.dup(talk.fd))
     shims.serve()

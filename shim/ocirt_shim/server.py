@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 _CHUNK = 1 << 16
 _BACKLOG = 16
+_PATIENCE = 1.0  # seconds that a client may take to read the rest: others may be waiting
 _BESIDE = _socket.CMSG_SPACE(4 * 4)  # bytes: for a few descriptors
 _MSG_CMSG_CLOEXEC = 0x40000000
 
@@ -121,6 +122,8 @@ class Connection:
             self.close()
             return
         for event in events:
+            if self._closed:
+                return
             if isinstance(event, RequestReceived):
                 self._dispatch(event)
             elif getattr(event, "answer", None):
@@ -177,17 +180,22 @@ class Connection:
             self._socket.close()
             for fd in self._descriptors:
                 posix.close(fd)
+            self._descriptors = []
             self._on_close()
 
     def finish(self) -> None:
-        """Send what is left, waiting for it, and close."""
+        """Send what is left, waiting a little for it, and close."""
         if not self._closed:
-            self._socket.setblocking(True)
+            self._socket.settimeout(_PATIENCE)
             try:
                 self._socket.sendall(self._out)
             except OSError:
                 pass
             self.close()
+
+
+def _nothing() -> None:
+    pass
 
 
 class Listener:
@@ -198,6 +206,7 @@ class Listener:
         self._loop = loop
         self._path = ""
         self._find = find
+        self.on_close: Callable[[], object] = _nothing  # called when a connection has ended that was taken here
         self.connections: list[Connection] = []
         if path:
             self.listen(path)
@@ -220,9 +229,9 @@ class Listener:
             fd, _ = self._socket._accept()  # type: ignore[attr-defined]  # (typeshed has it in `socket` alone)
         except OSError:
             return  # the client has gone again, or there are too many open files
-        self.adopt(_socket.socket(fileno=fd))
+        self.adopt(_socket.socket(fileno=fd), self.on_close)
 
-    def adopt(self, sock: _socket.socket, on_close: Callable[[], object] = lambda: None) -> None:
+    def adopt(self, sock: _socket.socket, on_close: Callable[[], object]) -> None:
         """Serve a connection that came another way; `on_close` is called once, at its end."""
         posix.set_inheritable(sock.fileno(), False)
         self.connections = [one for one in self.connections if not one._closed]

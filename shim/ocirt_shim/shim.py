@@ -15,7 +15,7 @@ from ocirt import spans
 from ocirt.errors import Error
 from ocirt_api.messages import shim as messages
 from ocirt_shim.clients import Clients
-from ocirt_shim.container import Container
+from ocirt_shim.container import Container, Later
 from ocirt_shim.execs import prefix
 from ocirt_shim.ready import Ready
 from ocirt_shim.record import Record
@@ -27,12 +27,13 @@ if TYPE_CHECKING:
     from typing import Any
 
     from ocirt_api.message import Message
-    from ocirt_shim.container import Later, StandIn
+    from ocirt_shim.container import StandIn
     from ocirt_shim.server import Call, Method
     from ocirt_shim.shims import Shims
     from ocirt_shim.worker import Word
 
 SOCKET = "socket"
+_A_WHILE = 60_000_000_000  # nanoseconds after which a shim looks whether it was given up
 _KEPT = ("id", "runtime", "instance", "command")  # in its record
 _SHARED = ("runtime", "instance")  # with others of its process
 
@@ -58,24 +59,27 @@ class Shim:
         self.directory = ""
         self._record = Record("", {key: asked[key] for key in _KEPT if key in asked})
         self._abandoned = False  # whether its maker is gone
-        self._ending = False
+        self._ending = self._looking = False
+        self._deletions: list[Call] = []  # who waits for the container's removal
         self.container: Container = Container(shims.loop, asked["runtime"], self._record, stand_in)
         if words := asked.get("command"):
             from ocirt_shim.foreign import Foreign  # noqa: PLC0415  (preloaded; it is not what most are)
 
             self.container = Foreign(shims.loop, asked["runtime"], self._record, words, asked["state"])
+        self.container.aside = self._aside
         self.clients: Clients = Clients(self.container)
         self.listener = Listener(shims.loop, "", self._find)
+        self.listener.on_close = self._look_later
         self._ready: Ready | None = None
         if "id" in asked:
             self._settle(asked["id"], asked["state"])
         spans.add("shim", "become a shim", began)
 
-    def wait(self, foreign: Sequence[int]) -> None:
-        """Without a container yet: have a worker wait for it as well. foreign: descriptors that are not for that."""
+    def wait(self) -> None:
+        """Without a container yet: have a worker wait for it as well."""
         if not self.directory:
             try:
-                self._ready = Ready(self._work, self.container.rehearse, foreign)
+                self._ready = Ready(self._work, self.container.rehearse, self._shims.common)
             except OSError:
                 pass  # another try when there is work; its failure is told
 
@@ -99,6 +103,22 @@ class Shim:
         self._abandoned = True
         if not self.container.id:
             self._end()
+        else:
+            self._look_later()
+
+    def _look_later(self) -> None:
+        """Whoever gives a shim up takes its directory away; nobody could reach it then."""
+        if not self._looking and not self._ending:
+            self._looking = True
+            self._shims.loop.after(_A_WHILE, self._look)
+
+    def _look(self) -> None:
+        self._looking = False
+        if self.directory and not posix.access(self.directory, posix.F_OK):
+            if self.container.init and not self.container.exited_at:
+                self._look_later()
+            else:
+                self._end()
 
     def _end(self) -> None:
         """Leave nothing of the shim."""
@@ -106,9 +126,12 @@ class Shim:
             return  # the maker's connection is among those that are closed below
         self._ending = True
         if self.directory:
-            for name in posix.listdir(self.directory):
-                posix.unlink(f"{self.directory}/{name}")
-            posix.rmdir(self.directory)
+            try:
+                for name in posix.listdir(self.directory):
+                    posix.unlink(f"{self.directory}/{name}")
+                posix.rmdir(self.directory)
+            except OSError:
+                pass  # somebody else takes it away
         if self._ready is not None:
             self._ready.dismiss()
         self.listener.close()  # last: who waits for the connection's end finds nothing any more
@@ -154,6 +177,37 @@ class Shim:
 
         self.container.start(self._shims.children.employ, started, call.fail)
 
+    def _aside(self, work: Callable[[], object], then: Callable[[], object]) -> None:
+        """Do what may take its time, and then the rest, whatever came of it: in a worker if others would have to wait."""
+
+        def attempt() -> Word:
+            try:
+                work()
+            except (Error, OSError):
+                pass  # the removal tries again, and says so
+            return {}
+
+        if self._shims.is_shared:
+            try:
+                self._shims.children.employ(attempt, lambda _: then(), [])
+            except OSError:
+                pass
+            else:
+                return
+        attempt()
+        then()
+
+    def _apart(self, what: Callable[[], Later | None]) -> Later | None:
+        """The same for what is answered with its failure."""
+        if not self._shims.is_shared:
+            return what()
+
+        def work() -> Word:
+            what()
+            return {}
+
+        return Later(work, _nothing)
+
     def _when_done(
         self, later: Later | None, call: Call, done: Callable[[], Message], then: Callable[[], object] = _nothing
     ) -> None:
@@ -186,7 +240,10 @@ class Shim:
             container.about_to_kill(signal)
             self._shims.children.kill(container.cgroup, lambda: call.answer(messages.Nothing()), call.fail)
             return
-        self._when_done(container.kill(signal, everybody=request.all), call, messages.Nothing)
+        if request.all:
+            self._when_done(self._apart(lambda: container.kill(signal, everybody=True)), call, messages.Nothing)
+        else:
+            self._when_done(container.kill(signal, everybody=False), call, messages.Nothing)
 
     def _exec(self, request: Any, call: Call) -> None:
         self._shims.executions.begin(self.container, f"{self.directory}/{prefix()}", request, call.answer, call.fail)
@@ -195,24 +252,46 @@ class Shim:
         if self.container.busy:  # its maker is gone, and somebody else wants nothing of it
             self.container.when_idle.append(lambda: self._delete(request, call))
             return
-        later = self.container.delete(waits=not self._shims.is_shared)
-        self._when_done(later, call, self._last_state, self._end)
+        self._deletions.append(call)
+        if len(self._deletions) > 1:
+            return  # a worker is at it
+        try:
+            later = self.container.delete(waits=not self._shims.is_shared)
+            if later is not None:
+                self._shims.children.employ(later.work, lambda word: self._deleted(word, later), [])
+                return
+        except Exception as err:  # noqa: BLE001  (whatever it is, the client is told)
+            self._deleted(err, None)
+        else:
+            self._deleted({}, None)
 
-    def _last_state(self) -> Message:
+    def _deleted(self, word: Word | Exception, later: Later | None) -> None:
+        calls, self._deletions = self._deletions, []
+        if isinstance(word, Exception):
+            for call in calls:
+                call.fail(word)
+            return
         self._shims.reap()
-        return self.container.state()
+        if later is not None:
+            later.then()
+        for call in calls:
+            call.answer(self.container.state())
+        self._end()
 
     def share(self, fd: int) -> None:
         """Have another shim in this process, whose maker has the other end of a connection. Raises Error, OSError."""
+        shim: Shim | None = None
         try:
             if "command" in self._record.values:
                 raise Error("unsupported", "the shim of another runtime's container has no others beside it")
             shim = self._shims.add(self._asked)
+            shim.wait()
+            shim.adopt(fd)
         except BaseException:
             posix.close(fd)
+            if shim is not None:
+                shim._end()
             raise
-        shim.wait((fd, *self._shims.loop.descriptors()))
-        shim.adopt(fd)
 
 
 def _doing(what: Callable[[Shim, Any, Call], Later | None]) -> Callable[[Shim, Any, Call], None]:
@@ -233,9 +312,9 @@ _METHODS: dict[str, Callable[[Shim, Any, Call], Message | None]] = {
     "Wait": Shim._wait,
     "Pids": lambda shim, *_: messages.PidsResponse(pids=shim.container.processes()),
     "Kill": Shim._kill,
-    "Pause": _doing(lambda shim, *_: shim.container.pause()),
+    "Pause": _doing(lambda shim, *_: shim._apart(shim.container.pause)),
     "Resume": _doing(lambda shim, *_: shim.container.resume()),
-    "Update": _doing(lambda shim, request, _: shim.container.update(request.resources)),
+    "Update": _doing(lambda shim, request, _: shim._apart(lambda: shim.container.update(request.resources))),
     "ReopenLog": _doing(lambda shim, *_: shim.container.reopen_log()),
     "Exec": Shim._exec,
     # These two give away the descriptor that came with them, and answer when somebody has it.

@@ -16,6 +16,7 @@ from ocirt_shim.shim import Shim
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from typing import Any
 
     from ocirt_shim.container import StandIn
@@ -24,12 +25,13 @@ _SOON = 1_000_000  # nanoseconds
 
 
 class Shims:
-    """None at first; see `add`."""
+    """None at first; see `add`. common: descriptors that all workers have."""
 
-    def __init__(self) -> None:
+    def __init__(self, common: Sequence[int] = ()) -> None:
         """Raises OSError."""
         self.loop = Loop()
-        self.children = Children(self.loop)
+        self.common = common
+        self.children = Children(self.loop, common)
         self.executions = Executions(self.loop, self.children, self.children.employ)
         self._shims: list[Shim] = []
         self._signals = watch(self.loop, self.reap)

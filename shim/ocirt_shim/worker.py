@@ -7,13 +7,15 @@ from __future__ import annotations
 
 import posix
 
+from ocirt import spans
 from ocirt.errors import Error
+from ocirt.kernel.process import close_all_but
 from ocirt.zygote import wire
 from ocirt_shim.streams import Output
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
     from typing import Any, NoReturn
 
     from ocirt_shim.loop import Loop
@@ -25,7 +27,8 @@ if TYPE_CHECKING:
 class Worker:
     """Runs `work` in a fork; what that returns, or raises, goes to `hear` here, as a dict or an exception.
 
-    `kept`: descriptors that are the fork's alone, and closed here, whatever happens. Raises OSError if there can be no fork.
+    `kept`: descriptors that are the fork's alone, and closed here, whatever happens. common: it has no others but these, so that
+    nobody waits for the end of one that it does not know of; None: all. Raises OSError if there can be no fork.
     """
 
     __slots__ = ("_hear", "_told", "_word", "pid")
@@ -38,7 +41,14 @@ class Worker:
         worker._told = Output(loop, ready.told, worker._take)
         return worker
 
-    def __init__(self, loop: Loop, work: Callable[[], Word], hear: Callable[[Word | Exception], object], kept: list[int]) -> None:
+    def __init__(
+        self,
+        loop: Loop,
+        work: Callable[[], Word],
+        hear: Callable[[Word | Exception], object],
+        kept: list[int],
+        common: Sequence[int] | None = None,
+    ) -> None:
         self._hear = hear
         self._word = b""
         try:
@@ -50,7 +60,7 @@ class Worker:
                 posix.close(tell)
                 raise
             if not self.pid:
-                run(work, tell)
+                run(work, tell, None if common is None else (*kept, *common))
             posix.close(tell)
         finally:
             for fd in kept:
@@ -96,9 +106,11 @@ def heard(word: Word) -> Word | Exception:
     return wire.to_error(word) if "error" in word else word
 
 
-def run(work: Callable[[], Word], tell: int) -> NoReturn:
-    """In a fork: do it, and say how it went over a pipe."""
+def run(work: Callable[[], Word], tell: int, kept: Sequence[int] | None = None) -> NoReturn:
+    """In a fork: do it, and say how it went over a pipe. kept: the only other descriptors that it has; None: all."""
     try:
+        if kept is not None:
+            close_all_but((tell, *kept, *spans.descriptors()), 3)
         data = wire.encode(said(work))
         while data:
             data = data[posix.write(tell, data) :]

@@ -132,7 +132,7 @@ def _shim(talk: Talk, asked: dict[str, Any]) -> None:
     shims = _modules["shims"].Shims()
     shim = shims.add(asked)
     talk.send({"at": posix.getpid()})
-    shim.wait((talk.fd, talk.owner))
+    shim.wait()
     posix.close(talk.owner)  # it outlives that
     shim.adopt(posix.dup(talk.fd))
     shims.serve()

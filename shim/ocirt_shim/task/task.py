@@ -108,7 +108,7 @@ class Task(Container):
         try:
             super().create(request, employ, made, fail)
         except (Error, OSError):
-            self._undo()
+            self._undo(lambda: None)
             raise
 
     def _creation(self, request: CreateRequest, document: dict[str, Any], *, terminal: bool) -> Creation:
@@ -143,11 +143,12 @@ class Task(Container):
     def _take_console(self, way: int) -> None:
         self.streams.take_console(way)
 
-    def _undo(self) -> None:
+    def _undo(self, then: Callable[[], object]) -> None:
         self._begun = False
-        super()._undo()
+        super()._undo(lambda: None)
         self.streams.close()
         self._forget()
+        then()
 
     def _close_streams(self) -> None:
         """`finish` of the streams does, with patience."""

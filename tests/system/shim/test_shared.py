@@ -191,3 +191,46 @@ def test_without_a_descriptor(boxes: Boxes) -> None:
     with mine, theirs:
         box.shim.call("Share", descriptor=theirs.fileno())
     assert box.call("State").status == CREATED
+
+
+def test_one_whose_directory_was_taken_away(boxes: Boxes) -> None:
+    """By who gave it up: its end is not that of the others."""
+    first = boxes("sleep", "1000")
+    first.call("Start")
+    gone = boxes("true", beside=first)
+    for file in gone.shim.directory.iterdir():
+        file.unlink()
+    gone.shim.directory.rmdir()
+    assert gone.run().exit_code == 0
+    gone.call("Delete")
+    boxes.made.remove(gone)
+    gone.shim.socket.close()
+    assert first.execute("true").exit_code == 0
+
+
+def test_two_removals_at_once(boxes: Boxes) -> None:
+    first = boxes("sleep", "1000")
+    second = boxes("sleep", "1000", beside=first)
+    second.call("Start")
+    other = second.shim.again()
+    with other.socket:
+        calls = second.shim.send("Delete"), other.send("Delete")
+        assert second.shim.receive("Delete", calls[0]).exit_code == other.receive("Delete", calls[1]).exit_code == 137
+    assert first.call("State").status == CREATED
+
+
+def test_an_input_that_ends_while_another_is_made(boxes: Boxes) -> None:
+    """Neither the worker that waits for the other's document nor anybody else keeps it open."""
+    first = boxes("sh", "-c", "cat; echo over", stdin=True)
+    first.call("Start")
+    waiting = first.shim.share(boxes.place, "waiting")
+    time.sleep(0.2)
+    workers = [pid for pid in children(first.shim.pid) if pid != first.call("State").pid]
+    assert len(workers) == 1
+    assert not set(pipes(workers[0])) & set(pipes(first.call("State").pid))
+    waiting.socket.close()
+
+
+def pipes(pid: int) -> list[str]:
+    links = [os.readlink(f"/proc/{pid}/fd/{fd}") for fd in os.listdir(f"/proc/{pid}/fd")]
+    return [one for one in links if one.startswith("pipe:")]

@@ -83,3 +83,40 @@ def test_a_worker_leaves_nothing_for_the_collector() -> None:
     finally:
         gc.enable()
     assert heard == [{"done": 1}] * 2 * number
+
+
+def test_a_number_that_somebody_else_had_before() -> None:
+    """A status that nobody claimed is not that of a child which has the number now."""
+    children = Children(Loop())
+    gate, way = os.pipe()
+    program = os.fork()
+    if not program:
+        os.close(way)
+        os.read(gate, 1)
+        os._exit(3)
+    children._unclaimed[program] = 9
+    ended: list[int] = []
+    children.expect(program, ended.append)
+    assert ended == []
+    os.close(way)
+    os.close(gate)
+    children.reaped(*os.waitpid(program, 0))
+    assert [os.waitstatus_to_exitcode(status) for status in ended] == [3]
+
+
+def test_a_worker_has_what_it_is_given() -> None:
+    """And of its maker's other descriptors only those that all workers have."""
+    loop = Loop()
+    common, given, foreign = (os.open("/dev/null", os.O_RDONLY) for _ in range(3))
+    children = Children(loop, (common,))
+    heard: list[Any] = []
+
+    def work() -> dict[str, Any]:
+        return {str(fd): os.access(f"/proc/self/fd/{fd}", os.F_OK) for fd in (common, given, foreign)}
+
+    worker = children.employ(work, heard.append, [given])
+    until(loop, lambda: heard)
+    children.reaped(*os.waitpid(worker, 0))
+    assert heard == [{str(common): True, str(given): True, str(foreign): False}]
+    for fd in (common, foreign):
+        os.close(fd)
