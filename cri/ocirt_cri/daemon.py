@@ -170,7 +170,7 @@ class Daemon:
             stall=config["images.stall"],
             connections=config["images.connections"],
         )
-        host = await asyncio.to_thread(machine.look)
+        host = await asyncio.to_thread(machine.look, str(image_store.root))
         if host.apparmor and config["containers.apparmor_profile"] == apparmor.NAME:
             await asyncio.to_thread(_load_profile)
         reserve = Reserve((config["root"], config.image_root))

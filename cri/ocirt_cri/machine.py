@@ -13,6 +13,9 @@ from ocirt_cri.spec.inputs import Host
 
 # Mounts with mapped ids: of layers below an overlay since 5.19. Whole trees of mounts read-only: mount_setattr(2), since 5.12.
 _MAPS_LOWERS = (5, 19)
+# File systems that take part in them later than others, or never (FS_ALLOW_IDMAP).
+_NEVER = (1 << 30, 0)
+_MAPS = {"tmpfs": (6, 3), **dict.fromkeys(("9p", "cifs", "nfs", "nfs4", "overlay", "ramfs"), _NEVER)}
 _SETS_ATTRIBUTES = (5, 12)
 _CAP_SYS_RESOURCE = "CAP_SYS_RESOURCE"
 _NOFILE, _OPEN_FILES = "RLIMIT_NOFILE", "/proc/sys/fs/nr_open"
@@ -20,8 +23,8 @@ _SECCOMP = "/proc/sys/kernel/seccomp/actions_avail"
 _USER_NAMESPACES = "/proc/sys/user/max_user_namespaces"
 
 
-def look() -> Host:
-    """What this machine has, for this process. Raises OSError without a /proc."""
+def look(images: str = "/") -> Host:
+    """What this machine has, for this process and images that lie at a path. Raises OSError without a /proc."""
     layout = detect()
     name = os.uname()
     kernel = version(name.release)
@@ -37,6 +40,7 @@ def look() -> Host:
         recursive_read_only=kernel >= _SETS_ATTRIBUTES,
         idmapped_mounts=kernel >= _MAPS_LOWERS,
         user_namespaces=os.path.exists("/proc/self/ns/user") and _number(_USER_NAMESPACES) > 0,
+        mapped_layers=kernel >= _MAPS.get(file_system(images), _MAPS_LOWERS),
         apparmor="AppArmor" in modules,
         selinux="SELinux" in modules,
         seccomp=os.path.exists(_SECCOMP),
@@ -46,6 +50,18 @@ def look() -> Host:
         hard_limits=hard_limits(limited=limited),
         hostname=name.nodename,
     )
+
+
+def file_system(path: str) -> str:
+    """The type of the file system that a path is in, as /proc/self/mountinfo names it. Raises OSError."""
+    path = os.path.realpath(path)
+    found = ("", "")
+    for line in _read("/proc/self/mountinfo").splitlines():
+        fields = line.split()
+        point = fields[4].encode().decode("unicode_escape")
+        if (path == point or path.startswith(point.rstrip("/") + "/")) and len(point) >= len(found[0]):
+            found = point, fields[fields.index("-") + 1]  # the last of those at one point is on top
+    return found[1]
 
 
 def version(release: str) -> tuple[int, int]:

@@ -73,7 +73,9 @@ class Volumes:
 
     def _is_frozen_for_a_copy(self, identifier: str) -> bool:
         volume = self._driver.store.get(Volume, identifier)
-        return volume is not None and volume.layout == IMAGE and not volume.block and bool(self._driver.uses(identifier))
+        if volume is None or not self._driver.uses(identifier):
+            return False
+        return self._driver.pool_of(volume).back_end(volume).is_copied_frozen(volume)
 
     def _create(self, wanted: Wanted) -> Volume:
         source = self._source(wanted)
@@ -203,11 +205,12 @@ class Volumes:
                 raise Error("in-use", f"is in use at {uses[0].id}, and copied file by file", subject=source.id, hint=hint)
         with contextlib.ExitStack() as undo:  # which thaws all, whatever the others' thawing says
             for source in sources:
-                if not isinstance(source, Volume) or source.layout != IMAGE:
+                if not isinstance(source, Volume):
                     continue
                 pool = driver.pool_of(source)
-                if source.block:
+                if source.block and source.layout == IMAGE:
                     pool.back_end(source).flush(pool.place(source), source)
+                if not pool.back_end(source).is_copied_frozen(source):
                     continue
                 for use in driver.uses(source.id):
                     if use.staged or source.ephemeral:

@@ -30,7 +30,7 @@ _LOOKS = 5  # at least, before anything is called a leak
 
 _SYSTEMD = re.compile(r"/(system|user|machine)\.slice(/|$)|/init\.scope$|\.(service|scope|slice)$")
 
-_LOOP = re.compile(r"loop\d+")
+_OF_DISKS = re.compile(r"loop\d+|dm-\d+|mapper|ocirt-test")  # the last: of the volume group of tests
 
 # Read once a test: a few hundred small files.
 _SYSCTLS = ("net", "kernel", "vm", "fs/mqueue", "user")
@@ -185,9 +185,10 @@ def sysctls() -> dict[str, str]:
 def devices() -> dict[str, str]:
     """The names in /dev: a device that was made outside its container shows here.
 
-    Without loop devices: the kernel makes one for whoever asks for a free one, and it stays. Tests that use one look after it.
+    Without loop devices, of which the kernel makes one for whoever asks for a free one, and it stays, and without those of LVM.
+    Tests that use one look after it.
     """
-    return {f"/dev/{name}": "" for name in os.listdir("/dev") if not _LOOP.fullmatch(name)}
+    return {f"/dev/{name}": "" for name in os.listdir("/dev") if not _OF_DISKS.fullmatch(name)}
 
 
 class Leaks:

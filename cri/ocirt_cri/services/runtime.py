@@ -109,7 +109,8 @@ class RuntimeService:
 
 def _features(host: Host) -> cri.RuntimeHandlerFeatures:
     return cri.RuntimeHandlerFeatures(
-        recursive_read_only_mounts=host.recursive_read_only, user_namespaces=host.user_namespaces and host.idmapped_mounts
+        recursive_read_only_mounts=host.recursive_read_only,
+        user_namespaces=host.user_namespaces and host.idmapped_mounts and host.mapped_layers,
     )
 
 

@@ -45,6 +45,7 @@ class Host:
     swap: whether the kernel counts swap of cgroups
     kernel: its version; machine: as uname(2) names it
     recursive_read_only, idmapped_mounts, user_namespaces: whether the kernel has them
+    mapped_layers: whether the file system of the images takes part in mounts with mapped ids
     apparmor, selinux, seccomp: whether they are in force
     capabilities: all that a container can have, which may be less than the kernel has
     oom_score_adj: the daemon's own; limited_oom_score_adj: it may give none that is lower
@@ -61,6 +62,7 @@ class Host:
     recursive_read_only: bool = True
     idmapped_mounts: bool = True
     user_namespaces: bool = True
+    mapped_layers: bool = True
     apparmor: bool = False
     selinux: bool = False
     seccomp: bool = True

@@ -54,9 +54,13 @@ def check(options: NamespaceOption, field: str, host: Host) -> IdMap | None:
     found = mapping(options, field)
     if found is None:
         return None
-    if not (host.user_namespaces and host.idmapped_mounts):
-        what = "user namespaces" if not host.user_namespaces else "mounts with mapped ids"
-        raise unsupported(field + ".userns_options", f"this host has no {what}", "hostUsers: true")
+    for there, what in (
+        (host.user_namespaces, "user namespaces"),
+        (host.idmapped_mounts, "mounts with mapped ids"),
+        (host.mapped_layers, "mapped ids in the file system of image_root"),
+    ):
+        if not there:
+            raise unsupported(field + ".userns_options", f"this host has no {what}", "hostUsers: true")
     for name in ("pid", "ipc"):
         # Neither procfs nor mqueue can be mounted for a namespace that another user namespace owns.
         if getattr(options, name) == cri.NODE:

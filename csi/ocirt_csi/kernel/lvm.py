@@ -141,9 +141,10 @@ def deactivate(of: str, name: str) -> None:
 
 
 def tag(of: str, name: str, add: Iterable[str], drop: Iterable[str] = ()) -> None:
-    """Change what tags say of it. Raises Error."""
-    words = ["lvchange", "--yes", "--quiet", *_tags("--addtag", add), *_tags("--deltag", drop)]
-    run([*words, "--", f"{checked(of)}/{checked(name)}"])
+    """Change what tags say of it, if anything. Raises Error."""
+    changes = [*_tags("--addtag", add), *_tags("--deltag", drop)]
+    if changes:
+        run(["lvchange", "--yes", "--quiet", *changes, "--", f"{checked(of)}/{checked(name)}"])
 
 
 def remove(of: str, name: str) -> None:

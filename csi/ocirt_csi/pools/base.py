@@ -64,6 +64,11 @@ class BackEnd(ABC):
     copies_in_use = True  # whether a copy is of one moment though somebody writes
     snapshots = True  # whether there can be any
 
+    def is_copied_frozen(self, volume: Volume | Snapshot) -> bool:
+        """Whether a copy is of one moment only while the volume's file system is held still (FIFREEZE)."""
+        del volume
+        return False
+
     @abstractmethod
     def charge(self, size: int, fs_type: str) -> int:
         """Bytes that a volume of a size may take of the pool, so that a user of it can fill `size`."""

@@ -35,6 +35,10 @@ class Images(Devices):
         self._on_btrfs = file_system == "btrfs"
         self._in_order = file_system in _IN_ORDER
 
+    def is_copied_frozen(self, volume: Volume | Snapshot) -> bool:
+        """A file is copied as it is."""
+        return not volume.block
+
     def make(self, place: str, volume: Volume) -> None:
         """A file with all its blocks, and the file system in it."""
         path = os.path.join(place, DATA)

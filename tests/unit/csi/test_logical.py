@@ -181,3 +181,12 @@ def test_settings_that_are_none(text: str, words: str) -> None:
 def test_settings() -> None:
     found = read_pool("/x,vg=g,thin=t,over=2,class=fast")
     assert (found.group, found.thin, found.over, found.name) == ("g", "t", 2.0, "fast")
+
+
+def test_tags_that_are_as_they_should_be(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A change that was done before it was noted is noted once more; lvchange does not take a command that changes nothing."""
+    commands = _Commands(monkeypatch)
+    lvm.tag("g", "vol-1", ())
+    assert commands.changes() == []
+    lvm.tag("g", "vol-1", iter(["a"]), {"b"})
+    assert commands.changes() == [["lvchange", "--yes", "--quiet", "--addtag", "a", "--deltag", "b", "--", "g/vol-1"]]

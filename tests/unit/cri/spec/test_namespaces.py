@@ -184,7 +184,7 @@ def test_the_hosts_namespace_in_a_user_namespace(name: str) -> None:
     refused(lambda: wants(secure_pod(namespace_options=modes)), f"{PLACE}.{name}", "user namespace")
 
 
-@pytest.mark.parametrize("lacks", ["user_namespaces", "idmapped_mounts"])
+@pytest.mark.parametrize("lacks", ["user_namespaces", "idmapped_mounts", "mapped_layers"])
 def test_host_without_user_namespaces(lacks: str) -> None:
     given = secure_pod(namespace_options=userns())
     refused(lambda: wants(given, host=with_host(**{lacks: False})), f"{PLACE}.userns_options", "hostUsers", code="unsupported")
