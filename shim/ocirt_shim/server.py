@@ -49,6 +49,10 @@ class Call:
         except (TooLargeError, EncodeError) as err:
             self.fail(Error("internal", str(err)))
 
+    def payload(self) -> bytes:
+        """The request as it came, while the method is called."""
+        return self._connection.payload
+
     def descriptor(self) -> int:
         """The descriptor that came with the call: the first of those that nobody took. Raises Error."""
         return self._connection.descriptor()
@@ -85,6 +89,7 @@ class Connection:
         self._server = Server()
         self._out = b""
         self._descriptors: list[int] = []
+        self.payload = b""  # of the request that is being looked at
         self._closed = False
         sock.setblocking(False)
         loop.add(sock.fileno(), self._move)
@@ -139,11 +144,14 @@ class Connection:
                 raise Error("unsupported", f"no method {request.service}/{request.method}")
             kind, method = found
             began = spans.now()
+            self.payload = request.payload
             answer = method(kind.decode(request.payload), call)
             spans.add("shim", request.method, began)
         except Exception as err:  # noqa: BLE001  (whatever it is, the client is told)
             call.fail(err)
             return
+        finally:
+            self.payload = b""
         if answer is not None:
             call.answer(answer)
 

@@ -155,7 +155,7 @@ class Shim:
             ready, self._ready = self._ready, None
             if ready is not None:
                 try:
-                    return self._shims.children.pass_on(ready, request.encode(), hear, kept)
+                    return self._shims.children.pass_on(ready, call.payload(), hear, kept)
                 except OSError:
                     pass  # it was killed
             return self._shims.children.employ(work, hear, kept)
