@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import resource
 
 from ocirt.cgroups.layout import Layout, detect, own_directory
@@ -58,7 +59,7 @@ def file_system(path: str) -> str:
     found = ("", "")
     for line in _read("/proc/self/mountinfo").splitlines():
         fields = line.split()
-        point = fields[4].encode().decode("unicode_escape")
+        point = re.sub(r"\\([0-7]{3})", lambda octal: chr(int(octal[1], 8)), fields[4])
         if (path == point or path.startswith(point.rstrip("/") + "/")) and len(point) >= len(found[0]):
             found = point, fields[fields.index("-") + 1]  # the last of those at one point is on top
     return found[1]

@@ -206,12 +206,12 @@ def test_file_systems(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert machine.file_system("/proc/self/fd") == machine.file_system("/proc") == "proc"
     lines = (
         "1 0 8:1 / / rw - ext4 /dev/vda rw",
-        r"2 1 0:30 / /a\040b rw shared:1 - tmpfs none rw",
+        r"2 1 0:30 / /ä\040b rw shared:1 - tmpfs none rw",
         "3 1 0:31 / /over rw - xfs /dev/vdb rw",
         "4 3 0:32 / /over rw - nfs4 server:/ rw",
     )
     monkeypatch.setattr(machine, "_read", lambda _: "\n".join(lines) + "\n")
-    wanted = {"/x": "ext4", "/a b": "tmpfs", "/a b/c": "tmpfs", "/a bc": "ext4", "/over/images": "nfs4"}
+    wanted = {"/x": "ext4", "/ä b": "tmpfs", "/ä b/c": "tmpfs", "/ä bc": "ext4", "/over/images": "nfs4"}
     assert {path: machine.file_system(path) for path in wanted} == wanted
     monkeypatch.undo()
     monkeypatch.setattr(machine, "file_system", lambda _: "nfs4")
