@@ -16,6 +16,7 @@ import pytest
 from ocirt.errors import Error
 from ocirt_api.messages.shim import CreateRequest, ExecRequest, Overlay
 from tests.support.bundle import default_config, make_rootfs, merge
+from tests.support.hungfs import HungFileSystem
 from tests.support.isolation import Isolation
 from tests.support.runtime import wait_for
 from tests.support.shims import Shim, Zygote
@@ -134,3 +135,11 @@ def boxes(no_leaks: list[Path], isolation: Isolation, zygote: Zygote, tmp_path: 
     made = Boxes(zygote, tmp_path, isolation.cgroup_parent)
     yield made
     made.clean_up()
+
+
+@pytest.fixture
+def hung(boxes: Boxes, tmp_path: Path) -> Iterator[HungFileSystem]:
+    del boxes  # these are taken away before it
+    made = HungFileSystem(tmp_path / "hung")
+    yield made
+    made.close()

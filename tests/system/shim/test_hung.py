@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -16,14 +15,6 @@ from tests.support.runtime import wait_for
 from tests.system.shim.conftest import Box, Boxes
 
 _SOON = 2.0  # seconds
-
-
-@pytest.fixture
-def hung(boxes: Boxes, tmp_path: Path) -> Iterator[HungFileSystem]:
-    del boxes  # these are taken away before it
-    made = HungFileSystem(tmp_path / "hung")
-    yield made
-    made.close()
 
 
 @pytest.fixture

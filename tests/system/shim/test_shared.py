@@ -6,7 +6,6 @@ import os
 import signal
 import socket
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -23,14 +22,6 @@ from tests.system.shim.conftest import Boxes
 _SOON = 2.0  # seconds
 _RESTARTS = 40
 _GROWTH = 64  # KiB
-
-
-@pytest.fixture
-def hung(boxes: Boxes, tmp_path: Path) -> Iterator[HungFileSystem]:
-    del boxes  # these are taken away before it
-    made = HungFileSystem(tmp_path / "hung")
-    yield made
-    made.close()
 
 
 def own_memory(pid: int) -> int:
