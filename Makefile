@@ -103,7 +103,8 @@ needs-test: needs
 
 needs-vm: needs-test
 	$(call install, program qemu-system-x86 qemu-system-x86_64; program busybox-static busybox; program kmod depmod; \
-		program apparmor apparmor_parser; program lvm2 lvm; program thin-provisioning-tools thin_check;)
+		program apparmor apparmor_parser; program lvm2 lvm; program thin-provisioning-tools thin_check; \
+		program sudo sudo;)
 
 needs-conformance: needs-test
 	$(call install, program podman podman; program conmon conmon; program catatonit catatonit; program runc runc; \

@@ -33,16 +33,18 @@ _SCHEMA = (
 _in_order, _outlasts = attrgetter("sequence"), attrgetter("outlasts_power")
 _INSERT = "INSERT OR REPLACE INTO objects VALUES (?, ?, ?)"
 _DELETE = "DELETE FROM objects WHERE kind = ? AND id = ?"
+_OF_DISKS = {sqlite3.SQLITE_FULL: "exhausted", sqlite3.SQLITE_IOERR: "kernel", sqlite3.SQLITE_READONLY: "kernel"}
 T = TypeVar("T", bound=Record)
 
 
 class Store:
     """The database at a path, which is made if it is missing. Any thread may use it.
 
-    Raises Error("corrupt" …), sqlite3.Error, OSError.
+    Raises Error("corrupt" …), what its disk says as Error("exhausted", "kernel"), sqlite3.Error, OSError.
     """
 
     def __init__(self, path: str) -> None:
+        self._path = path
         self._lock = threading.RLock()
         self._objects: dict[str, dict[str, Record]] = {kind: {} for kind in model.KINDS}
         self._names: dict[tuple[str, str], str] = {}
@@ -188,8 +190,12 @@ class Store:
                 for text, values in statements:
                     self._connection.execute(text, values)
                 self._connection.execute("COMMIT")
-            except BaseException:
-                self._connection.execute("ROLLBACK")
+            except BaseException as err:
+                if self._connection.in_transaction:  # some failures have ended it
+                    self._connection.execute("ROLLBACK")
+                if isinstance(err, sqlite3.Error) and (code := _OF_DISKS.get(err.sqlite_errorcode & 0xFF)):
+                    words, hint = "the driver's state cannot be written", "is its disk full?"
+                    raise Error(code, words, subject=self._path, cause=str(err), hint=hint) from None
                 raise
             self._written += 1
             mine = self._written

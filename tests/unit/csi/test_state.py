@@ -123,6 +123,21 @@ def test_a_disk_that_fails(store: Store, monkeypatch: pytest.MonkeyPatch) -> Non
     assert store.get(Volume, "v") is None
 
 
+def test_a_disk_that_is_full(store: Store) -> None:
+    """It is said, and the next write finds what was there before."""
+    (pages,) = store._connection.execute("PRAGMA page_count").fetchone()
+    store._connection.execute(f"PRAGMA max_page_count = {pages}")
+    written = 0
+    with pytest.raises(Error, match="the driver's state cannot be written: database or disk is full") as caught:  # noqa: PT012
+        for written in range(1000):
+            store.put(replace(VOLUME, id=f"v{written}", name="x" * 500 + str(written)))
+    assert caught.value.code == "exhausted"
+    assert len(store.all(Volume)) == written
+    store._connection.execute("PRAGMA max_page_count = 1000000")
+    store.put(replace(VOLUME, id="late", name="late"))
+    assert len(store.all(Volume)) == written + 1
+
+
 def test_what_is_gone_is_forgotten_later(store: Store, tmp_path: Path) -> None:
     """No list has it, a fresh start finds it until it was purged, and what comes by its id is another."""
     first, second = (store.put(replace(VOLUME, id=name, name=name)) for name in ("a", "b"))
