@@ -113,6 +113,7 @@ class Viewer:
         self.found["exec"] = [line for argv in self.programs(web) for line in self.said(crictl.call("exec", *argv))]
         self.found["attach"] = self.attach(pod)
         self.found["port-forward"] = self.port_forward(pod[0])
+        wait_for(lambda: self.is_counted(web), "what it has written, and how fast it uses the processor", 30)
         for name in ("stats", "statsp", "metricsp"):
             self.found[name] = self.numbers(name)
         self.found["events"] = self.events(pod)
@@ -120,6 +121,11 @@ class Viewer:
         crictl.clean_up()
         self.found["rmi"] = [line for _ in range(2) for line in self.said(crictl.call("rmi", image))]
         self.found["rmi"] += self.table(crictl.call("images", "--quiet", image))
+
+    def is_counted(self, web: str) -> bool:
+        """Whether statistics are complete: some of them come from looks from time to time."""
+        (found,) = json.loads(self.crictl.call("stats", "-o", "json", web).ok().out)["stats"]
+        return bool(found["cpu"].get("usageNanoCores") and (found.get("writableLayer") or {}).get("usedBytes"))
 
     @staticmethod
     def programs(web: str) -> Iterator[tuple[str, ...]]:
