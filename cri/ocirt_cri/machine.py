@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import os
-import re
 import resource
 
 from ocirt.cgroups.layout import Layout, detect, own_directory
 from ocirt.containers.host import security_modules
+from ocirt.kernel import mountinfo
 from ocirt.spec.capabilities import NAMES
 from ocirt.spec.rlimits import NUMBERS
 from ocirt_cri.spec.inputs import Host
@@ -54,15 +54,9 @@ def look(images: str = "/") -> Host:
 
 
 def file_system(path: str) -> str:
-    """The type of the file system that a path is in, as /proc/self/mountinfo names it. Raises OSError."""
-    path = os.path.realpath(path)
-    found = ("", "")
-    for line in _read("/proc/self/mountinfo").splitlines():
-        fields = line.split()
-        point = re.sub(r"\\([0-7]{3})", lambda octal: chr(int(octal[1], 8)), fields[4])
-        if (path == point or path.startswith(point.rstrip("/") + "/")) and len(point) >= len(found[0]):
-            found = point, fields[fields.index("-") + 1]  # the last of those at one point is on top
-    return found[1]
+    """The type of the file system that a path is in; "" if nothing tells. Raises OSError."""
+    found = mountinfo.holding(os.path.realpath(path))
+    return found.kind if found is not None else ""
 
 
 def version(release: str) -> tuple[int, int]:

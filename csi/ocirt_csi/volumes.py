@@ -208,9 +208,10 @@ class Volumes:
                 if not isinstance(source, Volume):
                     continue
                 pool = driver.pool_of(source)
+                back_end = pool.back_end(source)
                 if source.block and source.layout == IMAGE:
-                    pool.back_end(source).flush(pool.place(source), source)
-                if not pool.back_end(source).is_copied_frozen(source):
+                    back_end.flush(pool.place(source), source)
+                if not back_end.is_copied_frozen(source):
                     continue
                 for use in driver.uses(source.id):
                     if use.staged or source.ephemeral:

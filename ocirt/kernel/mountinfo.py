@@ -42,6 +42,15 @@ def is_below(path: str, directory: str) -> bool:
     return (path.rstrip("/") + "/").startswith(directory.rstrip("/") + "/")
 
 
+def holding(path: str) -> Mount | None:
+    """The mount that an absolute, clean path is on: the deepest, and of several at one point the last. Raises OSError."""
+    found = None
+    for one in read():
+        if is_below(path, one.point) and (found is None or len(one.point) >= len(found.point)):
+            found = one
+    return found
+
+
 def _text(field: bytes) -> str:
     """A field without its octal escapes: a backslash and 040 are a space."""
     first, *rest = field.split(b"\\")

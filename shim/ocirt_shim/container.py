@@ -92,7 +92,7 @@ class Container:
         self._hooked = False  # whether more is to be done at its start than to let init go on
         self._starting: Callable[[], object] | None = None  # looks what became of init
         # Does what may take its time, and then the rest, whatever came of it.
-        self.aside: Callable[[Callable[[], object], Callable[[], object]], None] = _at_once
+        self.aside: Callable[[Callable[[], object], Callable[[], object]], None] = at_once
         self.busy = False  # being made
         self.when_idle: list[Callable[[], object]] = []
         self.waiters: list[Callable[[], object]] = []
@@ -537,7 +537,8 @@ def _nothing() -> None:
     pass
 
 
-def _at_once(work: Callable[[], object], then: Callable[[], object]) -> None:
+def at_once(work: Callable[[], object], then: Callable[[], object]) -> None:
+    """Do it, and then the rest, whatever came of it."""
     try:
         work()
     except (Error, OSError):

@@ -15,7 +15,7 @@ from ocirt import spans
 from ocirt.errors import Error
 from ocirt_api.messages import shim as messages
 from ocirt_shim.clients import Clients
-from ocirt_shim.container import Container, Later
+from ocirt_shim.container import Container, Later, at_once
 from ocirt_shim.execs import prefix
 from ocirt_shim.ready import Ready
 from ocirt_shim.record import Record
@@ -55,7 +55,6 @@ class Shim:
         spans.to(asked.get(spans.KEY, ""))
         began = spans.now()
         self._shims = shims
-        self._asked = {key: asked[key] for key in _SHARED if key in asked}
         self.directory = ""
         self._record = Record("", {key: asked[key] for key in _KEPT if key in asked})
         self._abandoned = False  # whether its maker is gone
@@ -181,10 +180,7 @@ class Shim:
         """Do what may take its time, and then the rest, whatever came of it: in a worker if others would have to wait."""
 
         def attempt() -> Word:
-            try:
-                work()
-            except (Error, OSError):
-                pass  # the removal tries again, and says so
+            work()
             return {}
 
         if self._shims.is_shared:
@@ -194,8 +190,7 @@ class Shim:
                 pass
             else:
                 return
-        attempt()
-        then()
+        at_once(work, then)
 
     def _apart(self, what: Callable[[], Later | None]) -> Later | None:
         """The same for what is answered with its failure."""
@@ -284,7 +279,7 @@ class Shim:
         try:
             if "command" in self._record.values:
                 raise Error("unsupported", "the shim of another runtime's container has no others beside it")
-            shim = self._shims.add(self._asked)
+            shim = self._shims.add({key: self._record.values[key] for key in _SHARED})
             shim.wait()
             shim.adopt(fd)
         except BaseException:

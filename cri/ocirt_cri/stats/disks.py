@@ -53,8 +53,7 @@ class Disks:
 
 def _source(path: str) -> str:
     """What is mounted where a path is: its device, or the kind of the file system where it has none."""
-    above = [one for one in mountinfo.read() if mountinfo.is_below(path, one.point)]
-    found = max(enumerate(above), key=lambda one: (len(one[1].point), one[0]), default=None)
+    found = mountinfo.holding(path)
     if found is None:
         return "none"
-    return found[1].source if found[1].source not in ("", "none") else found[1].kind or "none"
+    return found.source if found.source not in ("", "none") else found.kind or "none"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import socket
@@ -31,7 +32,16 @@ def own_memory(pid: int) -> int:
 
 
 def descriptors(pid: int) -> list[str]:
-    return sorted(os.readlink(f"/proc/{pid}/fd/{fd}").partition(":")[0] for fd in os.listdir(f"/proc/{pid}/fd"))
+    return sorted(link.partition(":")[0] for link in links(pid))
+
+
+def links(pid: int) -> list[str]:
+    """What the descriptors of a process lead to, which may be closed meanwhile."""
+    found = []
+    for fd in os.listdir(f"/proc/{pid}/fd"):
+        with contextlib.suppress(FileNotFoundError):
+            found.append(os.readlink(f"/proc/{pid}/fd/{fd}"))
+    return found
 
 
 def children(pid: int) -> list[int]:
@@ -223,5 +233,4 @@ def test_an_input_that_ends_while_another_is_made(boxes: Boxes) -> None:
 
 
 def pipes(pid: int) -> list[str]:
-    links = [os.readlink(f"/proc/{pid}/fd/{fd}") for fd in os.listdir(f"/proc/{pid}/fd")]
-    return [one for one in links if one.startswith("pipe:")]
+    return [one for one in links(pid) if one.startswith("pipe:")]

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from ocirt.cgroups.layout import Layout
+from ocirt.kernel import mountinfo
 from ocirt.spec.capabilities import NAMES
 from ocirt_cri import machine
 from ocirt_cri.lookups import HostLookups, propagation_of
@@ -210,7 +211,7 @@ def test_file_systems(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         "3 1 0:31 / /over rw - xfs /dev/vdb rw",
         "4 3 0:32 / /over rw - nfs4 server:/ rw",
     )
-    monkeypatch.setattr(machine, "_read", lambda _: "\n".join(lines) + "\n")
+    monkeypatch.setattr(mountinfo, "read", lambda: [mountinfo.Mount(line.encode()) for line in lines])
     wanted = {"/x": "ext4", "/ä b": "tmpfs", "/ä b/c": "tmpfs", "/ä bc": "ext4", "/over/images": "nfs4"}
     assert {path: machine.file_system(path) for path in wanted} == wanted
     monkeypatch.undo()
